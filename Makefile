@@ -1,0 +1,27 @@
+# make demo    everything from installation to detections on real digits, with a report
+# make test    lint and tests                          (FAMILY=openmmlab: on OpenMMLab's own packages)
+# make install the virtual environment alone
+PYTHON ?= python3
+FAMILY ?= onedl
+VENV ?= .venv-$(FAMILY)
+
+.PHONY: demo test test-slow lint install
+
+demo: install
+	$(VENV)/bin/python tools/demo.py
+
+test: lint
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: install
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: install
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+install: $(VENV)/installed
+
+$(VENV)/installed: tools/install.py requirements/$(FAMILY).txt setup.py
+	$(PYTHON) tools/install.py --family $(FAMILY) --venv $(VENV)
+	touch $@

@@ -1,0 +1,6 @@
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['gcp_mm'], allow_failed_imports=False)
+# Each process of a distributed run has seen other images: validate the average of their BN
+# statistics, which is what the checkpoint holds.
+custom_hooks = [dict(type='SyncBuffersHook')]

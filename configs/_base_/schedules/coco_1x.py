@@ -1,0 +1,5 @@
+_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+
+# Section 4.4 of the paper: learning rate 0.01 for a batch of 8
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+auto_scale_lr = dict(base_batch_size=8)

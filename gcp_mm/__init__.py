@@ -1,0 +1,17 @@
+"""Global covariance pooling (GCP) for MMPretrain and MMDetection.
+
+Importing the package registers its modules in mmengine's root registries, so a config of either
+framework needs no more than::
+
+    custom_imports = dict(imports=['gcp_mm'], allow_failed_imports=False)
+
+It imports neither mmdet nor mmcv's compiled operators. `gcp_mm.ops` is pure PyTorch.
+"""
+
+from .families import check_families
+
+check_families()
+
+from . import models  # noqa: E402, F401  registers the neck and the backbone
+
+__version__ = '0.1.0'

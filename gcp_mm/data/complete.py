@@ -1,0 +1,51 @@
+"""Folders that are either complete or absent, and know the options they were made with."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MANIFEST = 'made-with.json'
+
+
+@contextmanager
+def written_once(root: Path, options: dict) -> Iterator[Path | None]:
+    """Give a folder to write into, which becomes `root` when the block ends without an error.
+
+    Args:
+        root: the folder wanted.
+        options: what determines its content, as JSON types; kept in it.
+
+    Yields:
+        An empty folder, or None where `root` is complete with the same options.
+
+    Raises:
+        ValueError: if `root` exists and holds something else.
+    """
+    root = Path(root)
+    if root.exists():
+        manifest = root / MANIFEST
+        made_with = json.loads(manifest.read_text()) if manifest.is_file() else None
+        if made_with != options:
+            was = f'was made with {made_with}' if made_with else 'was not made by this program'
+            raise ValueError(
+                f'{root} {was}, and {options} is asked for; remove it or name another folder'
+            )
+        yield None
+        return
+    partial = root.with_name(f'{root.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)  # an interrupted run's
+    partial.mkdir(parents=True)
+    yield partial
+    (partial / MANIFEST).write_text(json.dumps(options, indent=2) + '\n')
+    partial.rename(root)
+
+
+def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise TypeError or ValueError unless `value` is a whole number from `low` to `high`."""
+    wanted = f'a whole number of at least {low}' + (f' and at most {high}' if high else '')
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
+    if value < low or (high is not None and value > high):
+        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -1,0 +1,114 @@
+"""From a command line to a Runner, for both frameworks and with or without an accelerator."""
+
+import os
+import os.path as osp
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+import torch.distributed as dist
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that training and testing share, as MMPretrain and MMDetection have them.
+
+    Args:
+        parser: gets `config`, `--work-dir`, `--amp`, `--cfg-options`, `--launcher` and
+            `--local-rank`.
+    """
+    parser.add_argument('config', help='config file, of a classifier or of a detector')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='override settings of the config: key=value, lists as key="[a,b]" without blanks',
+    )
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='of jobs'
+    )
+    # torch.distributed.launch passes this; torchrun sets the environment variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: Namespace) -> Config:
+    """Read the config and merge the common arguments into it.
+
+    Args:
+        args: what :func:`add_common_arguments` parsed.
+
+    Returns:
+        The config, with `launcher`, `work_dir` (by default ``work_dirs/<name of the config>``)
+        and dataloaders that suit this machine.
+
+    Raises:
+        ValueError: if `--amp` is asked for without an accelerator.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.amp and get_device() == 'cpu':
+        raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    for name in DATALOADERS:
+        if cfg.get(name):
+            _complete_dataloader(cfg[name], cfg.get('default_scope'))
+    return cfg
+
+
+def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
+    """Build the Runner of a config and use it, in every process of a distributed job.
+
+    Without an accelerator the processes talk over gloo: mmengine's own set-up of a distributed
+    run selects a CUDA device and so fails there.
+
+    Args:
+        cfg: the final config.
+        run: what to do with the Runner.
+
+    Returns:
+        What `run` returns.
+
+    Raises:
+        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator.
+    """
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        if cfg.launcher != 'pytorch':
+            raise ValueError(
+                f'launcher={cfg.launcher!r} needs accelerators, and PyTorch finds none; without '
+                "them launch with 'pytorch', as tools/dist_train.sh does"
+            )
+        dist.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,  # not left out: mmengine would fill in the local rank
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    try:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        return run(runner)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _complete_dataloader(dataloader, scope):
+    """Settings that MMPretrain's own scripts add to its configs, where they can take effect."""
+    if scope == 'mmpretrain':
+        dataloader.setdefault('collate_fn', dict(type='default_collate'))
+        dataloader.setdefault('pin_memory', get_device() != 'cpu')
+        dataloader.setdefault('persistent_workers', True)
+    if dataloader.get('num_workers', 0) == 0:
+        dataloader.persistent_workers = False

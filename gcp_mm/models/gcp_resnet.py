@@ -1,0 +1,107 @@
+"""ResNet whose last stage, conv5, keeps its resolution, or loses it in one of two ways.
+
+Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
+CVPR 2020, https://arxiv.org/abs/2003.11241, sections 3.2, 4.4 and Table 8.
+"""
+
+from mmengine.model.weight_init import update_init_info
+from mmengine.registry import MODELS
+from mmpretrain.models.backbones import ResNet
+from torch import nn
+
+from ..checkpoints import load_pretrained
+
+# Stride of conv5's first block under each treatment of its down-sampling.
+CONV5_STRIDES = {'none': 1, 'stride': 2, 'maxpool': 1}
+
+
+# force: the class takes the place of the function that imported this module.
+@MODELS.register_module(force=True)
+class GCPResNet(ResNet):
+    """MMPretrain's ResNet with a choice of down-sampling in conv5, for both frameworks.
+
+    The three variants have the same weights under the same names, which are those of the ResNets
+    of torchvision and MMDetection, so that one pretrained trunk loads into each of them:
+
+    - ``'none'``: no down-sampling, a map of 14x14 positions for a 224x224 image. The paper
+      pretrains its GCP networks so: more positions to estimate the covariance from.
+    - ``'stride'``: the ordinary ResNet, stride 2 in conv5_1. GCP_D in the paper's detectors.
+    - ``'maxpool'``: a 3x3 max-pooling of stride 2 before conv5_1, which keeps stride 1. GCP_M.
+
+    'stride' and 'maxpool' give maps of the same size, odd sizes included.
+
+    Unlike in its parent, the last BN of a residual block is not initialised to zero (the paper's
+    networks start so) and a `Pretrained` `init_cfg` must fill the whole trunk: see
+    :func:`gcp_mm.checkpoints.load_pretrained`.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        conv5: treatment of conv5's down-sampling: 'none', 'stride' or 'maxpool'.
+        zero_init_residual: whether to start the last BN of each residual block at zero.
+        **kwargs: further arguments of :class:`mmpretrain.models.backbones.ResNet`, except
+            `strides`, which `conv5` settles.
+
+    Raises:
+        TypeError: if `kwargs` names `strides`.
+        ValueError: if `depth` or `conv5` is unknown, or `num_stages` is not 4.
+    """
+
+    def __init__(self, depth, conv5='none', zero_init_residual=False, **kwargs):
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth: expected one of {tuple(self.arch_settings)}, got {depth!r}')
+        if conv5 not in CONV5_STRIDES:
+            raise ValueError(f'conv5: expected one of {tuple(CONV5_STRIDES)}, got {conv5!r}')
+        if 'strides' in kwargs:
+            raise TypeError(
+                f'strides={kwargs["strides"]!r}: conv5={conv5!r} settles them; leave strides out'
+            )
+        if kwargs.get('num_stages', 4) != 4:
+            raise ValueError(
+                f'num_stages={kwargs["num_stages"]!r}: conv5 is the fourth stage; leave it out'
+            )
+        super().__init__(
+            depth,
+            strides=(1, 2, 2, CONV5_STRIDES[conv5]),
+            zero_init_residual=zero_init_residual,
+            **kwargs,
+        )
+        self.conv5 = conv5
+        # Padding 1 gives ceil(n / 2) positions, as the strided 3x3 convolution does. The pooling
+        # is applied in forward: wrapped around layer4 it would rename that layer's weights.
+        self.conv5_pool = (
+            nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+            if conv5 == 'maxpool'
+            else nn.Identity()
+        )
+
+    def forward(self, x):
+        """Feature maps of the stages in `out_indices`.
+
+        Args:
+            x: images, (B, in_channels, H, W).
+
+        Returns:
+            Tuple of (B, C, h, w), h = ceil(H / 4), ceil(H / 8), ceil(H / 16) and, for conv5,
+            ceil(H / 16) with conv5='none', else ceil(H / 32); w likewise.
+        """
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        x = self.maxpool(x)
+        outs = []
+        for i, name in enumerate(self.res_layers):
+            if name == 'layer4':
+                x = self.conv5_pool(x)
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def init_weights(self):
+        """Initialise as `init_cfg` says; a `Pretrained` one has to fill the whole trunk."""
+        init_cfg = self.init_cfg
+        if not (isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained'):
+            super().init_weights()
+            return
+        load_pretrained(self, **{k: v for k, v in init_cfg.items() if k != 'type'})
+        if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight
+            update_init_info(self, f'GCPResNet: load from {init_cfg["checkpoint"]}')
+        self.is_init = True

@@ -1,0 +1,17 @@
+"""Global covariance pooling in pure PyTorch; nothing here imports an OpenMMLab package."""
+
+from .covariance import covariance
+from .eigh import matrix_sqrt_eigh
+from .newton_schulz import matrix_sqrt_newton_schulz
+from .pooling import MATRIX_NORMS, global_covariance_pooling
+from .triangle import triu_vector, triu_vector_inverse
+
+__all__ = [
+    'MATRIX_NORMS',
+    'covariance',
+    'global_covariance_pooling',
+    'matrix_sqrt_eigh',
+    'matrix_sqrt_newton_schulz',
+    'triu_vector',
+    'triu_vector_inverse',
+]

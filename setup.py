@@ -1,0 +1,38 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split("'")[1]
+    for line in (ROOT / 'gcp_mm/__init__.py').read_text().splitlines()
+    if line.startswith('__version__')
+)
+
+setup(
+    name='gcp_mm',
+    version=VERSION,
+    description='Global covariance pooling for MMPretrain and MMDetection',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['gcp_mm', 'gcp_mm.*']),
+    python_requires='>=3.10',
+    install_requires=['torch>=2.1', 'numpy', 'matplotlib', 'scikit-learn', 'tqdm'],
+    # The two families share their import names: install one (see gcp_mm/families.py).
+    extras_require={
+        'onedl': [
+            'onedl-mmcv>=2.3.6,<2.4',
+            'onedl-mmengine>=0.10.12,<0.11',
+            'onedl-mmdetection>=3.5.1,<3.6',
+            'onedl-mmpretrain>=1.3.6,<1.4',
+        ],
+        'openmmlab': [
+            'mmcv>=2.1,<2.2',
+            'mmengine>=0.10.4,<1',
+            'mmdet>=3.3,<3.4',
+            'mmpretrain>=1.2,<1.3',
+        ],
+        'test': ['pytest', 'ruff'],
+    },
+)

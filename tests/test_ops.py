@@ -1,0 +1,235 @@
+"""The layer against numpy, against finite differences, and at the edges of its domain."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from gcp_mm.ops import (
+    MATRIX_NORMS,
+    covariance,
+    global_covariance_pooling,
+    matrix_sqrt_eigh,
+    matrix_sqrt_newton_schulz,
+    triu_vector,
+    triu_vector_inverse,
+)
+
+F64 = torch.float64
+
+
+def features(*shape, seed=0, dtype=F64, requires_grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=F64).to(dtype).requires_grad_(requires_grad)
+
+
+def numpy_root(sigma):
+    lam, u = np.linalg.eigh(sigma)
+    return u * np.sqrt(lam.clip(0))[..., None, :] @ u.swapaxes(-1, -2)
+
+
+def numpy_newton_schulz(sigma, iterations):
+    """The iteration on the spectrum: all its matrices are polynomials in one."""
+    lam, u = np.linalg.eigh(sigma)
+    tau = np.trace(sigma, axis1=-2, axis2=-1)[..., None]
+    y, z = lam / tau, np.ones_like(lam)
+    for _ in range(iterations):
+        t = (3 - z * y) / 2
+        y, z = y * t, t * z
+    return u * (np.sqrt(tau) * y)[..., None, :] @ u.swapaxes(-1, -2)
+
+
+SHAPES = [(3, 6, 4, 5), (2, 8, 2, 2), (1, 5, 3, 3), (2, 4, 7)]  # N > D, N < D, batch 1, 3-D
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_covariance_is_numpys(shape):
+    x = features(*shape)
+    expected = [np.cov(sample.flatten(1).numpy(), bias=True) for sample in x]
+    torch.testing.assert_close(covariance(x), torch.tensor(np.array(expected)))
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('iterations', [1, 2, 5])
+def test_newton_schulz_on_the_spectrum(shape, iterations):
+    sigma = covariance(features(*shape))
+    expected = torch.tensor(numpy_newton_schulz(sigma.numpy(), iterations))
+    torch.testing.assert_close(matrix_sqrt_newton_schulz(sigma, iterations), expected)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_eigh_is_numpys_root(shape):
+    sigma = covariance(features(*shape))
+    root = matrix_sqrt_eigh(sigma)
+    torch.testing.assert_close(root, torch.tensor(numpy_root(sigma.numpy())))
+    torch.testing.assert_close(root @ root, sigma)
+
+
+def test_newton_schulz_converges_to_the_root():
+    sigma = covariance(features(2, 6, 10, 10))
+    torch.testing.assert_close(matrix_sqrt_newton_schulz(sigma, 20), matrix_sqrt_eigh(sigma))
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_pooling_composes_its_parts(shape, norm):
+    x = features(*shape)
+    sigma = covariance(x).numpy()
+    root = dict(
+        newton_schulz=lambda: numpy_newton_schulz(sigma, 5),
+        eigh=lambda: numpy_root(sigma),
+        none=lambda: sigma,
+    )[norm]()
+    row, col = np.triu_indices(shape[1])
+    expected = torch.tensor(root[:, row, col])
+    torch.testing.assert_close(global_covariance_pooling(x, norm=norm), expected)
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_gradients(shape, norm):
+    x = features(*shape, requires_grad=True)
+    assert gradcheck(lambda x: global_covariance_pooling(x, norm=norm), x)
+
+
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_second_derivatives(norm):
+    x = features(2, 3, 5, requires_grad=True)
+    assert gradgradcheck(lambda x: global_covariance_pooling(x, norm=norm), x)
+
+
+@pytest.mark.parametrize('norm', ['newton_schulz', 'eigh'])
+def test_gradient_is_finite_at_equal_eigenvalues(norm):
+    """Sigma = I / 4, whose root has the derivative d(Sigma) for any direction, in closed form."""
+    x = torch.eye(8, dtype=F64)[:4].unsqueeze(0)  # (1, 4, 8)
+    x = torch.cat([x, -x], dim=2).requires_grad_()
+    sigma = covariance(x)
+    torch.testing.assert_close(sigma[0], torch.eye(4, dtype=F64) / 8)
+    grad = torch.autograd.grad(global_covariance_pooling(x, 20, norm).sum(), x)[0]
+    direct = torch.autograd.grad(triu_vector(covariance(x)).sum() * (8**0.5 / 2), x)[0]
+    torch.testing.assert_close(grad, direct)
+
+
+@pytest.mark.parametrize('value', [0.0, 0.1, -3.7, 1e4])
+@pytest.mark.parametrize('dtype', [torch.float32, F64, torch.float16])
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_constant_features_give_zeros(value, dtype, norm):
+    x = torch.full((2, 16, 7, 7), value, dtype=dtype, requires_grad=True)
+    out = global_covariance_pooling(x, norm=norm)
+    out.sum().backward()
+    assert not out.any()
+    assert not x.grad.any()
+
+
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_one_position_gives_zeros(norm):
+    x = features(2, 4, 1, 1, requires_grad=True)
+    out = global_covariance_pooling(x, norm=norm)
+    out.sum().backward()
+    assert not out.any()
+    assert not x.grad.any()
+
+
+def test_one_constant_sample_leaves_the_others_alone():
+    x = features(2, 4, 6)
+    both = torch.stack([x[0], torch.ones_like(x[1])]).requires_grad_()
+    out = global_covariance_pooling(both)
+    out.square().sum().backward()
+    torch.testing.assert_close(out[0], global_covariance_pooling(x)[0])
+    assert both.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_half_precision_is_computed_in_float32(dtype, norm):
+    x = features(2, 8, 5, 5, dtype=dtype, requires_grad=True)
+    out = global_covariance_pooling(x, norm=norm)
+    torch.testing.assert_close(out, global_covariance_pooling(x.float(), norm=norm))
+    assert out.dtype == torch.float32
+    out.sum().backward()
+    assert x.grad.dtype == dtype
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
+def test_autocast_changes_nothing(norm):
+    x = features(2, 8, 5, 5, dtype=torch.float32)
+    expected = global_covariance_pooling(x, norm=norm)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        torch.testing.assert_close(
+            global_covariance_pooling(x, norm=norm), expected, rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],
+    ],
+    ids=['channels_last', 'transposed', 'slice'],
+)
+def test_memory_layout_does_not_matter(change):
+    x = features(3, 6, 4, 5)
+    assert not change(x).is_contiguous()
+    torch.testing.assert_close(
+        global_covariance_pooling(change(x)), global_covariance_pooling(x), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_large_mean_costs_no_accuracy():
+    x = features(2, 16, 14, 14) + 100
+    exact = global_covariance_pooling(x)
+    single = global_covariance_pooling(x.float())
+    assert (single - exact).norm() / exact.norm() < 1e-5
+
+
+def test_triangle_layout_is_row_major():
+    m = torch.arange(9.0).view(3, 3)
+    assert triu_vector(m).tolist() == [0, 1, 2, 4, 5, 8]
+
+
+@pytest.mark.parametrize('d', [1, 2, 7])
+def test_triangle_round_trip(d):
+    v = features(2, 3, d * (d + 1) // 2)
+    m = triu_vector_inverse(v)
+    assert m.shape == (2, 3, d, d)
+    assert torch.equal(m, m.mT)
+    assert torch.equal(triu_vector(m), v)
+
+
+def test_indices_first_made_under_inference_mode_serve_training():
+    d = 23  # a size no other test uses, so that this call is the one that makes them
+    with torch.inference_mode():
+        triu_vector_inverse(triu_vector(torch.eye(d)))
+    m = torch.eye(d, requires_grad=True)
+    triu_vector_inverse(triu_vector(m)).sum().backward()
+    assert m.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ('call', 'error', 'words'),
+    [
+        (lambda: global_covariance_pooling(torch.ones(2, 3)), ValueError, r'\(2, 3\)'),
+        (lambda: covariance(torch.ones(1, 2, 3, 4, 5)), ValueError, 'shape'),
+        (lambda: covariance(torch.ones(1, 2, 0)), ValueError, 'at least one'),
+        (lambda: covariance(torch.ones(1, 2, 3).int()), TypeError, 'int32'),
+        (lambda: covariance([1.0]), TypeError, 'list'),
+        (lambda: global_covariance_pooling(torch.ones(1, 2, 3), 0), ValueError, 'got 0'),
+        (lambda: global_covariance_pooling(torch.ones(1, 2, 3), 2.5), TypeError, 'got 2.5'),
+        (
+            lambda: global_covariance_pooling(torch.ones(1, 2, 3), norm='sqrt'),
+            ValueError,
+            "'newton_schulz', 'eigh', 'none'",
+        ),
+        (lambda: matrix_sqrt_newton_schulz(torch.ones(2, 3)), ValueError, 'square'),
+        (lambda: matrix_sqrt_eigh(torch.ones(3)), ValueError, 'square'),
+        (lambda: triu_vector(torch.ones(2, 3)), ValueError, 'square'),
+        (lambda: triu_vector_inverse(torch.ones(2, 4)), ValueError, r'\(2, 4\)'),
+        (lambda: triu_vector_inverse(torch.tensor(1.0)), ValueError, 'shape'),
+    ],
+)
+def test_wrong_arguments(call, error, words):
+    with pytest.raises(error, match=words):
+        call()

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Evaluate with Slurm: tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options]
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS are read from the environment.
+set -eu
+exec "$(dirname "$0")/srun.sh" "$1" "$2" test.py "${@:3}"
