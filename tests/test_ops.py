@@ -20,7 +20,9 @@ F64 = torch.float64
 
 def features(*shape, seed=0, dtype=F64, requires_grad=False):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=F64).to(dtype).requires_grad_(requires_grad)
+    return (
+        torch.randn(*shape, generator=generator, dtype=F64).to(dtype).requires_grad_(requires_grad)
+    )
 
 
 def numpy_root(sigma):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mmengine
 from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
+from mmengine.registry import METRICS
 
 from gcp_mm.engine import add_common_arguments, check_run, launch, load_config
 
@@ -40,11 +40,9 @@ def draw_predictions(cfg, args):
 
 def dump_predictions(runner, path):
     """Add the metric that writes the predictions to a file; MMDetection's encodes masks."""
-    if runner.default_scope.scope_name == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as dump
-    else:
-        dump = DumpResults
-    runner.test_evaluator.metrics.append(dump(out_file_path=path))
+    scope = 'mmdet' if runner.default_scope.scope_name == 'mmdet' else 'mmengine'
+    dump = dict(type='DumpDetResults' if scope == 'mmdet' else 'DumpResults', _scope_=scope)
+    runner.test_evaluator.metrics.append(METRICS.build(dict(dump, out_file_path=path)))
 
 
 def main():

@@ -105,3 +105,15 @@ class GCPResNet(ResNet):
         if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight
             update_init_info(self, f'GCPResNet: load from {init_cfg["checkpoint"]}')
         self.is_init = True
+
+    def train(self, mode=True):
+        """Set the mode, frozen stages and frozen BN apart.
+
+        Args:
+            mode: training (True) or evaluation (False).
+
+        Returns:
+            The network itself, as every module does; its parent returns None.
+        """
+        super().train(mode)
+        return self

@@ -1,12 +1,11 @@
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
-# Narrow heads for a CPU; every stage is trained, for the checkpoint has seen 1,437 digits.
+# Narrow heads and few proposals, for a CPU
 model = dict(
     backbone=dict(
         type='GCPResNet',
         depth=18,
         conv5='stride',
-        frozen_stages=-1,
         init_cfg=dict(
             checkpoint='work_dirs/resnet18_1xb64-5e_digits/epoch_5.pth', prefix='backbone.'
         ),

@@ -1,0 +1,62 @@
+"""Shared by the tests: small data in the real layout, and a way to run tools."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gcp_mm.data import write_classification, write_scenes
+
+ROOT = Path(__file__).resolve().parent.parent
+CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    write_classification(root, image_size=32)
+    return root
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'digits_coco'
+    write_scenes(root, scene_size=96, train_scenes=4, val_scenes=2)
+    return root
+
+
+@pytest.fixture(scope='session')
+def short_cls(digits):
+    """Options that make a digits classification run a matter of seconds."""
+    crop = 'train_dataloader.dataset.pipeline.1.crop_size'
+    loaders = [
+        f'{split}_dataloader.{key}'
+        for split in ('train', 'val', 'test')
+        for key in (f'dataset.data_root={digits}', 'dataset.indices=16', 'num_workers=0')
+    ]
+    return [
+        *(*loaders, f'{crop}=32', 'train_dataloader.batch_size=8', 'train_cfg.max_epochs=1'),
+        *('param_scheduler.end=1', 'default_hooks.checkpoint.save_optimizer=False'),
+    ]
+
+
+@pytest.fixture(scope='session')
+def run_tool():
+    """Run a command in the project's root; returns the finished process, output in `.stdout`."""
+
+    def run(*command, **environment):
+        if str(command[0]).endswith('.py'):
+            command = (sys.executable, *command)
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment},
+        )
+
+    return run

@@ -1,0 +1,136 @@
+"""A pretrained trunk is loaded whole or not at all."""
+
+import pytest
+import torch
+
+from gcp_mm.models import GCPResNet
+
+
+@pytest.fixture(scope='module')
+def trunk():
+    torch.manual_seed(0)
+    return {
+        key: torch.rand_like(value.float()) for key, value in GCPResNet(18).state_dict().items()
+    }
+
+
+@pytest.fixture
+def classifier_file(trunk, tmp_path):
+    """A checkpoint as MMPretrain's Runner writes it."""
+    state = {f'backbone.{key}': value for key, value in trunk.items()}
+    state['head.fc.weight'] = torch.zeros(10, 8256)
+    path = tmp_path / 'epoch_5.pth'
+    torch.save(dict(meta=dict(epoch=5), state_dict=state), path)
+    return path
+
+
+def build(path, prefix='backbone.', depth=18, conv5='none'):
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    if prefix is not None:
+        init_cfg['prefix'] = prefix
+    net = GCPResNet(depth, conv5, init_cfg=init_cfg)
+    net.init_weights()
+    return net
+
+
+@pytest.mark.parametrize('conv5', ['none', 'stride', 'maxpool'])
+def test_one_checkpoint_fills_every_variant(classifier_file, trunk, conv5):
+    state = build(classifier_file, conv5=conv5).state_dict()
+    assert state.keys() == trunk.keys()
+    for key, value in trunk.items():
+        torch.testing.assert_close(state[key], value.to(state[key].dtype), rtol=0, atol=0)
+
+
+def test_prefix_may_lack_its_dot(classifier_file, trunk):
+    state = build(classifier_file, prefix='backbone').state_dict()
+    assert torch.equal(state['conv1.weight'], trunk['conv1.weight'])
+
+
+def test_loads_within_a_whole_model(classifier_file, trunk):
+    from mmengine.registry import MODELS, DefaultScope
+
+    backbone = dict(
+        type='GCPResNet',
+        depth=18,
+        init_cfg=dict(type='Pretrained', checkpoint=str(classifier_file), prefix='backbone.'),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                neck=dict(type='GlobalCovariancePooling', in_channels=512, reduction=(8,)),
+                head=dict(type='LinearClsHead', num_classes=10, in_channels=36),
+            )
+        )
+    model.init_weights()
+    assert torch.equal(model.backbone.conv1.weight, trunk['conv1.weight'])
+
+
+def test_torchvision_file_without_prefix(trunk, tmp_path):
+    path = tmp_path / 'resnet18.pth'
+    torch.save({**trunk, 'fc.weight': torch.zeros(1000, 512)}, path)
+    assert torch.equal(build(path, None).conv1.weight, trunk['conv1.weight'])
+
+
+def test_file_older_than_the_batch_counter(trunk, tmp_path):
+    path = tmp_path / 'old.pth'
+    torch.save({k: v for k, v in trunk.items() if 'num_batches_tracked' not in k}, path)
+    assert torch.equal(build(path, None).bn1.weight, trunk['bn1.weight'])
+
+
+def test_wrong_prefix_names_the_right_one(classifier_file):
+    with pytest.raises(ValueError, match=r"'encoder\.' holds none.*under prefix 'backbone\.'"):
+        build(classifier_file, 'encoder.')
+
+
+def test_forgotten_prefix_names_the_right_one(classifier_file):
+    with pytest.raises(ValueError, match=r"prefix '' holds none.*under prefix 'backbone\.'"):
+        build(classifier_file, None)
+
+
+def test_foreign_keys_are_shown(tmp_path):
+    path = tmp_path / 'vit.pth'
+    torch.save({'blocks.0.attn.weight': torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r'its keys are blocks\.0\.attn\.weight'):
+        build(path)
+
+
+def test_part_of_a_trunk_is_refused(trunk, tmp_path):
+    path = tmp_path / 'part.pth'
+    torch.save({k: v for k, v in trunk.items() if not k.startswith('layer4.1')}, path)
+    with pytest.raises(ValueError, match=r'missing keys: layer4\.1\.conv1\.weight'):
+        build(path, None)
+
+
+def test_deeper_trunk_is_refused(tmp_path):
+    path = tmp_path / 'resnet34.pth'
+    torch.save(GCPResNet(34).state_dict(), path)
+    with pytest.raises(ValueError, match=r'unexpected keys: layer1\.2\.conv1\.weight'):
+        build(path, None)
+
+
+def test_other_shapes_are_refused(trunk, tmp_path):
+    path = tmp_path / 'wide.pth'
+    torch.save({**trunk, 'conv1.weight': torch.zeros(64, 1, 7, 7)}, path)
+    with pytest.raises(ValueError, match=r'conv1\.weight \(64, 1, 7, 7\) for \(64, 3, 7, 7\)'):
+        build(path, None)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'none\.pth.*does not exist; train'):
+        build(tmp_path / 'none.pth')
+
+
+@pytest.mark.parametrize('keep', [0, 100, 100_000])
+def test_truncated_file(classifier_file, keep):
+    classifier_file.write_bytes(classifier_file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r'cannot be read.*truncated'):
+        build(classifier_file)
+
+
+def test_file_of_something_else(tmp_path):
+    path = tmp_path / 'list.pth'
+    torch.save([1, 2], path)
+    with pytest.raises(ValueError, match='holds a list'):
+        build(path)

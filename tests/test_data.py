@@ -1,0 +1,125 @@
+"""The digits: complete, deterministic, and true to their annotations."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from gcp_mm.data import write_classification, write_scenes
+from gcp_mm.data.digits import load_splits
+
+
+def digest(root):
+    files = sorted(path for path in root.rglob('*') if path.is_file())
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_splits_are_stratified_and_disjoint():
+    splits = load_splits(val=360, seed=0)
+    images = np.concatenate([splits['train'][0], splits['val'][0]])
+    labels = np.concatenate([splits['train'][1], splits['val'][1]])
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+
+    def rows(images, labels):
+        return sorted(map(tuple, np.column_stack([labels, images.reshape(len(images), -1)])))
+
+    assert rows(images * 16, labels) == rows(digits.images, digits.target)
+    assert np.bincount(splits['val'][1]).tolist() == pytest.approx([36] * 10, abs=1)
+
+
+def test_classification_folder(digits):
+    assert len(list(digits.glob('train/*/*.png'))) == 1437
+    assert len(list(digits.glob('val/*/*.png'))) == 360
+    first = sorted(digits.glob('val/3/*.png'))[0]
+    image, label = (part[int(first.stem)] for part in load_splits()['val'])
+    assert label == 3
+    small = np.asarray(Image.open(first).resize((8, 8), Image.BOX)) / 255
+    assert np.abs(small - image).mean() < 0.05
+
+
+def test_same_options_same_files(digits, scenes, tmp_path):
+    write_classification(tmp_path / 'digits', image_size=32)
+    write_scenes(tmp_path / 'scenes', scene_size=96, train_scenes=4, val_scenes=2)
+    assert digest(tmp_path / 'digits') == digest(digits)
+    assert digest(tmp_path / 'scenes') == digest(scenes)
+
+
+def test_other_seed_other_scenes(scenes, tmp_path):
+    options = dict(scene_size=96, train_scenes=4, val_scenes=2)
+    write_scenes(tmp_path / 'scenes', **options, seed=1)
+    assert digest(tmp_path / 'scenes')['val/00000.png'] != digest(scenes)['val/00000.png']
+
+
+def test_complete_set_is_left_alone(digits):
+    before = digest(digits)
+    assert write_classification(digits, image_size=32) is False
+    assert digest(digits) == before
+
+
+def test_interrupted_run_is_started_over(tmp_path):
+    partial = tmp_path / 'scenes.partial'
+    partial.mkdir()
+    (partial / 'left-over').touch()
+    write_scenes(tmp_path / 'scenes', scene_size=40, train_scenes=1, val_scenes=1)
+    assert not partial.exists()
+    assert not (tmp_path / 'scenes/left-over').exists()
+
+
+def test_other_options_are_refused(digits):
+    with pytest.raises(ValueError, match=r"made with .*'image_size': 32.*remove it"):
+        write_classification(digits, image_size=48)
+
+
+def test_foreign_folder_is_refused(tmp_path):
+    (tmp_path / 'precious.txt').touch()
+    with pytest.raises(ValueError, match='not made by this program'):
+        write_classification(tmp_path)
+    assert (tmp_path / 'precious.txt').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'error'),
+    [
+        (dict(scene_size=10), ValueError),
+        (dict(max_digits=0), ValueError),
+        (dict(max_digits=10), ValueError),
+        (dict(train_scenes=0), ValueError),
+        (dict(val=1797), ValueError),
+        (dict(val_scenes=2.0), TypeError),
+    ],
+)
+def test_wrong_options(options, error, tmp_path):
+    name, value = next(iter(options.items()))
+    with pytest.raises(error, match=f'{name}.*got {value}'):
+        write_scenes(tmp_path / 'scenes', **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_scene_annotations(scenes, split):
+    coco = COCO(scenes / f'annotations/instances_{split}.json')
+    assert [category['name'] for category in coco.loadCats(coco.getCatIds())] == list('0123456789')
+    for image in coco.loadImgs(coco.getImgIds()):
+        pixels = np.asarray(Image.open(scenes / split / image['file_name']))
+        assert pixels.shape == (96, 96, 3)
+        annotations = coco.loadAnns(coco.getAnnIds(image['id']))
+        assert 1 <= len(annotations) <= 4
+        union = np.zeros((96, 96), int)
+        for annotation in annotations:
+            mask = coco.annToMask(annotation)
+            x, y, w, h = map(int, annotation['bbox'])
+            assert mask.sum() == annotation['area'] == mask[y : y + h, x : x + w].sum()
+            assert mask[y : y + h, x : x + w].any(axis=0).all()
+            assert pixels[mask == 1].mean() > pixels[mask == 0].mean() + 20
+            union += mask
+        assert union.max() == 1
+
+
+def test_manifest_says_what_made_it(scenes):
+    content = json.loads((scenes / 'made-with.json').read_text())
+    assert content == dict(scene_size=96, train=4, val=2, max_digits=4, val_digits=360, seed=0)

@@ -1,0 +1,174 @@
+"""The neck and the backbone through mmengine's registry."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+import gcp_mm  # noqa: F401
+from gcp_mm.models import GCPResNet, GlobalCovariancePooling
+from gcp_mm.ops import global_covariance_pooling
+
+
+def test_importing_the_package_imports_no_detector_and_no_compiled_operator():
+    code = (
+        'import sys, gcp_mm; from mmengine.registry import MODELS; '
+        'assert {"GCPResNet", "GlobalCovariancePooling"} <= set(MODELS.module_dict); '
+        'print([m for m in sys.modules if m.split(".")[0] == "mmdet" or m.startswith("mmcv.ops")])'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stderr
+
+
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet'])
+def test_registered_for_both_frameworks(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        neck = MODELS.build(dict(type='GlobalCovariancePooling', in_channels=8))
+        backbone = MODELS.build(dict(type='GCPResNet', depth=18))
+    assert isinstance(neck, GlobalCovariancePooling)
+    assert isinstance(backbone, GCPResNet)
+
+
+@pytest.mark.parametrize(('reduction', 'length'), [((256,), 32896), ((256, 128), 8256), ((), 136)])
+def test_neck_reduces_then_pools(reduction, length):
+    neck = GlobalCovariancePooling(16, reduction).eval()
+    x = torch.randn(2, 16, 7, 7)
+    assert neck.out_channels == length
+    reduced = x
+    for layer in neck.reduction:
+        assert layer.conv.bias is None
+        reduced = layer.activate(layer.norm(layer.conv(reduced)))
+    (out,) = neck((x,))
+    assert out.shape == (2, length)
+    torch.testing.assert_close(out, global_covariance_pooling(reduced))
+    torch.testing.assert_close(neck(x), out)
+
+
+@pytest.mark.parametrize('norm', ['newton_schulz', 'eigh', 'none'])
+def test_neck_options_reach_the_layer(norm):
+    neck = GlobalCovariancePooling(4, (), iterations=3, norm=norm)
+    x = torch.randn(2, 4, 5, 5)
+    torch.testing.assert_close(neck(x), global_covariance_pooling(x, 3, norm))
+
+
+def test_neck_activation_is_configurable():
+    neck = GlobalCovariancePooling(4, (3,), act_cfg=dict(type='ReLU6'))
+    assert isinstance(neck.reduction[0].activate, torch.nn.ReLU6)
+
+
+def test_neck_pools_every_map_of_a_tuple():
+    neck = GlobalCovariancePooling(4, ())
+    maps = (torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 3))
+    out = neck(maps)
+    assert isinstance(out, tuple)
+    for pooled, x in zip(out, maps, strict=True):
+        torch.testing.assert_close(pooled, global_covariance_pooling(x))
+
+
+def test_neck_dtype_under_autocast_and_in_half_precision():
+    neck = GlobalCovariancePooling(8, (4,)).eval()
+    x = torch.randn(2, 8, 5, 5)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert neck(x).dtype == torch.float32
+    assert neck.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'words'),
+    [
+        (dict(in_channels=0), ValueError, 'in_channels.*got 0'),
+        (dict(in_channels='8'), TypeError, "in_channels.*'8'"),
+        (dict(in_channels=8, reduction=256), TypeError, r'reduction.*\(256,\).*got 256'),
+        (dict(in_channels=8, reduction=(4, -1)), ValueError, 'reduction.*got -1'),
+        (dict(in_channels=8, reduction=(4.0,)), TypeError, 'reduction.*4.0'),
+        (dict(in_channels=8, iterations=0), ValueError, 'iterations.*got 0'),
+        (dict(in_channels=8, norm='sqrt'), ValueError, "norm.*got 'sqrt'"),
+    ],
+)
+def test_neck_refuses_wrong_arguments(kwargs, error, words):
+    with pytest.raises(error, match=words):
+        GlobalCovariancePooling(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ('x', 'error', 'words'),
+    [
+        (torch.ones(2, 8), ValueError, r'\(2, 8\).*in_channels'),
+        (torch.ones(2, 4, 3, 3), ValueError, r'expected \(B, 8, H, W\)'),
+        (torch.full((1, 8, 3, 3), torch.nan), ValueError, 'NaN'),
+        (torch.full((1, 8, 3, 3), torch.inf), ValueError, 'infinity'),
+        ([torch.ones(1, 8, 3, 3)], TypeError, 'list'),
+    ],
+)
+def test_neck_refuses_wrong_features(x, error, words):
+    with pytest.raises(error, match=words):
+        GlobalCovariancePooling(8, (4,))(x)
+
+
+def test_check_finite_can_be_turned_off():
+    neck = GlobalCovariancePooling(2, (), check_finite=False)
+    assert neck(torch.full((1, 2, 3, 3), torch.nan)).isnan().all()
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_variants_share_their_keys_with_torchvision(depth):
+    torchvision = pytest.importorskip('torchvision')
+    reference = getattr(torchvision.models, f'resnet{depth}')(weights=None).state_dict()
+    expected = {k: v.shape for k, v in reference.items() if not k.startswith('fc.')}
+    for conv5 in ('none', 'stride', 'maxpool'):
+        state = GCPResNet(depth, conv5).state_dict()
+        assert {k: v.shape for k, v in state.items()} == expected
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('size', [(64, 64), (97, 65), (33, 130), (95, 63)])
+def test_stride_and_maxpool_give_the_same_sizes(depth, size):
+    maps = {}
+    for conv5 in ('none', 'stride', 'maxpool'):
+        net = GCPResNet(depth, conv5, out_indices=(2, 3)).eval()
+        with torch.no_grad():
+            maps[conv5] = [tuple(out.shape[2:]) for out in net(torch.rand(1, 3, *size))]
+    conv4, conv5 = maps['stride']
+    assert conv5 == tuple(-(-n // 2) for n in conv4)
+    assert maps['maxpool'] == [conv4, conv5]
+    assert maps['none'] == [conv4, conv4]
+
+
+def test_stride_variant_is_mmpretrains_resnet():
+    from mmpretrain.models.backbones import ResNet
+
+    ours, theirs = GCPResNet(18, 'stride').eval(), ResNet(18)
+    theirs.eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(1, 3, 70, 50)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
+def test_maxpool_variant_pools_before_conv5():
+    net = GCPResNet(18, 'maxpool', out_indices=(2, 3)).eval()
+    conv4, conv5 = net(torch.rand(1, 3, 64, 64))
+    pooled = torch.nn.functional.max_pool2d(conv4, 3, stride=2, padding=1)
+    torch.testing.assert_close(conv5, net.layer4(pooled))
+
+
+def test_last_bn_is_not_initialised_to_zero():
+    net = GCPResNet(18)
+    net.init_weights()
+    assert (net.layer4[1].bn2.weight == 1).all()
+
+
+@pytest.mark.parametrize(
+    ('args', 'kwargs', 'error', 'words'),
+    [
+        ((20,), {}, ValueError, 'depth.*18, 34, 50, 101, 152.*got 20'),
+        (('50',), {}, ValueError, "depth.*got '50'"),
+        ((18, 'pool'), {}, ValueError, "conv5.*'none', 'stride', 'maxpool'.*got 'pool'"),
+        ((18,), dict(strides=(1, 2, 2, 2)), TypeError, 'strides.*leave'),
+        ((18,), dict(num_stages=3, out_indices=(2,)), ValueError, 'num_stages=3'),
+    ],
+)
+def test_backbone_refuses_wrong_arguments(args, kwargs, error, words):
+    with pytest.raises(error, match=words):
+        GCPResNet(*args, **kwargs)
