@@ -46,7 +46,7 @@ def short_cls(digits):
 def run_tool():
     """Run a command in the project's root; returns the finished process, output in `.stdout`."""
 
-    def run(*command, **environment):
+    def run(*command, timeout=600, **environment):
         if str(command[0]).endswith('.py'):
             command = (sys.executable, *command)
         return subprocess.run(
@@ -55,7 +55,7 @@ def run_tool():
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=timeout,
             env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment},
         )
 

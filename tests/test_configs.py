@@ -1,5 +1,6 @@
 """Every config builds; those for ImageNet and COCO run and take a step."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,15 @@ def test_paper_settings_of_detection():
     assert cfg.auto_scale_lr.base_batch_size == 8
     assert cfg.train_cfg.max_epochs == 12
     assert cfg.param_scheduler[1].milestones == [8, 11]
+
+
+def test_config_in_the_readme_builds(tmp_path):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    (text,) = [block for block in blocks if block.startswith('_base_')]
+    path = tmp_path / 'mobilenet-v2-gcp.py'
+    path.write_text(text)
+    cfg = Config.fromfile(path)
+    check_head(cfg.model)
+    model = build_model(cfg).eval()
+    (scores,) = model(torch.rand(1, 3, 64, 64))
+    assert scores.shape == (1000,)
