@@ -152,3 +152,14 @@ def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_opt
     assert done.returncode != 0
     assert "under prefix 'encoder.'" in done.stdout
     assert 'Epoch(train)' not in done.stdout
+
+
+@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
+def test_truncated_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command):
+    path = tmp_path / 'half.pth'
+    content = (trained / 'epoch_1.pth').read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
+    assert done.returncode != 0
+    assert f"ValueError: checkpoint '{path}' cannot be read" in done.stdout
+    assert not (tmp_path / 'w').exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 
 matplotlib.use('Agg')
@@ -46,12 +47,15 @@ def config_file(name):
 
 
 def final_checkpoint(name):
+    """Where the last epoch's checkpoint of a config goes."""
     epochs = Config.fromfile(config_file(name)).train_cfg.max_epochs
     return WORK_DIRS / name / f'epoch_{epochs}.pth'
 
 
 def train(name):
-    if final_checkpoint(name).is_file():
+    # The name of the latest checkpoint is written when that checkpoint is complete.
+    latest = find_latest_checkpoint(WORK_DIRS / name)
+    if latest and Path(latest).name == final_checkpoint(name).name:
         say(f'{NAMES[name]}: {final_checkpoint(name)} is there already')
     else:
         call('tools/train.py', config_file(name), '--resume')

@@ -52,9 +52,11 @@ class Installer:
         say(f'virtual environment {self.target} with the {self.family} family')
         venv.create(self.target, with_pip=True, clear=True)
         say('PyTorch (a few GB on Linux, where PyPI has the CUDA build: some minutes)')
-        self.pip('install', SETUPTOOLS, 'wheel', 'ninja', 'psutil', 'torch', 'torchvision')
+        self.pip(
+            *('install', SETUPTOOLS, 'wheel', 'ninja', 'psutil', 'torch', 'torchvision'), show=True
+        )
         say(f'{", ".join(self.others)}')
-        self.pip('install', *self.others)
+        self.pip('install', *self.others, show=True)
         self.install_mmcv()
         say('gcp_mm')
         self.pip('install', '--no-build-isolation', '-e', f'{ROOT}[{self.family},test]')
@@ -137,7 +139,7 @@ class Installer:
         log = self.target / 'mmcv-build.log'
         ops = 'CUDA and CPU' if self.cuda else 'CPU'
         say(f'{self.mmcv}: building it from source with {ops} operators; on 2 cores this takes')
-        say(f'20-25 minutes. The wheel is kept in {kept}; the log is {log}')
+        say(f'20-45 minutes. The wheel is kept in {kept}; the log is {log}')
         env = {
             **os.environ,
             'MMCV_WITH_OPS': '1',
@@ -175,24 +177,29 @@ class Installer:
         home = os.environ.get('CUDA_HOME')
         return shutil.which('nvcc', path=f'{home}/bin' if home else None)
 
-    def pip(self, *args, check=True):
+    def pip(self, *args, check=True, show=False):
+        """Run pip; `show` lets its progress through."""
         return self.call(
-            *('-m', 'pip', '--quiet', '--disable-pip-version-check', *args),
+            *('-m', 'pip', '--disable-pip-version-check', *(() if show else ('--quiet',)), *args),
             *(('--constraint', self.constraints) if args[0] == 'install' else ()),
             check=check,
+            show=show,
         )
 
     def ask(self, code):
         return self.call('-c', code).stdout
 
-    def call(self, *args, check=True, timeout=None):
+    def call(self, *args, check=True, show=False, timeout=None):
         """Run the environment's Python; with `check`, stop at an error and show its output."""
         done = subprocess.run(
-            [self.python, *args], capture_output=True, text=True, timeout=timeout, cwd=self.target
+            [self.python, *args],
+            capture_output=not show,
+            text=True,
+            timeout=timeout,
         )
         if check and done.returncode != 0:
             shown = ' '.join(str(arg) for arg in args)
-            print(done.stdout, done.stderr, sep='\n')
+            print(done.stdout or '', done.stderr or '', sep='\n')
             raise SystemExit(f'[install] this failed, with the output above: python {shown}')
         return done
 

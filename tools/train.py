@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.runner import find_latest_checkpoint
+
 from gcp_mm.engine import add_common_arguments, check_run, launch, load_config
 
 
@@ -30,7 +32,9 @@ def main():
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = args.resume
+        if args.resume == 'auto':
+            cfg.load_from = find_latest_checkpoint(cfg.work_dir)
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise ValueError(

@@ -4,8 +4,9 @@ mmengine's own `Pretrained` initialiser only logs the keys that did not match, s
 prefix trains from random weights and says so in one line among thousands.
 """
 
-import os
 import re
+import zipfile
+from pathlib import Path
 from pickle import UnpicklingError
 
 from mmengine.logging import print_log
@@ -71,12 +72,27 @@ def load_pretrained(
 
 
 def check_checkpoint_file(checkpoint: str) -> None:
-    """Raise FileNotFoundError unless `checkpoint` is an existing local file or an address."""
-    if not re.match(r'[\w-]+:', checkpoint) and not os.path.isfile(os.path.expanduser(checkpoint)):
+    """Check that a checkpoint is there and whole, without reading its weights.
+
+    Args:
+        checkpoint: local path, or an address with a scheme, which passes.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty or, a zip archive as PyTorch writes them since 1.6, truncated.
+    """
+    if re.match(r'[\w-]+:', checkpoint):
+        return
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
         raise FileNotFoundError(
             f'checkpoint {checkpoint!r} does not exist; train the network it comes from first, '
             'or name another file'
         )
+    with path.open('rb') as file:
+        start = file.read(2)
+    if not start or (start == b'PK' and not zipfile.is_zipfile(path)):
+        raise _unreadable(checkpoint, f'it ends after {path.stat().st_size} bytes')
 
 
 def _read_state_dict(checkpoint, map_location):
@@ -84,15 +100,19 @@ def _read_state_dict(checkpoint, map_location):
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location, logger=None)
     except (RuntimeError, EOFError, UnpicklingError) as error:
-        raise ValueError(
-            f'checkpoint {checkpoint!r} cannot be read ({error}); it may be truncated: copy or '
-            'train it again'
-        ) from error
+        raise _unreadable(checkpoint, error) from error
     if not isinstance(content, dict):
         raise ValueError(
             f'checkpoint {checkpoint!r} holds a {type(content).__name__}, not a dict of weights'
         )
     return content.get('state_dict', content)
+
+
+def _unreadable(checkpoint, reason):
+    return ValueError(
+        f'checkpoint {checkpoint!r} cannot be read ({reason}); it may be truncated: copy or train '
+        'it again'
+    )
 
 
 def _suggest_prefix(weights, children):
