@@ -122,11 +122,49 @@ def test_missing_file(tmp_path):
         build(tmp_path / 'none.pth')
 
 
-@pytest.mark.parametrize('keep', [0, 100, 100_000])
+@pytest.mark.parametrize('keep', [0, 1, 100, 5000, 100_000])
 def test_truncated_file(classifier_file, keep):
     classifier_file.write_bytes(classifier_file.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r'cannot be read.*truncated'):
+    with pytest.raises(ValueError, match=r'(?s)cannot be read .*truncated'):
         build(classifier_file)
+
+
+@pytest.mark.parametrize('keep', [1, 100, 100_000])
+def test_truncated_file_of_the_old_format(trunk, tmp_path, keep):
+    path = tmp_path / 'old.pth'
+    torch.save(trunk, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r'(?s)cannot be read .*truncated'):
+        build(path)
+
+
+def test_text_file(tmp_path):
+    path = tmp_path / 'page.pth'
+    path.write_text('<html>not found</html>')
+    with pytest.raises(ValueError, match=r'(?s)cannot be read .*no checkpoint'):
+        build(path)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda c: [dict(type='Kaiming', layer='Conv2d'), c],
+        lambda c: {**c, 'type': 'mmengine.Pretrained'},
+    ],
+    ids=['list', 'scope'],
+)
+def test_every_form_of_init_cfg_is_strict(trunk, classifier_file, change):
+    right = dict(type='Pretrained', checkpoint=str(classifier_file), prefix='backbone.')
+    net = GCPResNet(18, init_cfg=change(right))
+    net.init_weights()
+    assert torch.equal(net.layer4[1].conv2.weight, trunk['layer4.1.conv2.weight'])
+    with pytest.raises(ValueError, match='missing keys'):
+        GCPResNet(34, init_cfg=change(right)).init_weights()
+
+
+def test_checkpoint_has_to_be_a_path():
+    with pytest.raises(TypeError, match=r'checkpoint.*None'):
+        GCPResNet(18, init_cfg=dict(type='Pretrained', checkpoint=None)).init_weights()
 
 
 def test_file_of_something_else(tmp_path):

@@ -90,6 +90,7 @@ def test_foreign_folder_is_refused(tmp_path):
         (dict(max_digits=10), ValueError),
         (dict(train_scenes=0), ValueError),
         (dict(val=1797), ValueError),
+        (dict(seed=-1), ValueError),
         (dict(val_scenes=2.0), TypeError),
     ],
 )
@@ -122,4 +123,22 @@ def test_scene_annotations(scenes, split):
 
 def test_manifest_says_what_made_it(scenes):
     content = json.loads((scenes / 'made-with.json').read_text())
-    assert content == dict(scene_size=96, train=4, val=2, max_digits=4, val_digits=360, seed=0)
+    options = dict(scene_size=96, train=4, val=2, max_digits=4, val_digits=360, seed=0)
+    assert content == dict(options=options, files=4 + 2 + 2)
+
+
+def test_set_that_lost_files_is_named(tmp_path):
+    options = dict(root=tmp_path / 'scenes', scene_size=40, train_scenes=1, val_scenes=1)
+    write_scenes(**options)
+    (tmp_path / 'scenes/val/00000.png').unlink()
+    with pytest.raises(ValueError, match='had 4 files when it was made, and has 3; remove it'):
+        write_scenes(**options)
+
+
+def test_command_line(run_tool, tmp_path):
+    options = ('--image-size', 8, '--scene-size', 40, '--train-scenes', 1, '--val-scenes', 1)
+    done = run_tool('tools/make_digits.py', '--out', tmp_path, *options)
+    assert f'{tmp_path}/digits: written' in done.stdout
+    assert f'{tmp_path}/digits_coco: written' in done.stdout
+    done = run_tool('tools/make_digits.py', '--out', tmp_path, *options)
+    assert f'{tmp_path}/digits_coco: already complete' in done.stdout

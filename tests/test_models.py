@@ -172,3 +172,11 @@ def test_last_bn_is_not_initialised_to_zero():
 def test_backbone_refuses_wrong_arguments(args, kwargs, error, words):
     with pytest.raises(error, match=words):
         GCPResNet(*args, **kwargs)
+
+
+def test_other_devices_are_looked_at_once():
+    """The first batch is always looked at; later ones on a CPU alone."""
+    neck = GlobalCovariancePooling(2, ())
+    with pytest.raises(ValueError, match='NaN'):
+        neck(torch.full((1, 2, 3, 3), torch.nan))
+    assert neck(torch.ones(1, 2, 3, 3, device='meta')).shape == (1, 3)

@@ -102,7 +102,7 @@ def test_second_derivatives(norm):
 
 @pytest.mark.parametrize('norm', ['newton_schulz', 'eigh'])
 def test_gradient_is_finite_at_equal_eigenvalues(norm):
-    """Sigma = I / 4, whose root has the derivative d(Sigma) for any direction, in closed form."""
+    """At Sigma = I / 8 the root's derivative is d(Sigma) / (2 / sqrt(8)), in closed form."""
     x = torch.eye(8, dtype=F64)[:4].unsqueeze(0)  # (1, 4, 8)
     x = torch.cat([x, -x], dim=2).requires_grad_()
     sigma = covariance(x)
@@ -121,6 +121,20 @@ def test_constant_features_give_zeros(value, dtype, norm):
     out.sum().backward()
     assert not out.any()
     assert not x.grad.any()
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-20, 1e-10, 1e4])
+@pytest.mark.parametrize('norm', ['newton_schulz', 'eigh'])
+def test_gradient_is_finite_at_any_scale(scale, norm):
+    x = (features(2, 8, 5, 5, dtype=torch.float32) * scale).requires_grad_()
+    out = global_covariance_pooling(x, norm=norm)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert x.grad.isfinite().all()
+    if scale > 1e-12:  # the pooling is homogeneous, so its gradient is that of the unit scale
+        one = (x.detach() / scale).requires_grad_()
+        global_covariance_pooling(one, norm=norm).sum().backward()
+        torch.testing.assert_close(x.grad, one.grad, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize('norm', MATRIX_NORMS)

@@ -51,7 +51,7 @@ def test_other_models_pass():
 def coco(tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train/1.jpg').touch()
-    (tmp_path / 'instances.json').touch()
+    (tmp_path / 'instances.json').write_text('{}')
     return dict(
         type='CocoDataset',
         data_root=str(tmp_path),
@@ -89,6 +89,25 @@ def test_imagenet_split_is_its_folder(tmp_path):
         check_dataset(dict(type='ImageNet', data_root=str(tmp_path), split='val'), 'x')
 
 
+def test_empty_annotations(coco, tmp_path):
+    (tmp_path / 'instances.json').write_text('')
+    with pytest.raises(ValueError, match=r"instances\.json' is empty"):
+        check_dataset(coco, 'train_dataloader')
+
+
+def test_folder_named_by_its_prefix_alone(coco, tmp_path):
+    cfg = config(train_dataloader=dict(dataset=dict(data_prefix=str(tmp_path / 'nowhere'))))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        check_run(cfg, 'train')
+
+
+def test_data_that_mmpretrain_downloads_may_be_absent():
+    cifar = dict(type='CIFAR10', data_root='data/cifar10')
+    check_dataset(cifar, 'train_dataloader')
+    with pytest.raises(FileNotFoundError, match='cifar10'):
+        check_dataset(dict(cifar, download=False), 'train_dataloader')
+
+
 def test_remote_data_is_left_alone():
     remote = dict(data_root='s3://bucket/coco', data_prefix=dict(img='train'), ann_file='a.json')
     check_dataset(remote, 'train_dataloader')
@@ -102,23 +121,40 @@ def test_datasets_are_found_inside_wrappers(coco, tmp_path):
     coco['data_root'] = str(tmp_path / 'nowhere')
     dataset = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[coco]))
     cfg = config(train_dataloader=dict(dataset=dataset), val_dataloader=None)
-    check_run(cfg, ('val_dataloader',))
+    check_run(cfg, 'test')
     with pytest.raises(FileNotFoundError, match='nowhere'):
-        check_run(cfg, ('train_dataloader', 'val_dataloader'))
+        check_run(cfg, 'train')
 
 
-def test_pretrained_checkpoint_has_to_exist(tmp_path):
+def test_annotations_of_the_evaluator():
+    cfg = config(val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json')])
+    check_run(cfg, 'test')
+    with pytest.raises(FileNotFoundError, match=r'val_evaluator\.ann_file: .*nowhere\.json'):
+        check_run(cfg, 'train')
+
+
+def test_scope_of_the_config_holds():
+    cfg = config(default_scope='mmpretrain')
+    cfg.model.update(model(36, (8,), norm_cfg=dict(type='LN2d')))
+    check_run(cfg, 'train')
+    cfg.model.head.in_channels = 8
+    with pytest.raises(ValueError, match=r'set model\.head\.in_channels=36'):
+        check_run(cfg, 'train')
+
+
+def test_pretrained_checkpoint_has_to_exist_for_training_alone():
     cfg = config()
     cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='work_dirs/none.pth')
     with pytest.raises(FileNotFoundError, match=r'none\.pth'):
-        check_run(cfg, ())
+        check_run(cfg, 'train')
+    check_run(cfg, 'test')
     cfg.model.backbone.init_cfg.checkpoint = 'torchvision://resnet18'
-    check_run(cfg, ())
+    check_run(cfg, 'train')
 
 
 def test_load_from_has_to_exist(tmp_path):
     path = tmp_path / 'epoch_1.pth'
     with pytest.raises(FileNotFoundError, match=r'epoch_1\.pth'):
-        check_run(config(load_from=str(path)), ())
+        check_run(config(load_from=str(path)), 'test')
     torch.save({}, path)
-    check_run(config(load_from=str(path)), ())
+    check_run(config(load_from=str(path)), 'test')

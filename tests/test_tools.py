@@ -1,7 +1,9 @@
 """The scripts as a user runs them: real Runner, real registry, real launcher, real files."""
 
 import json
+import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -53,14 +55,21 @@ def test_test_reports_metrics_predictions_and_pictures(run_tool, trained, short_
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 16
 
 
-def test_train_resumes(run_tool, trained, short_cls, tmp_path):
+@pytest.mark.parametrize('how', ['path', 'auto'])
+def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
+    work_dir, checkpoint = tmp_path, trained / 'epoch_1.pth'
+    if how == 'auto':
+        work_dir = shutil.copytree(trained, tmp_path / 'copy')
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / checkpoint.name))
     done = run_tool(
-        *('tools/train.py', CLS, '--work-dir', tmp_path, '--resume', trained / 'epoch_1.pth'),
+        *('tools/train.py', CLS, '--work-dir', work_dir, '--resume'),
+        *([checkpoint] if how == 'path' else []),
         *('--cfg-options', *short_cls, 'train_cfg.max_epochs=2', 'param_scheduler.end=2'),
     )
-    assert 'epoch_1.pth' in done.stdout
     assert done.returncode == 0, done.stdout
-    assert (tmp_path / 'epoch_2.pth').is_file()
+    assert 'resumed epoch: 1' in done.stdout
+    assert 'Saving checkpoint at 2 epochs' in done.stdout
+    assert 'Saving checkpoint at 1 epochs' not in done.stdout
 
 
 def test_wrong_head_is_refused_before_anything_is_written(run_tool, trained, tmp_path):
@@ -78,7 +87,7 @@ def test_missing_data_is_named(run_tool, tmp_path):
         'tools/train.py', CLS, '--cfg-options', f'train_dataloader.dataset.data_root={root}'
     )
     assert done.returncode != 0
-    assert f"FileNotFoundError: train_dataloader: the image folder '{root}/train'" in done.stdout
+    assert f"FileNotFoundError: train_dataloader.dataset: the image folder '{root}/t" in done.stdout
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='asks what happens without a GPU')
@@ -163,3 +172,39 @@ def test_truncated_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path,
     assert done.returncode != 0
     assert f"ValueError: checkpoint '{path}' cannot be read" in done.stdout
     assert not (tmp_path / 'w').exists()
+
+
+def test_checkpoint_of_another_network_is_not_evaluated(run_tool, trained, short_cls, tmp_path):
+    torch.save(dict(state_dict={'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}), tmp_path / 'x')
+    done = run_tool(
+        *('tools/test.py', CLS, tmp_path / 'x', '--work-dir', tmp_path / 'w'),
+        *('--cfg-options', *short_cls),
+    )
+    assert done.returncode != 0
+    assert 'missing keys: backbone.bn1.weight' in done.stdout
+
+
+@pytest.fixture
+def srun(tmp_path):
+    """A stand-in for Slurm's launcher that prints what it is asked to run."""
+    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\necho "$PYTHONPATH" "$@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    return f'{tmp_path}:{os.environ["PATH"]}'
+
+
+@pytest.mark.parametrize(
+    ('script', 'tail'),
+    [
+        ('slurm_train.sh', 'train.py c.py --work-dir w --resume --launcher slurm'),
+        ('slurm_test.sh', 'test.py c.py w --resume --launcher slurm'),
+    ],
+)
+def test_slurm_scripts(run_tool, srun, script, tail):
+    done = run_tool(f'tools/{script}', 'gpu', 'job', 'c.py', 'w', '--resume', PATH=srun, GPUS='16')
+    assert done.stdout.strip().endswith(f'/tools/{tail}')
+    assert (
+        '--partition=gpu --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8' in done.stdout
+    )
+    done = run_tool(f'tools/{script}', 'gpu', 'job', 'c.py', PATH=srun)
+    assert done.returncode == 2
+    assert f'usage: tools/{script} PARTITION JOB_NAME CONFIG' in done.stdout

@@ -89,11 +89,11 @@ def first_reaching(accuracy, target):
     return min((epoch for epoch, value in accuracy.items() if value >= target), default=None)
 
 
-def plot_accuracy(curves, path):
+def plot_accuracy(curves, final_gap, path):
     figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
     for name, accuracy in curves.items():
         axes.plot(*zip(*sorted(accuracy.items()), strict=True), 'o-', label=NAMES[name])
-    axes.axhline(list(curves[GAP].values())[-1], color='grey', ls='--', lw=1, label="GAP's final")
+    axes.axhline(final_gap, color='grey', ls='--', lw=1, label="GAP's final")
     axes.set(xlabel='epoch', ylabel='top-1 accuracy on the validation digits (%)')
     axes.set_xticks(list(curves[GAP]))
     axes.grid(alpha=0.3)
@@ -115,13 +115,13 @@ def contact_sheet(folder, path, count=6, columns=2):
 
 def report(metrics):
     curves = {name: accuracy_by_epoch(WORK_DIRS / name) for name in (GAP, GCP)}
-    plot_accuracy(curves, REPORT / 'accuracy.png')
     for name in (FASTER, MASK):
         contact_sheet(REPORT / name, REPORT / f'{name}.png')
     final_gap = metrics[GAP]['accuracy/top1']
+    plot_accuracy(curves, final_gap, REPORT / 'accuracy.png')
     reached = first_reaching(curves[GCP], final_gap)
     verdict = f'in epoch {reached}' if reached else 'not within this schedule'
-    epochs = sorted(curves[GAP])
+    epochs = sorted(curves[GAP].keys() | curves[GCP].keys())
     rows = [
         '# Global covariance pooling on real digits',
         '',
@@ -133,7 +133,8 @@ def report(metrics):
         '|' + '---|' * (len(epochs) + 2),
         *(
             f'| {NAMES[name]} | '
-            + ' | '.join(f'{curves[name][epoch]:.2f}' for epoch in epochs)
+            # An epoch whose validation was interrupted has none.
+            + ' | '.join(f'{curves[name].get(epoch, float("nan")):.2f}' for epoch in epochs)
             + f' | {metrics[name]["accuracy/top1"]:.2f} |'
             for name in (GAP, GCP)
         ),

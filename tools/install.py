@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import time
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,7 @@ class Installer:
         self.others = [name for name in pins if 'mm' in name and name != MMCV[family]]
 
     def run(self):
+        self.check_machine()
         say(f'virtual environment {self.target} with the {self.family} family')
         venv.create(self.target, with_pip=True, clear=True)
         say('PyTorch (a few GB on Linux, where PyPI has the CUDA build: some minutes)')
@@ -62,6 +64,25 @@ class Installer:
         self.pip('install', '--no-build-isolation', '-e', f'{ROOT}[{self.family},test]')
         self.call('-c', 'import gcp_mm, mmdet.models, mmpretrain.models')
         say('done')
+
+    def check_machine(self):
+        target = self.target
+        if target.exists() and any(target.iterdir()) and not (target / 'pyvenv.cfg').is_file():
+            raise SystemExit(
+                f'[install] {target} exists and is no virtual environment; name another folder'
+            )
+        header = Path(sysconfig.get_paths()['include']) / 'Python.h'
+        missing = [
+            what
+            for what, there in (
+                ('the modules venv and ensurepip (python3-venv)', find_spec('ensurepip')),
+                ('a C++ compiler (g++)', shutil.which(os.environ.get('CXX', 'g++'))),
+                ("Python's headers (python3-dev)", header.is_file()),
+            )
+            if not there
+        ]
+        if missing:
+            raise SystemExit(f'[install] this needs {", ".join(missing)}')
 
     def install_mmcv(self):
         self.torch = self.ask(
@@ -125,16 +146,6 @@ class Installer:
         return ('--find-links', page) if reached else ()
 
     def build_wheel(self, kept):
-        missing = [
-            what
-            for what, there in (
-                ('a C++ compiler (g++)', shutil.which(os.environ.get('CXX', 'g++'))),
-                ("Python's headers (python3-dev)", self.python_header().is_file()),
-            )
-            if not there
-        ]
-        if missing:
-            raise SystemExit(f'[install] building mmcv needs {" and ".join(missing)}')
         kept.mkdir(parents=True, exist_ok=True)
         log = self.target / 'mmcv-build.log'
         ops = 'CUDA and CPU' if self.cuda else 'CPU'
@@ -169,9 +180,6 @@ class Installer:
                 told = minutes
                 steps = re.findall(r'\[(\d+/\d+)\]', log.read_text(errors='replace'))
                 say(f'{self.mmcv}: {minutes} min, {steps[-1] if steps else 0} files compiled')
-
-    def python_header(self):
-        return Path(sysconfig.get_paths()['include']) / 'Python.h'
 
     def find_nvcc(self):
         home = os.environ.get('CUDA_HOME')

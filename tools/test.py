@@ -5,8 +5,10 @@ from pathlib import Path
 
 import mmengine
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS
 
+from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.engine import add_common_arguments, check_run, launch, load_config
 
 
@@ -53,9 +55,12 @@ def main():
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
-    check_run(cfg, ('test_dataloader',))
+    check_run(cfg, 'test')
 
     def test(runner):
+        # mmengine only logs the keys that do not match, and evaluates random weights.
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_pretrained(model, args.checkpoint)
         if args.out and args.out.endswith('.pkl'):
             dump_predictions(runner, args.out)
         metrics = runner.test()

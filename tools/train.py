@@ -42,7 +42,7 @@ def main():
                 'is; set auto_scale_lr = dict(base_batch_size=...)'
             )
         cfg.auto_scale_lr.enable = True
-    check_run(cfg, ('train_dataloader', 'val_dataloader'))
+    check_run(cfg, 'train')
     launch(cfg, lambda runner: runner.train())
 
 

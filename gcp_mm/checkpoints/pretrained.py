@@ -7,11 +7,17 @@ prefix trains from random weights and says so in one line among thousands.
 import re
 import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 
 from mmengine.logging import print_log
+from mmengine.model.weight_init import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
+
+
+def is_pretrained(init_cfg: dict) -> bool:
+    """Whether an `init_cfg` loads a checkpoint: its type is mmengine's `Pretrained`."""
+    kind = init_cfg.get('type')
+    return kind is PretrainedInit or str(kind).split('.')[-1] == 'Pretrained'
 
 
 def load_pretrained(
@@ -78,9 +84,12 @@ def check_checkpoint_file(checkpoint: str) -> None:
         checkpoint: local path, or an address with a scheme, which passes.
 
     Raises:
+        TypeError: if `checkpoint` is not a string.
         FileNotFoundError: if there is no such file.
         ValueError: if it is empty or, a zip archive as PyTorch writes them since 1.6, truncated.
     """
+    if not isinstance(checkpoint, str):
+        raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
     if re.match(r'[\w-]+:', checkpoint):
         return
     path = Path(checkpoint).expanduser()
@@ -99,7 +108,9 @@ def _read_state_dict(checkpoint, map_location):
     check_checkpoint_file(checkpoint)
     try:
         content = CheckpointLoader.load_checkpoint(checkpoint, map_location, logger=None)
-    except (RuntimeError, EOFError, UnpicklingError) as error:
+    except OSError:
+        raise  # no way to it, or none to a disk: says so itself
+    except Exception as error:  # whatever unpickling arbitrary bytes comes to
         raise _unreadable(checkpoint, error) from error
     if not isinstance(content, dict):
         raise ValueError(
@@ -110,8 +121,8 @@ def _read_state_dict(checkpoint, map_location):
 
 def _unreadable(checkpoint, reason):
     return ValueError(
-        f'checkpoint {checkpoint!r} cannot be read ({reason}); it may be truncated: copy or train '
-        'it again'
+        f'checkpoint {checkpoint!r} cannot be read ({reason}); it is truncated or no checkpoint: '
+        'copy or train it again, or name another file'
     )
 
 

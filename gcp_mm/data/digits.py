@@ -29,9 +29,10 @@ def load_splits(val: int = 360, seed: int = 0) -> dict[str, tuple[np.ndarray, np
         [0, 1], labels (n,) int64.
 
     Raises:
-        TypeError, ValueError: for another `val`.
+        TypeError, ValueError: for another `val`, or a `seed` that is no whole number >= 0.
     """
     check_whole('val', val, 10, NUM_DIGITS - 10)
+    check_whole('seed', seed, 0)
     digits = load_digits()
     train_x, val_x, train_y, val_y = train_test_split(
         digits.images / 16, digits.target, test_size=val, stratify=digits.target, random_state=seed

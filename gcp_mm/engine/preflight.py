@@ -5,32 +5,48 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
-from ..checkpoints import check_checkpoint_file
+from ..checkpoints import check_checkpoint_file, is_pretrained
+
+# Data sets that MMPretrain downloads where they are absent
+DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+REMEDY = (
+    "prepare the data as README.md's section 'Data' says, or set data_root, and the ann_file of "
+    "CocoMetric's evaluator, to where they are"
+)
 
 
-def check_run(cfg: Config, dataloaders: Sequence[str]) -> None:
+def check_run(cfg: Config, split: str) -> None:
     """Check that the parts of a config fit together and that the files it names are there.
 
     Args:
         cfg: the final config, command-line options merged.
-        dataloaders: which of its dataloaders the run is going to use.
+        split: 'train', which also validates, or 'test'.
 
     Raises:
         FileNotFoundError: for an absent checkpoint, annotation file or image folder.
         ValueError: for an empty one, or a head whose `in_channels` is not what the GCP neck
             before it gives.
     """
-    check_head(cfg.model)
-    for init_cfg in _find(cfg.model, lambda node: node.get('type') == 'Pretrained'):
-        check_checkpoint_file(init_cfg['checkpoint'])
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        check_head(cfg.model)
     if cfg.get('load_from'):
         check_checkpoint_file(cfg.load_from)
-    for name in dataloaders:
+    if split == 'train':
+        for init_cfg in _find(cfg.model, is_pretrained):
+            check_checkpoint_file(init_cfg.get('checkpoint'))
+    for used in ('train', 'val') if split == 'train' else ('test',):
+        name = f'{used}_dataloader'
         if cfg.get(name):
-            for dataset in _find(cfg[name], lambda node: 'data_root' in node):
+            for dataset in _find(
+                cfg[name], lambda node: {'data_root', 'data_prefix'} & node.keys()
+            ):
                 check_dataset(dataset, name)
+        name = f'{used}_evaluator'
+        if cfg.get(name):
+            for metric in _find(cfg[name], lambda node: node.get('ann_file')):
+                _check_file(metric['ann_file'], f'{name}.ann_file')
 
 
 def check_head(model: dict) -> None:
@@ -56,28 +72,38 @@ def check_dataset(dataset: dict, name: str) -> None:
     """Raise unless the files and folders a dataset's config names exist and are not empty.
 
     Args:
-        dataset: config of one dataset, with `data_root`. Remote paths are left alone.
+        dataset: config of one dataset. Remote paths, and data sets that MMPretrain downloads, are
+            left alone.
         name: of its dataloader, for the message.
     """
-    root = dataset['data_root'] or ''
+    kind = str(dataset.get('type')).split('.')[-1]
+    if kind in DOWNLOADED and dataset.get('download', True):
+        return
+    root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix')
-    if not prefix and dataset.get('type') == 'ImageNet':
+    if not prefix and kind == 'ImageNet':
         prefix = dataset.get('split')
-    folders = prefix.values() if isinstance(prefix, dict) else [prefix or '']
-    remedy = (
-        f"prepare the data as README.md's section 'Data' says, or point {name}.dataset.data_root "
-        '(for CocoDataset also the ann_file of the evaluator) at it'
-    )
-    for path in (osp.join(root, folder) for folder in folders):
+    for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
+        path = osp.join(root, folder or '')
         if '://' in path or not path:
             continue
         if not osp.isdir(path):
-            raise FileNotFoundError(f'{name}: the image folder {path!r} does not exist; {remedy}')
+            raise FileNotFoundError(
+                f'{name}.dataset: the image folder {path!r} does not exist; {REMEDY}'
+            )
         if not any(entry.is_file() for entry in Path(path).rglob('*')):
-            raise ValueError(f'{name}: the image folder {path!r} holds no file; {remedy}')
-    ann_file = osp.join(root, dataset.get('ann_file') or '')
-    if dataset.get('ann_file') and '://' not in ann_file and not osp.isfile(ann_file):
-        raise FileNotFoundError(f'{name}: the annotations {ann_file!r} do not exist; {remedy}')
+            raise ValueError(f'{name}.dataset: the image folder {path!r} holds no file; {REMEDY}')
+    if dataset.get('ann_file'):
+        _check_file(osp.join(root, dataset['ann_file']), f'{name}.dataset.ann_file')
+
+
+def _check_file(path, name):
+    if '://' in path:
+        return
+    if not osp.isfile(path):
+        raise FileNotFoundError(f'{name}: the file {path!r} does not exist; {REMEDY}')
+    if not osp.getsize(path):
+        raise ValueError(f'{name}: the file {path!r} is empty; {REMEDY}')
 
 
 def _find(node, wanted) -> Iterator[ConfigDict]:

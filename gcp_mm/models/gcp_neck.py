@@ -35,9 +35,9 @@ class GlobalCovariancePooling(BaseModule):
         iterations: Newton-Schulz iterations, at least 1. The paper and released weights: 5.
         norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
             or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
-        check_finite: whether to look for NaN and infinity in every batch. None looks where that
-            costs nothing: on a CPU. On a GPU each look waits for the device, so there a diverged
-            run shows in its loss.
+        check_finite: whether to look for NaN and infinity in every batch. None looks at every
+            batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
+            device. A run that diverges later shows it in its loss.
         conv_cfg: config of the convolutions.
         norm_cfg: config of the normalisation layers.
         act_cfg: config of the activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
@@ -79,6 +79,7 @@ class GlobalCovariancePooling(BaseModule):
         self.iterations = iterations
         self.norm = norm
         self.check_finite = check_finite
+        self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
         self.pooled_channels = widths[-1]
         self.reduction = Sequential(
@@ -108,8 +109,9 @@ class GlobalCovariancePooling(BaseModule):
             inputs: (B, in_channels, H, W), or a tuple of such.
 
         Returns:
-            (B, out_channels), or a tuple of such, in the dtype of the neck's weights: float32
-            under autocast, half precision in a network that was converted to it.
+            (B, out_channels), or a tuple of such, in the dtype of the neck's weights (without
+            any, of the features): float32 under autocast, half precision in a network that was
+            converted to it.
 
         Raises:
             TypeError: if `inputs` is neither a tensor nor a tuple.
@@ -130,7 +132,10 @@ class GlobalCovariancePooling(BaseModule):
                 "set the neck's in_channels to the channels of the backbone's output and the "
                 "backbone's out_indices to the stages to pool"
             )
-        look = x.device.type == 'cpu' if self.check_finite is None else self.check_finite
+        look = self.check_finite
+        if look is None:
+            look = x.device.type == 'cpu' or not self._looked
+        self._looked = True
         if look and not torch.isfinite(x).all():
             raise ValueError(
                 'inputs: the features hold NaN or infinity, so their covariance has no square '

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ResNet
 from torch import nn
 
-from ..checkpoints import load_pretrained
+from ..checkpoints import is_pretrained, load_pretrained
 
 # Stride of conv5's first block under each treatment of its down-sampling.
 CONV5_STRIDES = {'none': 1, 'stride': 2, 'maxpool': 1}
@@ -97,13 +97,16 @@ class GCPResNet(ResNet):
 
     def init_weights(self):
         """Initialise as `init_cfg` says; a `Pretrained` one has to fill the whole trunk."""
-        init_cfg = self.init_cfg
-        if not (isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained'):
+        init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
+        pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]
+        if not pretrained:
             super().init_weights()
             return
-        load_pretrained(self, **{k: v for k, v in init_cfg.items() if k != 'type'})
+        # The whole trunk is filled, so that nothing is left for other entries to initialise.
+        options = {key: value for key, value in pretrained[-1].items() if key != 'type'}
+        load_pretrained(self, **options)
         if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight
-            update_init_info(self, f'GCPResNet: load from {init_cfg["checkpoint"]}')
+            update_init_info(self, f'GCPResNet: load from {options["checkpoint"]}')
         self.is_init = True
 
     def train(self, mode=True):

@@ -20,7 +20,8 @@ def matrix_sqrt_eigh(cov: Tensor) -> Tensor:
     Prefer it as the reference, or on a CPU; on a GPU batched eigendecomposition is slow and
     :func:`matrix_sqrt_newton_schulz` is the layer the paper trains with. Eigenvalues within
     rounding error of zero count as zero, and the directions they span pass no gradient among
-    themselves. Differentiable any number of times.
+    themselves. Differentiable any number of times by autograd
+    (not by torch.func).
 
     Args:
         cov: (..., D, D), symmetric positive semi-definite; only its lower triangle is read.
@@ -32,6 +33,7 @@ def matrix_sqrt_eigh(cov: Tensor) -> Tensor:
     Raises:
         TypeError: if `cov` is not a floating-point tensor.
         ValueError: if the matrices are not square.
+        torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
     check_square(cov)
     return _SqrtEigh.apply(cov)

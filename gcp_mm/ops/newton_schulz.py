@@ -28,8 +28,8 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
     its root); for the exact root see :func:`matrix_sqrt_eigh`.
 
     Args:
-        cov: (..., D, D), symmetric positive semi-definite. A zero matrix gives zeros and a finite
-            gradient. float16 and bfloat16 are computed in float32.
+        cov: (..., D, D), symmetric positive semi-definite. A zero matrix gives zeros and a
+            finite gradient, NaN gives NaN. float16 and bfloat16 are computed in float32.
         iterations: number of iterations K, at least 1.
 
     Returns:
@@ -43,8 +43,10 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
     check_iterations(iterations)
 
     trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    trace = torch.where(trace == 0, 1.0, trace)  # zero matrix: 0 / 1, and no 0 * inf backward
-    a = cov / trace
+    # Below this its reciprocal overflows in the backward: no matrix to speak of, taken for zero.
+    vanishing = trace < torch.finfo(cov.dtype).tiny
+    trace = torch.where(vanishing, 1.0, trace)
+    a = torch.where(vanishing, 0.0, cov / trace)
     eye3 = 3 * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
 
     t = (eye3 - a) / 2  # Z_0 = I needs no product

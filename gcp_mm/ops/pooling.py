@@ -35,6 +35,7 @@ def global_covariance_pooling(
     Raises:
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
         ValueError: for another shape, `iterations` < 1 or an unknown `norm`.
+        torch.linalg.LinAlgError: for NaN or infinity with `norm='eigh'`; else they give NaN.
     """
     check_norm(norm)
     check_iterations(iterations)

@@ -2,6 +2,7 @@ _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 # Narrow heads and few proposals, for a CPU
 model = dict(
+    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),  # as in pretraining
     backbone=dict(
         type='GCPResNet',
         depth=18,
