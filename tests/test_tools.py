@@ -10,7 +10,7 @@ import torch
 
 from .conftest import CLS, ROOT
 
-MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_3e_digits.py'
+MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
 
 
 @pytest.fixture(scope='module')

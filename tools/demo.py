@@ -23,8 +23,8 @@ WORK_DIRS = Path('work_dirs')
 REPORT = WORK_DIRS / 'demo'
 GAP = 'resnet18_1xb64-5e_digits'
 GCP = 'resnet18-gcp_1xb64-5e_digits'
-FASTER = 'faster-rcnn_r18-gcp-m_fpn_3e_digits'
-MASK = 'mask-rcnn_r18-gcp-m_fpn_3e_digits'
+FASTER = 'faster-rcnn_r18-gcp-m_fpn_4e_digits'
+MASK = 'mask-rcnn_r18-gcp-m_fpn_4e_digits'
 NAMES = {
     GAP: 'ResNet-18, GAP',
     GCP: 'ResNet-18, GCP',

@@ -96,7 +96,9 @@ class Installer:
         kept = cache / 'gcp_mm/wheels' / kind
 
         # A wheel says nothing of the PyTorch it was compiled against, so each is tried out.
-        if self.try_wheel(f'a wheel kept in {kept}', '--no-index', '--find-links', kept):
+        if self.try_wheel(
+            f'a wheel in {kept} or PIP_FIND_LINKS', '--no-index', '--find-links', kept
+        ):
             return
         if self.try_wheel('a prebuilt wheel', *self.wheel_page()):
             return
