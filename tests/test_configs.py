@@ -62,7 +62,7 @@ def test_detector_starts_from_a_checkpoint_that_a_config_here_makes(path):
         )
 
 
-def step(cfg, model, data):
+def check_step(cfg, model, data):
     """One optimizer step through the framework's own data preprocessor and loss."""
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -84,7 +84,7 @@ def test_imagenet_config_takes_a_step():
     samples = [DataSample().set_gt_label(label) for label in (3, 999)]
     (vector,) = model.extract_feat(torch.randn(2, 3, 224, 224))
     assert vector.shape == (2, 256 * 257 // 2)
-    step(cfg, model, dict(inputs=images, data_samples=samples))
+    check_step(cfg, model, dict(inputs=images, data_samples=samples))
 
 
 def test_coco_config_takes_a_step():
@@ -101,7 +101,7 @@ def test_coco_config_takes_a_step():
         metainfo=dict(img_shape=(120, 150), ori_shape=(120, 150), scale_factor=(1.0, 1.0)),
     )
     image = torch.randint(0, 256, (3, 120, 150), dtype=torch.uint8)
-    step(cfg, model, dict(inputs=[image], data_samples=[sample]))
+    check_step(cfg, model, dict(inputs=[image], data_samples=[sample]))
 
 
 def test_lradju_is_the_papers_formula():
