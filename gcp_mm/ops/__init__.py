@@ -3,11 +3,12 @@
 from .covariance import covariance
 from .eigh import matrix_sqrt_eigh
 from .newton_schulz import matrix_sqrt_newton_schulz
-from .pooling import MATRIX_NORMS, global_covariance_pooling
+from .pooling import MATRIX_NORMS, METHODS, global_covariance_pooling
 from .triangle import triu_vector, triu_vector_inverse
 
 __all__ = [
     'MATRIX_NORMS',
+    'METHODS',
     'covariance',
     'global_covariance_pooling',
     'matrix_sqrt_eigh',

@@ -25,17 +25,31 @@ def covariance(x: Tensor) -> Tensor:
         TypeError: if `x` is not a floating-point tensor.
         ValueError: if `x` has another number of dimensions, no channel or no position.
     """
+    x = centre(x)
+    return x @ x.mT / x.shape[2]
+
+
+def centre(x: Tensor) -> Tensor:
+    """Subtract from each channel its mean over the positions: the J of eq. (1), but for 1/N.
+
+    Args:
+        x: features, (B, D, H, W) or (B, D, N).
+
+    Returns:
+        (B, D, N), exactly zero for channels that are constant over the positions.
+
+    Raises:
+        ValueError: if `x` has another number of dimensions, no channel or no position.
+    """
     if x.dim() not in (3, 4):
         raise ValueError(
             f'x: expected (B, D, H, W) or (B, D, N) features, got shape {tuple(x.shape)}'
         )
-    x = x.flatten(2)  # (B, D, N)
+    x = x.flatten(2)
     if 0 in x.shape[1:]:
         raise ValueError(
             f'x: expected at least one channel and one position, got (B, D, N) = {tuple(x.shape)}'
         )
     # var_mean and not mean: its running update leaves the mean of N equal numbers equal to them,
     # where a sum divided by N is off by a rounding error that normalisation would blow up.
-    mu = torch.var_mean(x, dim=2, correction=0, keepdim=True)[1]
-    x = x - mu
-    return x @ x.mT / x.shape[2]
+    return x - torch.var_mean(x, dim=2, correction=0, keepdim=True)[1]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .newton_schulz import check_square
-from .precision import full_precision
+from .precision import autocast_off, full_precision
 
 
 @full_precision
@@ -51,7 +51,8 @@ class _SqrtEigh(Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return _Lyapunov.apply(*ctx.saved_tensors, grad)
+        with autocast_off(grad.device.type):
+            return _Lyapunov.apply(*ctx.saved_tensors, grad)
 
 
 class _Lyapunov(Function):
@@ -71,8 +72,9 @@ class _Lyapunov(Function):
     @staticmethod
     def backward(ctx, grad):
         root, u, s, x = ctx.saved_tensors
-        z = _Lyapunov.apply(root, u, s, grad)  # the solution operator is its own adjoint
-        return -(z @ x + x @ z), None, None, z
+        with autocast_off(grad.device.type):
+            z = _Lyapunov.apply(root, u, s, grad)  # the solution operator is its own adjoint
+            return -(z @ x + x @ z), None, None, z
 
 
 def _sym(m):

@@ -47,16 +47,26 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
     vanishing = trace < torch.finfo(cov.dtype).tiny
     trace = torch.where(vanishing, 1.0, trace)
     a = torch.where(vanishing, 0.0, cov / trace)
-    eye3 = 3 * torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+    return trace.sqrt() * newton_schulz(a, iterations)[0]
 
+
+def newton_schulz(a: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Y_K and Z_K of the iteration: approximations of the square root of `a` and its inverse.
+
+    Args:
+        a: (..., n, n), symmetric, spectrum in [0, 1].
+        iterations: number of iterations K, at least 1.
+
+    Returns:
+        Y_K and Z_K, each (..., n, n), with Y_K = a Z_K.
+    """
+    eye3 = 3 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     t = (eye3 - a) / 2  # Z_0 = I needs no product
     y, z = a @ t, t
-    for _ in range(iterations - 2):
+    for _ in range(iterations - 1):
         t = (eye3 - z @ y) / 2
         y, z = y @ t, t @ z
-    if iterations > 1:
-        y = y @ ((eye3 - z @ y) / 2)  # the last Z is not needed
-    return trace.sqrt() * y
+    return y, z
 
 
 def check_square(m: Tensor) -> None:

@@ -24,13 +24,14 @@ def full_precision(op):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = f'dtype {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f'{op.__name__}: expected a floating-point tensor, got {got}')
-        with _autocast_off(x.device.type):
+        with autocast_off(x.device.type):
             return op(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 
     return wrapper
 
 
-def _autocast_off(device_type: str):
+def autocast_off(device_type: str):
+    """Context in which autocast casts nothing; the backward of a Function needs its own."""
     # Tensors on 'meta' (shape inference, operation counting) have no autocast to turn off.
     if device_type == 'meta':
         return contextlib.nullcontext()
