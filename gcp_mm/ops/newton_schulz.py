@@ -47,26 +47,27 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
     vanishing = trace < torch.finfo(cov.dtype).tiny
     trace = torch.where(vanishing, 1.0, trace)
     a = torch.where(vanishing, 0.0, cov / trace)
-    return trace.sqrt() * newton_schulz(a, iterations)[0]
+    y, _, t = newton_schulz(a, iterations)
+    return trace.sqrt() * (y @ t)
 
 
-def newton_schulz(a: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Y_K and Z_K of the iteration: approximations of the square root of `a` and its inverse.
+def newton_schulz(a: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The iteration up to its last two products, of which a caller needs one.
 
     Args:
         a: (..., n, n), symmetric, spectrum in [0, 1].
         iterations: number of iterations K, at least 1.
 
     Returns:
-        Y_K and Z_K, each (..., n, n), with Y_K = a Z_K.
+        y, z and t, each (..., n, n) or, z for K = 1, (n, n): Y_K = y t approximates the square
+        root of `a`, Z_K = t z its inverse, and Y_K = a Z_K.
     """
-    eye3 = 3 * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    t = (eye3 - a) / 2  # Z_0 = I needs no product
-    y, z = a @ t, t
-    for _ in range(iterations - 1):
-        t = (eye3 - z @ y) / 2
-        y, z = y @ t, t @ z
-    return y, z
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    y, z, t = a, eye, (3 * eye - a) / 2
+    for k in range(iterations - 1):
+        y, z = y @ t, t @ z if k else t  # Z_0 = I needs no product
+        t = (3 * eye - z @ y) / 2
+    return y, z, t
 
 
 def check_square(m: Tensor) -> None:

@@ -65,8 +65,8 @@ def global_covariance_pooling(
             return pool_by_circuit(x, circuit)
         if n < d:
             x, tau = normalise(x)
-            z = newton_schulz(x.mT @ x, iterations)[1]  # p(x x^T) = x Z_K(x^T x) x^T
-            return triu_vector(x @ z @ x.mT * tau.sqrt())
+            _, z, t = newton_schulz(x.mT @ x, iterations)
+            return triu_vector(x @ (t @ z) @ x.mT * tau.sqrt())  # p(x x^T) = x Z_K(x^T x) x^T
     sigma = x @ x.mT / n
     if norm == 'newton_schulz':
         sigma = matrix_sqrt_newton_schulz(sigma, iterations)
