@@ -17,7 +17,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['gcp_mm', 'gcp_mm.*']),
-    package_data={'gcp_mm.ops': ['circuits.json']},
+    package_data={'gcp_mm.ops': ['circuits.json', 'circuit_cpu.cpp']},
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy', 'matplotlib', 'scikit-learn', 'tqdm'],
     # The two families share their import names: install one (see gcp_mm/families.py).
@@ -34,6 +34,7 @@ setup(
             'mmdet>=3.3,<3.4',
             'mmpretrain>=1.2,<1.3',
         ],
-        'test': ['pytest', 'ruff'],
+        'extension': ['ninja'],
+        'test': ['pytest', 'ruff', 'onnx', 'onnxruntime', 'onnxscript'],
     },
 )

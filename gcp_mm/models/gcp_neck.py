@@ -14,7 +14,8 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..ops.newton_schulz import check_iterations
-from ..ops.pooling import check_norm, global_covariance_pooling
+from ..ops.pooling import check_method, check_norm, global_covariance_pooling
+from ..ops.tracing import is_traced
 
 
 @MODELS.register_module()
@@ -35,9 +36,14 @@ class GlobalCovariancePooling(BaseModule):
         iterations: Newton-Schulz iterations, at least 1. The paper and released weights: 5.
         norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
             or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
+        method: how the Newton-Schulz normalisation is computed; 'auto' is the fastest. This and
+            `save` change nothing in the result, see
+            :func:`gcp_mm.ops.global_covariance_pooling`.
+        save: 'input' saves memory in training for some time: the backward computes again what
+            'activations' keeps.
         check_finite: whether to look for NaN and infinity in every batch. None looks at every
             batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
-            device. A run that diverges later shows it in its loss.
+            device. A run that diverges later shows it in its loss. Exported networks do not look.
         conv_cfg: config of the convolutions.
         norm_cfg: config of the normalisation layers.
         act_cfg: config of the activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
@@ -45,7 +51,7 @@ class GlobalCovariancePooling(BaseModule):
 
     Raises:
         TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer.
-        ValueError: if one of them is < 1, or `norm` is unknown.
+        ValueError: if one of them is < 1, or `norm`, `method` or `save` is unknown.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class GlobalCovariancePooling(BaseModule):
         reduction: Sequence[int] = (256,),
         iterations: int = 5,
         norm: str = 'newton_schulz',
+        method: str = 'auto',
+        save: str = 'auto',
         check_finite: bool | None = None,
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN'),
@@ -74,10 +82,13 @@ class GlobalCovariancePooling(BaseModule):
             _check_channels('reduction', channels)
         check_iterations(iterations)
         check_norm(norm)
+        check_method(method, save, iterations)
 
         self.in_channels = in_channels
         self.iterations = iterations
         self.norm = norm
+        self.method = method
+        self.save = save
         self.check_finite = check_finite
         self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
@@ -132,19 +143,22 @@ class GlobalCovariancePooling(BaseModule):
                 "set the neck's in_channels to the channels of the backbone's output and the "
                 "backbone's out_indices to the stages to pool"
             )
-        look = self.check_finite
-        if look is None:
-            look = x.device.type == 'cpu' or not self._looked
-        self._looked = True
-        if look and not torch.isfinite(x).all():
+        if not is_traced(x) and self._is_to_look(x) and not torch.isfinite(x).all():
             raise ValueError(
                 'inputs: the features hold NaN or infinity, so their covariance has no square '
                 'root; lower the learning rate, clip the gradients or check the input images'
             )
-        weight = next(self.parameters(), x)
-        return global_covariance_pooling(self.reduction(x), self.iterations, self.norm).to(
-            weight.dtype
+        dtype = self.reduction[0].conv.weight.dtype if self.reduction else x.dtype
+        pooled = global_covariance_pooling(
+            self.reduction(x), self.iterations, self.norm, self.method, self.save
         )
+        return pooled.to(dtype)
+
+    def _is_to_look(self, x: Tensor) -> bool:
+        looked, self._looked = self._looked, True
+        if self.check_finite is None:
+            return x.device.type == 'cpu' or not looked
+        return self.check_finite
 
 
 def _check_channels(name: str, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Global covariance pooling in pure PyTorch; nothing here imports an OpenMMLab package."""
+"""Global covariance pooling as functions of tensors; nothing here imports an OpenMMLab package."""
 
 from .covariance import covariance
 from .eigh import matrix_sqrt_eigh

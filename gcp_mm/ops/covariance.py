@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from .newton_schulz import guard_trace
 from .precision import full_precision
 
 
@@ -25,18 +26,15 @@ def covariance(x: Tensor) -> Tensor:
         TypeError: if `x` is not a floating-point tensor.
         ValueError: if `x` has another number of dimensions, no channel or no position.
     """
-    x = centre(x)
-    return x @ x.mT / x.shape[2]
+    x = centre(flatten_positions(x))
+    return scatter(x) / x.shape[2]
 
 
-def centre(x: Tensor) -> Tensor:
-    """Subtract from each channel its mean over the positions: the J of eq. (1), but for 1/N.
+def flatten_positions(x: Tensor) -> Tensor:
+    """Features as (B, D, N).
 
     Args:
         x: features, (B, D, H, W) or (B, D, N).
-
-    Returns:
-        (B, D, N), exactly zero for channels that are constant over the positions.
 
     Raises:
         ValueError: if `x` has another number of dimensions, no channel or no position.
@@ -50,6 +48,52 @@ def centre(x: Tensor) -> Tensor:
         raise ValueError(
             f'x: expected at least one channel and one position, got (B, D, N) = {tuple(x.shape)}'
         )
-    # var_mean and not mean: its running update leaves the mean of N equal numbers equal to them,
-    # where a sum divided by N is off by a rounding error that normalisation would blow up.
-    return x - torch.var_mean(x, dim=2, correction=0, keepdim=True)[1]
+    return x
+
+
+def centre(x: Tensor) -> Tensor:
+    """Subtract from each channel its mean over the positions: the J of eq. (1), but for 1/N.
+
+    Args:
+        x: (B, D, N) features.
+
+    Returns:
+        (B, D, N), exactly zero for channels that are constant over the positions.
+    """
+    # The mean of N equal numbers is off by a rounding error, which normalisation would blow up.
+    # Differences to the first position are exactly zero, and so is their mean.
+    x = x - x[:, :, :1]
+    return x - x.mean(2, keepdim=True)
+
+
+def scatter(x: Tensor) -> Tensor:
+    """Scatter matrix x x^T of centred features.
+
+    Args:
+        x: (B, D, N) centred features.
+
+    Returns:
+        (B, D, D).
+    """
+    # A long sum of squares in float32 drifts to one side by many times its rounding error: the
+    # positions are summed piecewise.
+    first, *others = x.chunk(-(-x.shape[2] // 64), dim=2)
+    total = first @ first.transpose(1, 2)
+    for part in others:
+        total = torch.baddbmm(total, part, part.transpose(1, 2))
+    return total
+
+
+def normalise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale centred features to unit trace of their covariance.
+
+    Args:
+        x: (B, D, N) centred features.
+
+    Returns:
+        The scaled features, (B, D, N), the trace tau and the factor 1 / sqrt(N tau), both
+        (B, 1, 1). Where the trace vanishes it counts as 1 and the factor is 0.
+    """
+    tau, present = guard_trace(x.square().sum((1, 2), keepdim=True) / x.shape[2])
+    scale = (tau * x.shape[2]).rsqrt() * present
+    return x * scale, tau, scale

@@ -42,12 +42,8 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
     check_square(cov)
     check_iterations(iterations)
 
-    trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    # Below this its reciprocal overflows in the backward: no matrix to speak of, taken for zero.
-    vanishing = trace < torch.finfo(cov.dtype).tiny
-    trace = torch.where(vanishing, 1.0, trace)
-    a = torch.where(vanishing, 0.0, cov / trace)
-    y, _, t = newton_schulz(a, iterations)
+    trace, present = guard_trace(cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
+    y, _, t = newton_schulz(cov / trace * present, iterations)
     return trace.sqrt() * (y @ t)
 
 
@@ -68,6 +64,20 @@ def newton_schulz(a: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
         y, z = y @ t, t @ z if k else t  # Z_0 = I needs no product
         t = (3 * eye - z @ y) / 2
     return y, z, t
+
+
+def guard_trace(trace: Tensor) -> tuple[Tensor, Tensor]:
+    """Make a trace safe to divide by.
+
+    Args:
+        trace: any shape, not negative.
+
+    Returns:
+        The trace, and 1 in its shape; or 1 and 0 where it is so small that its reciprocal would
+        overflow in the backward: no matrix to speak of, taken for zero.
+    """
+    vanishing = trace < torch.finfo(trace.dtype).tiny
+    return trace.masked_fill(vanishing, 1.0), (~vanishing).to(trace.dtype)
 
 
 def check_square(m: Tensor) -> None:

@@ -7,20 +7,28 @@ CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.1.
 import torch
 from torch import Tensor
 
-from .circuit import find_circuit, normalise, pool_by_circuit
-from .covariance import centre
+from .circuit import find_circuit
+from .circuit_pooling import pool_by_circuit
+from .covariance import covariance, flatten_positions
+from .eigen_pooling import pool_by_eigh
 from .eigh import matrix_sqrt_eigh
-from .newton_schulz import check_iterations, matrix_sqrt_newton_schulz, newton_schulz
+from .newton_schulz import check_iterations
+from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import full_precision
 from .triangle import triu_vector
 
 MATRIX_NORMS = ('newton_schulz', 'eigh', 'none')
-METHODS = ('auto', 'circuit', 'newton_schulz')
+METHODS = ('auto', 'circuit', 'newton_schulz', 'eigh')
+SAVES = ('auto', 'activations', 'input')
 
 
 @full_precision
 def global_covariance_pooling(
-    x: Tensor, iterations: int = 5, norm: str = 'newton_schulz', method: str = 'auto'
+    x: Tensor,
+    iterations: int = 5,
+    norm: str = 'newton_schulz',
+    method: str = 'auto',
+    save: str = 'auto',
 ) -> Tensor:
     """Represent each feature map by the square root of its channel covariance.
 
@@ -31,10 +39,15 @@ def global_covariance_pooling(
         norm: normalisation of the covariance matrix: 'newton_schulz' (the paper's layer,
             :func:`matrix_sqrt_newton_schulz`), 'eigh' (the exact root,
             :func:`matrix_sqrt_eigh`) or 'none' (the plain covariance).
-        method: how `norm='newton_schulz'` is computed: 'newton_schulz' runs the iteration, on the
-            Gram matrix of the positions where that is smaller; 'circuit' evaluates the same
-            function to float32's accuracy with fewer products (see :mod:`gcp_mm.ops.circuit`);
-            'auto' takes the circuit for float32 where there is one for so many iterations.
+        method: how `norm='newton_schulz'` is computed, always the same function. 'newton_schulz'
+            runs the iteration; 'circuit' evaluates it to float32's accuracy with fewer products
+            (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations; 'eigh' by an
+            eigendecomposition, a good way on a CPU and a slow one on a GPU. All work on the Gram
+            matrix of the positions where that is smaller. 'auto' takes the circuit for float32
+            where there is one for so many iterations, else the iteration.
+        save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
+            keep `x` alone and compute the rest again, in about 1.4 times the time. 'auto' is
+            'activations'.
 
     Returns:
         (B, D(D+1)/2), float32 or, for float64 input, float64: the row-major upper triangle, see
@@ -43,39 +56,44 @@ def global_covariance_pooling(
 
     Raises:
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
-        ValueError: for another shape, `iterations` < 1, an unknown `norm` or `method`, or a
-            number of iterations that `method='circuit'` has no circuit for.
-        torch.linalg.LinAlgError: for NaN or infinity with `norm='eigh'`; else they give NaN.
+        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method` or `save`, or
+            a number of iterations that `method='circuit'` has no circuit for.
+        torch.linalg.LinAlgError: for NaN or infinity where an eigendecomposition is asked for;
+            else they give NaN.
     """
     check_norm(norm)
     check_iterations(iterations)
-    if method not in METHODS:
-        raise ValueError(f'method: expected one of {METHODS}, got {method!r}')
-    x = centre(x)
-    d, n = x.shape[1:]
-    if norm == 'newton_schulz':
-        circuit = find_circuit('gram' if n < d else 'covariance', iterations)
-        if method == 'auto':
-            method = 'circuit' if circuit and x.dtype == torch.float32 else 'newton_schulz'
-        if method == 'circuit':
-            if circuit is None:
-                raise ValueError(
-                    f"iterations={iterations} has no circuit: take method='newton_schulz'"
-                )
-            return pool_by_circuit(x, circuit)
-        if n < d:
-            x, tau = normalise(x)
-            _, z, t = newton_schulz(x.mT @ x, iterations)
-            return triu_vector(x @ (t @ z) @ x.mT * tau.sqrt())  # p(x x^T) = x Z_K(x^T x) x^T
-    sigma = x @ x.mT / n
-    if norm == 'newton_schulz':
-        sigma = matrix_sqrt_newton_schulz(sigma, iterations)
-    elif norm == 'eigh':
-        sigma = matrix_sqrt_eigh(sigma)
-    return triu_vector(sigma)
+    check_method(method, save, iterations)
+    if norm == 'none':
+        return triu_vector(covariance(x))
+    if norm == 'eigh':
+        return triu_vector(matrix_sqrt_eigh(covariance(x)))
+
+    x = flatten_positions(x)
+    circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
+    if method == 'auto':
+        method = 'circuit' if circuit and x.dtype == torch.float32 else 'newton_schulz'
+    if method == 'newton_schulz':
+        return pool_by_newton_schulz(x, iterations, save)
+    if method == 'eigh':
+        return pool_by_eigh(x, iterations, save)
+    return pool_by_circuit(x, circuit, save)
 
 
 def check_norm(norm: str) -> None:
     """Raise ValueError unless `norm` is one of :data:`MATRIX_NORMS`."""
     if norm not in MATRIX_NORMS:
         raise ValueError(f'norm: expected one of {MATRIX_NORMS}, got {norm!r}')
+
+
+def check_method(method: str, save: str, iterations: int) -> None:
+    """Raise ValueError unless `method` and `save` are known and fit the `iterations`."""
+    if method not in METHODS:
+        raise ValueError(f'method: expected one of {METHODS}, got {method!r}')
+    if save not in SAVES:
+        raise ValueError(f'save: expected one of {SAVES}, got {save!r}')
+    if method == 'circuit' and find_circuit('gram', iterations) is None:
+        raise ValueError(
+            f"method='circuit': there is none for iterations={iterations}; take method='auto', "
+            'which falls back to the iteration'
+        )

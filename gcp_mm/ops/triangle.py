@@ -7,17 +7,20 @@ The layout is row-major with the diagonal, off-diagonals not scaled: (0,0), (0,1
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .newton_schulz import check_square
+from .tracing import is_traced
 
 
-def triu_vector(m: Tensor) -> Tensor:
+def triu_vector(m: Tensor, out: Tensor | None = None) -> Tensor:
     """Row-major upper triangle of square matrices.
 
     Args:
         m: (..., D, D), any dtype.
+        out: tensor of the result's shape and dtype to write it to, where no gradient is recorded.
 
     Returns:
         (..., D(D+1)/2), the same dtype.
@@ -26,7 +29,10 @@ def triu_vector(m: Tensor) -> Tensor:
         ValueError: if the matrices are not square.
     """
     check_square(m)
-    return m.flatten(-2).index_select(-1, _packing(m.shape[-1], m.device))
+    flat, index = m.flatten(-2), _index(_packing, m.shape[-1], m)
+    if out is None:
+        return flat.index_select(-1, index)
+    return torch.index_select(flat, -1, index, out=out)
 
 
 def triu_vector_inverse(v: Tensor) -> Tensor:
@@ -47,22 +53,36 @@ def triu_vector_inverse(v: Tensor) -> Tensor:
         raise ValueError(
             f'v: expected a last dimension of length D(D+1)/2, got shape {tuple(v.shape)}'
         )
-    return v.index_select(-1, _unpacking(d, v.device)).unflatten(-1, (d, d))
+    return v.index_select(-1, _index(_unpacking, d, v)).unflatten(-1, (d, d))
 
 
-@functools.lru_cache(maxsize=32)
-def _packing(d: int, device: torch.device) -> Tensor:
-    """Position in the flattened matrix of each element of the vector, (D(D+1)/2,) int64."""
+def _index(make, d: int, x: Tensor) -> Tensor:
+    """The index `make` gives, for tensors such as `x`."""
+    # A compiler's stand-in for a tensor must not be left behind for others.
+    return make(int(d), x.device) if is_traced(x) else _cached(make, d, x.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached(make, d, device):
     # Not an inference tensor, even if first asked for under inference_mode: backward saves it.
     with torch.inference_mode(False):
-        row, col = torch.triu_indices(d, d, device=device)
-        return row * d + col
+        return make(d, device)
 
 
-@functools.lru_cache(maxsize=32)
+# By NumPy, so that a tracer sees a constant and not how it was made; by arithmetic, since compilers
+# know no np.triu_indices, or know it wrong (PyTorch 2.1).
+
+
+def _packing(d: int, device: torch.device) -> Tensor:
+    """Position in the flattened matrix of each element of the vector, (D(D+1)/2,) int64."""
+    i = np.arange(d * (d + 1) // 2)
+    # Row r begins at r (2 D + 1 - r) / 2: there the root is of a square, and exact.
+    row = np.floor((2 * d + 1 - np.sqrt((2.0 * d + 1) ** 2 - 8.0 * i)) / 2).astype(np.int64)
+    return torch.as_tensor(i + row * (row + 1) // 2, device=device)
+
+
 def _unpacking(d: int, device: torch.device) -> Tensor:
     """Position in the vector of each element of the flattened matrix, (D^2,) int64."""
-    with torch.inference_mode(False):
-        i = torch.arange(d, device=device)
-        row, col = torch.minimum(i[:, None], i), torch.maximum(i[:, None], i)
-        return (row * d - row * (row + 1) // 2 + col).flatten()
+    i = np.arange(d)
+    row, col = np.minimum(i[:, None], i), np.maximum(i[:, None], i)
+    return torch.as_tensor((row * d - row * (row + 1) // 2 + col).ravel(), device=device)

@@ -1,0 +1,172 @@
+"""Global covariance pooling by a circuit, with a backward written by hand.
+
+See :mod:`.circuit` for the mathematics. For N < D, with x the features centred and scaled to unit
+trace tau, r = r(x^T x), w = tau^(1/4) x r and the output w w^T, the backward is::
+
+    dw = (G + G^T) w;  dr = tau^(1/4) sym(x^T dw);  dx = tau^(1/4) dw r + 2 x dQ_1 + t x
+
+where dQ_1 is the circuit's gradient for dr, and t the gradient through tau, which comes from n x n
+matrices alone: <w, dw> = <r, dr> and <x, x dQ_1> = <Q_1, dQ_1>. The rows of x sum to zero, and so
+do those of dx: the adjoint of centring has nothing left to do.
+
+The same computation exists as fused kernels, :mod:`.triton_circuit` for GPUs and
+:mod:`.extension` for CPUs, which take its place where they can run.
+"""
+
+import functools
+import importlib.metadata
+import importlib.util
+import math
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from . import extension
+from .circuit import Circuit
+from .covariance import centre, normalise, scatter
+from .precision import autocast_off
+from .tracing import is_traced
+from .triangle import triu_vector, triu_vector_inverse
+
+# On a CPU so much of a batch is computed at a time that it stays in the last level of the cache.
+CHUNK_BYTES = 12 << 20
+
+
+def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
+    """Pooling of features, differentiable any number of times.
+
+    Args:
+        x: (B, D, N) features, float32 or float64.
+        circuit: of the kind 'gram' if N < D, else 'covariance'; see :func:`find_circuit`.
+        save: what the backward finds, see :func:`global_covariance_pooling`.
+
+    Returns:
+        (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
+    """
+    if is_traced(x):
+        return triu_vector(_pool(x, circuit)[0])
+    keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
+    return _Pool.apply(x, circuit, keep)
+
+
+class _Pool(Function):
+    @staticmethod
+    def forward(ctx, x, circuit, keep):
+        ctx.circuit = circuit
+        ctx.kernels = _kernels(x, circuit)
+        if ctx.kernels:
+            out, saved = ctx.kernels.gram_forward(x, circuit)
+        else:
+            out, saved = _forward(x, circuit, keep)
+        ctx.save_for_backward(x, *(saved if keep else ()))
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, *saved = ctx.saved_tensors
+        with autocast_off(grad.device.type):
+            if torch.is_grad_enabled():  # to be differentiated again: by autograd
+                with torch.enable_grad():
+                    out = triu_vector(_pool(x, ctx.circuit)[0])
+                dx = torch.autograd.grad(out, x, grad, create_graph=True)[0]
+            elif ctx.kernels:
+                saved = saved or ctx.kernels.gram_forward(x, ctx.circuit)[1]
+                dx = ctx.kernels.gram_backward(ctx.circuit, grad, x, saved)
+            else:
+                dx = _backward(ctx.circuit, grad, x, saved)
+        return dx, None, None
+
+
+def _kernels(x, circuit):
+    """Fused kernels for such features, if there are any: `gram_forward` and `gram_backward`."""
+    if circuit.kind == 'gram' and x.dtype == torch.float32 and len(x):
+        if x.device.type == 'cpu' and extension.is_wanted():
+            return extension.load()
+        if x.is_cuda and _has_triton(x.device):
+            from . import triton_circuit
+
+            return triton_circuit
+    return None
+
+
+@functools.cache
+def _has_triton(device):
+    """Whether Triton is there, of a version the kernels were written for, and TF32 products."""
+    if importlib.util.find_spec('triton') is None or torch.version.cuda is None:
+        return False
+    version = tuple(int(part) for part in importlib.metadata.version('triton').split('.')[:2])
+    return version >= (3, 6) and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _forward(x, circuit, keep):
+    """Output, and what the backward needs beside the features."""
+    out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
+    size = _chunk_size(x)
+    saved = []
+    for part, packed in zip(x.split(size), out.split(size), strict=True):
+        matrix, *rest = _pool(part, circuit)
+        triu_vector(matrix, out=packed)
+        if keep:
+            saved += rest
+    return out, saved
+
+
+def _backward(circuit, grad, x, saved):
+    """Gradient with respect to the features; without `saved`, a chunk at a time makes its own."""
+    dx = torch.empty_like(x)
+    size = _chunk_size(x)
+    parts = list(zip(x.split(size), grad.split(size), dx.split(size), strict=True))
+    each = len(saved) // len(parts)
+    for i, (part, packed, out) in enumerate(parts):
+        rest = saved[i * each : (i + 1) * each] or _pool(part, circuit)[1:]
+        _pool_backward(circuit, packed, part, *rest, out=out)
+    return dx
+
+
+def _chunk_size(x):
+    """Samples computed at a time."""
+    b, d, n = x.shape
+    if b == 0 or x.device.type != 'cpu':
+        return max(1, b)
+    sample = x.element_size() * (8 * min(d, n) ** 2 + 4 * d * n + d**2)
+    chunks = math.ceil(b / max(torch.get_num_threads(), CHUNK_BYTES // sample))
+    return math.ceil(b / chunks)
+
+
+def _pool(x, circuit):
+    """The pooled matrix in plain operations, and what the backward needs beside the features."""
+    # transpose and not mT, which the older ONNX exporter does not know
+    x, tau, scale = normalise(centre(x))
+    if circuit.kind == 'gram':
+        r, q = circuit.forward(x.transpose(1, 2) @ x)
+        w = (x @ r) * tau**0.25
+        return w @ w.transpose(1, 2), tau, scale, r, w, *q
+    p, q = circuit.forward(scatter(x))
+    return p * tau.sqrt(), tau, scale, p, *q
+
+
+def _pool_backward(circuit, grad, x, tau, scale, value, *q, out):
+    """Gradient with respect to the features, written to `out`."""
+    x = centre(x) * scale
+    g = triu_vector_inverse(grad)  # the off-diagonals stand in both triangles
+    g.diagonal(dim1=-2, dim2=-1).mul_(2)
+    if circuit.kind == 'gram':
+        w, *q = q
+        dw = (g @ w).mul_(tau**0.25)
+        g = x.mT @ dw
+        g = g + g.mT  # 2 dr
+        dq = circuit.backward(g, q)
+        dx = torch.baddbmm(dw @ value, x, dq)
+        t = -_inner(value, g) / 4 - _inner(q[0], dq)
+    else:
+        g.mul_(tau.sqrt())
+        dq = circuit.backward(g, q)
+        dx = dq @ x
+        t = _inner(value, g) / 2 - _inner(q[0], dq)
+    torch.mul(dx.addcmul_(x, t), scale, out=out)
+
+
+def _inner(a, b):
+    """Frobenius inner products of two batches of matrices, (B, 1, 1)."""
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]

@@ -1,0 +1,40 @@
+"""Global covariance pooling by the Newton-Schulz iteration itself, in plain operations.
+
+The generic form, for any number of iterations, dtype and order of derivative, and the reference
+the faster ones are held to.
+"""
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .covariance import centre, normalise, scatter
+from .newton_schulz import newton_schulz
+from .triangle import triu_vector
+
+
+def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'auto') -> Tensor:
+    """Pooling of features, on the Gram matrix of the positions where that is the smaller one.
+
+    Args:
+        x: (B, D, N) features, float32 or float64.
+        iterations: Newton-Schulz iterations.
+        save: what the backward finds, see :func:`global_covariance_pooling`.
+
+    Returns:
+        (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
+    """
+    if save == 'input':
+        return checkpoint(_pool, x, iterations, use_reentrant=False)
+    return _pool(x, iterations)
+
+
+def _pool(x, iterations):
+    d, n = x.shape[1:]
+    x, tau, _ = normalise(centre(x))
+    if n < d:
+        _, z, t = newton_schulz(x.transpose(1, 2) @ x, iterations)
+        root = x @ (t @ z) @ x.transpose(1, 2)  # p(x x^T) = x Z_K(x^T x) x^T
+    else:
+        y, _, t = newton_schulz(scatter(x), iterations)
+        root = y @ t
+    return triu_vector(root * tau.sqrt())

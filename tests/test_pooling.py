@@ -1,0 +1,213 @@
+"""The ways to compute the Newton-Schulz pooling against each other and against float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from gcp_mm.ops import circuit_pooling, global_covariance_pooling
+from gcp_mm.ops.circuit import CIRCUITS
+
+F64 = torch.float64
+SHAPES = [(2, 6, 4), (2, 16, 16), (3, 5, 3, 4), (1, 32, 3, 3)]  # N < D, N = D, N > D, N << D
+
+
+def scalar_newton_schulz(x, iterations):
+    y, z = x, np.ones_like(x)
+    for _ in range(iterations):
+        t = (3 - z * y) / 2
+        y, z = y * t, t * z
+    return y
+
+
+@pytest.mark.parametrize('key', CIRCUITS, ids=str)
+def test_error_on_the_unit_interval(key):
+    """On scalars, through the code that runs on matrices."""
+    (kind, iterations), circuit = key, CIRCUITS[key]
+    x = np.linspace(0, 1, 12345)
+    value = circuit.forward(torch.from_numpy(x)[:, None, None])[0].flatten().numpy()
+    p = x * value**2 if kind == 'gram' else value
+    error = np.abs(p - scalar_newton_schulz(x, iterations)).max()
+    assert error < 6e-7
+    assert error <= 1.01 * circuit.max_error
+
+
+def reference(x, iterations):
+    """Output, a random gradient of it, and the gradient of the features: iterated in float64."""
+    x = x.double().requires_grad_()
+    out = global_covariance_pooling(x, iterations, method='newton_schulz')
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    return out.detach(), grad, torch.autograd.grad(out, x, grad)[0]
+
+
+def compare(x, iterations=5, **kwargs):
+    """Relative Frobenius errors of output and gradient in float32."""
+    expected, grad, expected_dx = reference(x, iterations)
+    x = x.clone().requires_grad_()
+    out = global_covariance_pooling(x, iterations, **kwargs)
+    dx = torch.autograd.grad(out, x, grad.to(out.dtype))[0]
+    return relative_error(out.detach(), expected), relative_error(dx, expected_dx)
+
+
+def relative_error(value, expected):
+    return ((value - expected).norm() / expected.norm()).item()
+
+
+FEATURES = dict(
+    gaussian=lambda x: x,
+    relu_sparse=lambda x: (x - 1).relu(),
+    rank_1=lambda x: x[:, :, :1] @ x[:, :1],
+    mean_100=lambda x: x + 100,
+    small=lambda x: x * 1e-4,
+    large=lambda x: x * 1e4,
+    dead_channels=lambda x: x * (torch.arange(x.shape[1])[:, None] % 10 == 0),
+)
+
+
+# Of the iteration itself, what float32 loses on nearly singular matrices.
+TOLERANCES = dict(circuit=(1e-6, 2e-6), eigh=(1e-6, 2e-6), newton_schulz=(5e-6, 5e-6))
+
+
+@pytest.mark.parametrize('method', TOLERANCES)
+@pytest.mark.parametrize('n', [49, 196, 300])
+@pytest.mark.parametrize('kind', FEATURES)
+def test_float32_error_in_networks(kind, n, method):
+    x = torch.randn(2, 256, n, generator=torch.Generator().manual_seed(0))
+    error, gradient_error = compare(FEATURES[kind](x), method=method)
+    tolerance, gradient_tolerance = TOLERANCES[method]
+    assert error < tolerance
+    assert gradient_error < gradient_tolerance
+
+
+@pytest.mark.parametrize('method', ['auto', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_any_number_of_iterations(shape, iterations, method):
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    error, gradient_error = compare(x, iterations, method=method)
+    assert error < 2e-6
+    assert gradient_error < 2e-5
+
+
+@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('save', ['activations', 'input'])
+@pytest.mark.parametrize('iterations', [3, 5])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_derivatives(shape, iterations, save, method):
+    x = torch.randn(*shape[:1], *(min(n, 5) for n in shape[1:]), dtype=F64, requires_grad=True)
+
+    def pool(x):
+        return global_covariance_pooling(x, iterations, method=method, save=save)
+
+    assert gradcheck(pool, x)
+    assert gradgradcheck(pool, x)
+
+
+def test_gradient_of_eigh_at_equal_eigenvalues():
+    """Divided differences that were divided would be 0 / 0 there."""
+    q = torch.linalg.qr(torch.randn(8, 8, dtype=F64, generator=torch.Generator().manual_seed(0)))
+    x = torch.cat([q[0], -q[0]], 1)[None]  # covariance I / 8
+    expected, grad, expected_dx = reference(x, 5)
+    x.requires_grad_()
+    out = global_covariance_pooling(x, method='eigh')
+    dx = torch.autograd.grad(out, x, grad)[0]
+    torch.testing.assert_close(out.detach(), expected)
+    torch.testing.assert_close(dx, expected_dx)
+
+
+def kept(x, **kwargs):
+    """Bytes of all storages that autograd keeps for the backward, and of those not of `x`."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        global_covariance_pooling(x, **kwargs)
+    every = sum(storages.values())
+    return every, every - storages.pop(x.untyped_storage().data_ptr(), 0)
+
+
+def test_memory_kept_for_the_backward():
+    x = torch.randn(4, 256, 14, 14, requires_grad=True)
+    assert kept(x)[0] / 4 <= 1.3 * 2**20
+    for method in ('auto', 'circuit', 'eigh'):
+        assert kept(x, method=method, save='input')[1] == 0
+    # The iteration's checkpoint keeps x in its own way; nothing else shows.
+    assert kept(x, method='newton_schulz', save='input')[0] <= x.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize('n', [5, 40])
+def test_chunks_and_recomputation_change_nothing(n, monkeypatch):
+    x = torch.randn(5, 24, n, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    expected = global_covariance_pooling(x)
+    grad = torch.randn_like(expected)
+    expected_dx = torch.autograd.grad(expected, x, grad)[0]
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    monkeypatch.setattr(circuit_pooling, 'CHUNK_BYTES', 1)
+    for save in ('activations', 'input'):
+        out = global_covariance_pooling(x, save=save)  # 2, 2 and 1 samples at a time
+        torch.testing.assert_close(out, expected)
+        dx = torch.autograd.grad(out, x, grad)[0]
+        torch.testing.assert_close(dx, expected_dx, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+def test_empty_batch(method):
+    x = torch.randn(0, 6, 4, requires_grad=True)
+    out = global_covariance_pooling(x, method=method)
+    out.sum().backward()
+    assert out.shape == (0, 21)
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('shape', [(2, 6, 4), (2, 5, 12)])
+def test_constant_features_and_nan(shape, method):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x[0] = 0.1
+    x.requires_grad_()
+    out = global_covariance_pooling(x, method=method)
+    dx = torch.autograd.grad(out.sum(), x)[0]
+    assert not out[0].any()
+    assert not dx[0].any()
+    assert dx[1].isfinite().all()
+    with torch.no_grad():
+        x[0, 0, 0] = float('nan')
+        if method == 'eigh':
+            with pytest.raises(torch.linalg.LinAlgError):
+                global_covariance_pooling(x, method=method)
+        else:
+            assert global_covariance_pooling(x, method=method)[0].isnan().all()
+
+
+def test_gradient_for_repeated_use_of_the_input():
+    """Nothing saved is changed in place: two backward passes give the same."""
+    x = torch.randn(2, 8, 5, requires_grad=True)
+    out = global_covariance_pooling(x).square().sum()
+    first = torch.autograd.grad(out, x, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(out, x)[0])
+
+
+def test_backward_under_autocast_stays_in_float32():
+    x = torch.randn(2, 16, 5, 5, requires_grad=True)
+    expected = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        grad = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    torch.testing.assert_close(grad, expected, rtol=0, atol=0)
+
+
+def test_no_circuit_for_that_many_iterations():
+    with pytest.raises(ValueError, match=r"circuit.*iterations=7.*method='auto'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), 7, method='circuit')
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match=r"method.*'circuit'.*got 'fast'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), method='fast')
+
+
+def test_unknown_save():
+    with pytest.raises(ValueError, match=r"save.*'input'.*got 'nothing'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
