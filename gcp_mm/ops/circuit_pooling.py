@@ -148,7 +148,9 @@ def _pool(x, circuit):
 
 def _pool_backward(circuit, grad, x, tau, scale, value, *q, out):
     """Gradient with respect to the features, written to `out`."""
-    x = centre(x) * scale
+    x = centre(x).mul_(scale)
+    if circuit.kind == 'covariance':
+        grad = grad * tau[:, :, 0].sqrt()
     g = triu_vector_inverse(grad)  # the off-diagonals stand in both triangles
     g.diagonal(dim1=-2, dim2=-1).mul_(2)
     if circuit.kind == 'gram':
@@ -160,7 +162,6 @@ def _pool_backward(circuit, grad, x, tau, scale, value, *q, out):
         dx = torch.baddbmm(dw @ value, x, dq)
         t = -_inner(value, g) / 4 - _inner(q[0], dq)
     else:
-        g.mul_(tau.sqrt())
         dq = circuit.backward(g, q)
         dx = dq @ x
         t = _inner(value, g) / 2 - _inner(q[0], dq)
