@@ -30,7 +30,7 @@ from .tracing import is_traced
 from .triangle import triu_vector, triu_vector_inverse
 
 # On a CPU so much of a batch is computed at a time that it stays in the last level of the cache.
-CHUNK_BYTES = 12 << 20
+CHUNK_BYTES = 16 << 20
 
 
 def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
@@ -45,7 +45,7 @@ def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
         (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
     """
     if is_traced(x):
-        return triu_vector(_pool(x, circuit)[0])
+        return _pool_plainly(x, circuit)
     keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
     return _Pool.apply(x, circuit, keep)
 
@@ -68,7 +68,7 @@ class _Pool(Function):
         with autocast_off(grad.device.type):
             if torch.is_grad_enabled():  # to be differentiated again: by autograd
                 with torch.enable_grad():
-                    out = triu_vector(_pool(x, ctx.circuit)[0])
+                    out = _pool_plainly(x, ctx.circuit)
                 dx = torch.autograd.grad(out, x, grad, create_graph=True)[0]
             elif ctx.kernels:
                 saved = saved or ctx.kernels.gram_forward(x, ctx.circuit)[1]
@@ -105,10 +105,14 @@ def _forward(x, circuit, keep):
     size = _chunk_size(x)
     saved = []
     for part, packed in zip(x.split(size), out.split(size), strict=True):
-        matrix, *rest = _pool(part, circuit)
-        triu_vector(matrix, out=packed)
+        factors = _evaluate(part, circuit)
+        tau, _, value, w = factors[:4]
+        if circuit.kind == 'gram':
+            triu_vector(w @ w.mT, out=packed)
+        else:
+            triu_vector(value, out=packed).mul_(tau[:, :, 0].sqrt())
         if keep:
-            saved += rest
+            saved += factors
     return out, saved
 
 
@@ -119,7 +123,7 @@ def _backward(circuit, grad, x, saved):
     parts = list(zip(x.split(size), grad.split(size), dx.split(size), strict=True))
     each = len(saved) // len(parts)
     for i, (part, packed, out) in enumerate(parts):
-        rest = saved[i * each : (i + 1) * each] or _pool(part, circuit)[1:]
+        rest = saved[i * each : (i + 1) * each] or _evaluate(part, circuit)
         _pool_backward(circuit, packed, part, *rest, out=out)
     return dx
 
@@ -134,16 +138,23 @@ def _chunk_size(x):
     return math.ceil(b / chunks)
 
 
-def _pool(x, circuit):
-    """The pooled matrix in plain operations, and what the backward needs beside the features."""
+def _evaluate(x, circuit):
+    """tau, its scale, the circuit's value, w (for N < D) and all Q_j."""
     # transpose and not mT, which the older ONNX exporter does not know
     x, tau, scale = normalise(centre(x))
     if circuit.kind == 'gram':
-        r, q = circuit.forward(x.transpose(1, 2) @ x)
-        w = (x @ r) * tau**0.25
-        return w @ w.transpose(1, 2), tau, scale, r, w, *q
-    p, q = circuit.forward(scatter(x))
-    return p * tau.sqrt(), tau, scale, p, *q
+        value, q = circuit.forward(x.transpose(1, 2) @ x)
+        return tau, scale, value, (x @ value) * tau**0.25, *q
+    value, q = circuit.forward(scatter(x))
+    return tau, scale, value, *q
+
+
+def _pool_plainly(x, circuit):
+    """The pooling in operations that autograd, compilers and exporters follow."""
+    tau, _, value, w, *_ = _evaluate(x, circuit)
+    if circuit.kind == 'gram':
+        return triu_vector(w @ w.transpose(1, 2))
+    return triu_vector(value * tau.sqrt())
 
 
 def _pool_backward(circuit, grad, x, tau, scale, value, *q, out):
