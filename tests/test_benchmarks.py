@@ -57,6 +57,18 @@ def test_layer(run_tool, tmp_path):
     assert (tmp_path / 'gcp.png').stat().st_size > 10000
 
 
+def test_chart_of_candidates_that_do_not_take_every_size(tmp_path):
+    from benchmark_gcp import draw
+
+    rows = [
+        dict(D=8, N=n, B=1, candidate=name, forward_backward_ms=1.0)
+        for name, positions in (('all', (4, 16)), ('some', (4,)))
+        for n in positions
+    ]
+    draw(rows, tmp_path / 'chart.png')
+    assert (tmp_path / 'chart.png').stat().st_size > 5000
+
+
 def test_training_step(run_tool, tmp_path):
     size = ('--depth', '18', '--batch', '2', '--size', '32', '--repeats', '1')
     result = run_tool(TOOLS / 'benchmark_train.py', *size, '--out', tmp_path)

@@ -153,12 +153,15 @@ def draw(rows, path):
     sizes = list(dict.fromkeys((row['D'], row['N'], row['B']) for row in rows))
     names = list(dict.fromkeys(row['candidate'] for row in rows))
     _, axes = plt.subplots(figsize=(2 + 2.2 * len(sizes), 4.5), layout='constrained')
+    width = 0.8 / len(names)
     for k, name in enumerate(names):
-        heights = [
-            row['forward_backward_ms'] / row['B'] for row in rows if row['candidate'] == name
+        bars = [
+            (sizes.index((row['D'], row['N'], row['B'])), row['forward_backward_ms'] / row['B'])
+            for row in rows
+            if row['candidate'] == name  # not every candidate takes every size
         ]
-        places = [i + (k - (len(names) - 1) / 2) * 0.8 / len(names) for i in range(len(sizes))]
-        axes.bar(places, heights, 0.8 / len(names), label=name)
+        places = [i + (k - (len(names) - 1) / 2) * width for i, _ in bars]
+        axes.bar(places, [height for _, height in bars], width, label=name)
     axes.set_xticks(range(len(sizes)), [f'D={d}\nN={n}\nB={b}' for d, n, b in sizes])
     axes.set_yscale('log')
     axes.set_ylabel('forward + backward, ms per image')
