@@ -153,6 +153,18 @@ def test_chunks_and_recomputation_change_nothing(n, monkeypatch):
         torch.testing.assert_close(dx, expected_dx, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(('before', 'after'), [(1, 5), (5, 1)])
+def test_number_of_threads_changes_before_the_backward(before, after, monkeypatch):
+    monkeypatch.setattr(circuit_pooling, 'CHUNK_BYTES', 1)
+    x = torch.randn(5, 24, 6, requires_grad=True)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: before)
+    out = global_covariance_pooling(x)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: after)
+    dx = torch.autograd.grad(out.sum(), x)[0]
+    expected = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    torch.testing.assert_close(dx, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
 def test_empty_batch(method):
     x = torch.randn(0, 6, 4, requires_grad=True)

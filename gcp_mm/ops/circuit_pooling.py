@@ -14,7 +14,6 @@ The same computation exists as fused kernels, :mod:`.triton_circuit` for GPUs an
 """
 
 import functools
-import importlib.metadata
 import importlib.util
 import math
 
@@ -95,7 +94,9 @@ def _has_triton(device):
     """Whether Triton is there, of a version the kernels were written for, and TF32 products."""
     if importlib.util.find_spec('triton') is None or torch.version.cuda is None:
         return False
-    version = tuple(int(part) for part in importlib.metadata.version('triton').split('.')[:2])
+    import triton
+
+    version = tuple(int(part) for part in triton.__version__.split('.')[:2])
     return version >= (3, 6) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
@@ -119,7 +120,8 @@ def _forward(x, circuit, keep):
 def _backward(circuit, grad, x, saved):
     """Gradient with respect to the features; without `saved`, a chunk at a time makes its own."""
     dx = torch.empty_like(x)
-    size = _chunk_size(x)
+    # The chunks of the forward, though the number of threads may have changed since.
+    size = max(1, len(saved[0])) if saved else _chunk_size(x)
     parts = list(zip(x.split(size), grad.split(size), dx.split(size), strict=True))
     each = len(saved) // len(parts)
     for i, (part, packed, out) in enumerate(parts):
