@@ -104,20 +104,73 @@ def test_coco_config_takes_a_step():
     check_step(cfg, model, dict(inputs=[image], data_samples=[sample]))
 
 
-def test_lradju_is_the_papers_formula():
-    """Table 3: 0.1 (1 - (e - 1) / 49)^2 in epochs 1 to 50, through mmengine's scheduler."""
-    cfg = load(IMAGENET)
-    assert cfg.train_cfg.max_epochs == 50
-    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 256
+# Table 3 of the paper: learning rate in epoch e = 1, 2, ..., and number of epochs. LRnorm is the
+# networks' usual schedule, which divides by 10 after every 30 epochs.
+RESNET_SCHEDULES = dict(
+    lrnorm=(lambda e: 0.1 * 0.1 ** ((e - 1) // 30), 100),
+    lrfast=(lambda e: 0.1 * (1 - (e - 1) / 52) ** 11, 30),
+    lradju=(lambda e: 0.1 * (1 - (e - 1) / 49) ** 2, 50),
+)
+RESNETS = [path for path in CONFIGS if path.startswith('configs/imagenet/resnet')]
+
+
+@pytest.mark.parametrize('path', RESNETS)
+def test_training_of_resnets_is_the_papers(path):
+    """Section 3 of the paper and Table 3, through mmengine's schedulers over all epochs."""
+    cfg = load(path)
+    gpus, batch, schedule = re.search(r'_(\d+)xb(\d+)-(\w+)_in1k', path).groups()
+    assert cfg.train_dataloader.batch_size == int(batch)
+    assert int(gpus) * int(batch) == cfg.auto_scale_lr.base_batch_size == 256
+    expected = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
+    assert {key: cfg.optim_wrapper.optimizer[key] for key in expected} == expected
+    assert set(cfg.optim_wrapper) <= {'optimizer', '_scope_'}  # no clipping, no accumulation
+    formula, epochs = RESNET_SCHEDULES[schedule]
+    assert cfg.train_cfg.max_epochs == epochs
     optim_wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
     scheduler = PARAM_SCHEDULERS.build(
         cfg.param_scheduler, default_args=dict(optimizer=optim_wrapper)
     )
-    for epoch in range(1, 51):
+    for epoch in range(1, epochs + 1):
         (lr,) = optim_wrapper.get_lr()['lr']
-        assert lr == pytest.approx(0.1 * (1 - (epoch - 1) / 49) ** 2, abs=1e-12)
+        assert lr == pytest.approx(formula(epoch), rel=1e-9, abs=1e-12)
         optim_wrapper.optimizer.step()
         scheduler.step()
+
+
+# Table 9 of the paper: parameters in millions
+PARAMETERS = {
+    'resnet18': 11.69,
+    'resnet34': 21.80,
+    'resnet50': 25.56,
+    'resnet101': 44.55,
+    'resnet18-gcp-8k': 19.60,
+    'resnet34-gcp-8k': 29.71,
+    'resnet50-gcp-8k': 32.32,
+    'resnet101-gcp-8k': 51.31,
+}
+
+
+@pytest.mark.parametrize('net', PARAMETERS)
+def test_parameters_are_table_9s(net):
+    model = build_model(load(f'configs/imagenet/{net}_8xb32-lrnorm_in1k.py'))
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == PARAMETERS[net]
+
+
+@pytest.mark.parametrize(
+    ('net', 'conv5', 'reduction'),
+    [
+        ('resnet50', 'stride', None),
+        ('resnet50-gcp', 'none', (256,)),
+        ('resnet50-gcp-d128', 'none', (128,)),
+        ('resnet50-gcp-ds', 'stride', (256,)),
+        ('resnet101-gcp-8k', 'none', (256, 128)),
+    ],
+)
+def test_names_say_what_the_networks_are(net, conv5, reduction):
+    model = load(f'configs/imagenet/{net}_8xb32-lrnorm_in1k.py').model
+    assert model.backbone.conv5 == conv5
+    assert model.neck.get('reduction') == reduction
+    assert model.head.init_cfg is None
 
 
 def test_paper_settings_of_detection():

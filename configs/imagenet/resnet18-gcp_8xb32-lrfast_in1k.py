@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/resnet50_gcp.py',
+    'mmpretrain::_base_/datasets/imagenet_bs32.py',
+    '../_base_/schedules/imagenet_resnet_lrfast.py',
+    '../_base_/cls_runtime.py',
+]
+
+model = dict(backbone=dict(depth=18), neck=dict(in_channels=512))

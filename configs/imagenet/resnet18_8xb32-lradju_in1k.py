@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/resnet50_gap.py',
+    'mmpretrain::_base_/datasets/imagenet_bs32.py',
+    '../_base_/schedules/imagenet_resnet_lradju.py',
+    '../_base_/cls_runtime.py',
+]
+
+model = dict(backbone=dict(depth=18), head=dict(in_channels=512))
