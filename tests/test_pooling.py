@@ -8,6 +8,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from gcp_mm.ops import circuit_pooling, global_covariance_pooling
 from gcp_mm.ops.circuit import CIRCUITS
 
+from .reference import FEATURES, features, reference, relative_error
+
 F64 = torch.float64
 SHAPES = [(2, 6, 4), (2, 16, 16), (3, 5, 3, 4), (1, 32, 3, 3)]  # N < D, N = D, N > D, N << D
 
@@ -32,14 +34,6 @@ def test_error_on_the_unit_interval(key):
     assert error <= 1.01 * circuit.max_error
 
 
-def reference(x, iterations):
-    """Output, a random gradient of it, and the gradient of the features: iterated in float64."""
-    x = x.double().requires_grad_()
-    out = global_covariance_pooling(x, iterations, method='newton_schulz')
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
-    return out.detach(), grad, torch.autograd.grad(out, x, grad)[0]
-
-
 def compare(x, iterations=5, **kwargs):
     """Relative Frobenius errors of output and gradient in float32."""
     expected, grad, expected_dx = reference(x, iterations)
@@ -47,21 +41,6 @@ def compare(x, iterations=5, **kwargs):
     out = global_covariance_pooling(x, iterations, **kwargs)
     dx = torch.autograd.grad(out, x, grad.to(out.dtype))[0]
     return relative_error(out.detach(), expected), relative_error(dx, expected_dx)
-
-
-def relative_error(value, expected):
-    return ((value - expected).norm() / expected.norm()).item()
-
-
-FEATURES = dict(
-    gaussian=lambda x: x,
-    relu_sparse=lambda x: (x - 1).relu(),
-    rank_1=lambda x: x[:, :, :1] @ x[:, :1],
-    mean_100=lambda x: x + 100,
-    small=lambda x: x * 1e-4,
-    large=lambda x: x * 1e4,
-    dead_channels=lambda x: x * (torch.arange(x.shape[1])[:, None] % 10 == 0),
-)
 
 
 # Of the iteration itself, what float32 loses on nearly singular matrices.
@@ -72,7 +51,7 @@ TOLERANCES = dict(circuit=(1e-6, 2e-6), eigh=(1e-6, 2e-6), newton_schulz=(5e-6, 
 @pytest.mark.parametrize('n', [49, 196, 300])
 @pytest.mark.parametrize('kind', FEATURES)
 def test_float32_error_in_networks(kind, n, method):
-    x = torch.randn(2, 256, n, generator=torch.Generator().manual_seed(0))
+    x = features(2, 256, n)
     error, gradient_error = compare(FEATURES[kind](x), method=method)
     tolerance, gradient_tolerance = TOLERANCES[method]
     assert error < tolerance
@@ -83,7 +62,7 @@ def test_float32_error_in_networks(kind, n, method):
 @pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize('shape', SHAPES)
 def test_any_number_of_iterations(shape, iterations, method):
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    x = features(*shape)
     error, gradient_error = compare(x, iterations, method=method)
     assert error < 2e-6
     assert gradient_error < 2e-5
@@ -140,7 +119,7 @@ def test_memory_kept_for_the_backward():
 
 @pytest.mark.parametrize('n', [5, 40])
 def test_chunks_and_recomputation_change_nothing(n, monkeypatch):
-    x = torch.randn(5, 24, n, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    x = features(5, 24, n).requires_grad_()
     expected = global_covariance_pooling(x)
     grad = torch.randn_like(expected)
     expected_dx = torch.autograd.grad(expected, x, grad)[0]
@@ -177,7 +156,7 @@ def test_empty_batch(method):
 @pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
 @pytest.mark.parametrize('shape', [(2, 6, 4), (2, 5, 12)])
 def test_constant_features_and_nan(shape, method):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = features(*shape)
     x[0] = 0.1
     x.requires_grad_()
     out = global_covariance_pooling(x, method=method)

@@ -6,12 +6,13 @@ import sys
 import pytest
 import torch
 
-from gcp_mm.ops import global_covariance_pooling
 from gcp_mm.ops.circuit import find_circuit
 
 pytest.importorskip('triton', minversion='3.0')
 from gcp_mm.ops import triton_circuit
 from gcp_mm.ops.triton_circuit import gram_backward, gram_forward
+
+from .reference import features, reference, relative_error
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
@@ -24,17 +25,8 @@ GRADIENT_TOLERANCE = 2e-6
 SHAPES = [(1, 96, 49), (2, 40, 17), (1, 65, 64), (1, 33, 7), (1, 9, 1)]
 
 
-def features(shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-
-
-def reference(x, iterations):
-    """Output, a random gradient of it, and the gradient of the features, in float64."""
-    x = x.double().requires_grad_()
-    out = global_covariance_pooling(x, iterations, method='newton_schulz')
-    generator = torch.Generator().manual_seed(1)
-    grad = torch.randn(out.shape, generator=generator, dtype=out.dtype).to(DEVICE)
-    return out.detach(), grad, torch.autograd.grad(out, x, grad)[0]
+def device_features(shape):
+    return features(*shape).to(DEVICE)
 
 
 def pool(x, grad, iterations=5):
@@ -51,11 +43,6 @@ def check(x, iterations=5):
     assert relative_error(out, expected) < TOLERANCE
     assert relative_error(dx, expected_dx) < GRADIENT_TOLERANCE
     return saved
-
-
-def relative_error(value, expected):
-    # Zeros, of a single position, must be zeros exactly.
-    return ((value - expected).norm() / expected.norm().clamp_min(1e-30)).item()
 
 
 @pytest.fixture(params=['registers', 'tiles'])
@@ -78,32 +65,32 @@ def test_in_the_interpreter(run_tool):
 @needs_device
 @pytest.mark.parametrize(('shape', 'iterations'), [(SHAPES[1], 3), *((s, 5) for s in SHAPES)])
 def test_error(shape, iterations, path):
-    check(features(shape), iterations)
+    check(device_features(shape), iterations)
 
 
 @needs_device
 @pytest.mark.parametrize('shape', [(1, 256, 196), (1, 71, 70)])
 def test_tiles_of_the_tuned_sizes(shape):
-    x = features(shape)
+    x = device_features(shape)
     saved = check(x)
     assert sum(m.numel() * m.element_size() for m in (x, *saved)) <= 1.3 * 2**20
 
 
 @needs_device
 def test_large_mean(path):
-    check(features((1, 64, 20)) + 100)
+    check(device_features((1, 64, 20)) + 100)
 
 
 @needs_device
 def test_sparse_features_in_any_layout(path):
-    x = (features((2, 20, 48)) - 1).relu().mT
+    x = (device_features((2, 20, 48)) - 1).relu().mT
     x[:, 3] = 0
     check(x * 1e-4)
 
 
 @needs_device
 def test_images_without_variance_give_zeros(path):
-    x = features((3, 40, 20))
+    x = device_features((3, 40, 20))
     expected, grad, expected_dx = reference(x, 3)
     x[1] = 0.1 + torch.arange(40, device=DEVICE)[:, None]
     out, dx, _ = pool(x, grad, 3)
@@ -115,7 +102,7 @@ def test_images_without_variance_give_zeros(path):
 
 @needs_device
 def test_nan_stays_nan_and_in_its_image(path):
-    x = features((2, 40, 20))
+    x = device_features((2, 40, 20))
     grad = reference(x, 3)[1]
     x[1, 5, 3] = float('nan')
     for result in pool(x, grad, 3)[:2]:
@@ -126,7 +113,7 @@ def test_nan_stays_nan_and_in_its_image(path):
 @pytest.mark.skipif(DEVICE == 'cpu', reason='needs a GPU')
 @pytest.mark.parametrize('shape', [(4, 256, 49), (4, 256, 196)])
 def test_capture_in_a_graph(shape):
-    x = features(shape)
+    x = device_features(shape)
     grad = reference(x, 5)[1]
     expected = pool(x, grad)[:2]  # compiles, which no graph can capture
     graph = torch.cuda.CUDAGraph()

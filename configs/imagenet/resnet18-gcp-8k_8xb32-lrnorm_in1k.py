@@ -1,13 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet50_gcp.py',
-    'mmpretrain::_base_/datasets/imagenet_bs32.py',
-    '../_base_/schedules/imagenet_resnet_lrnorm.py',
-    '../_base_/cls_runtime.py',
-]
+_base_ = 'resnet18-gcp_8xb32-lrnorm_in1k.py'
 
 # Two reductions, to 256 and to 128 channels: 128 * 129 / 2 inputs of the classifier (Table 9)
-model = dict(
-    backbone=dict(depth=18),
-    neck=dict(in_channels=512, reduction=(256, 128)),
-    head=dict(in_channels=8256),
-)
+model = dict(neck=dict(reduction=(256, 128)), head=dict(in_channels=8256))

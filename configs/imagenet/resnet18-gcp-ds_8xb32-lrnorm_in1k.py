@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/resnet50_gcp.py',
-    'mmpretrain::_base_/datasets/imagenet_bs32.py',
-    '../_base_/schedules/imagenet_resnet_lrnorm.py',
-    '../_base_/cls_runtime.py',
-]
+_base_ = 'resnet18-gcp_8xb32-lrnorm_in1k.py'
 
 # conv5 down-samples: a 7x7 map (Table 8, w/ DS)
-model = dict(backbone=dict(depth=18, conv5='stride'), neck=dict(in_channels=512))
+model = dict(backbone=dict(conv5='stride'))

@@ -19,14 +19,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from . import extension
 from .circuit import Circuit
 from .covariance import centre, normalise, scatter
-from .precision import autocast_off
+from .pool_function import Pooling
 from .tracing import is_traced
-from .triangle import triu_vector, triu_vector_inverse
+from .triangle import triu_vector, triu_vector_adjoint
 
 # On a CPU so much of a batch is computed at a time that it stays in the last level of the cache.
 CHUNK_BYTES = 16 << 20
@@ -45,36 +44,21 @@ def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
     """
     if is_traced(x):
         return _pool_plainly(x, circuit)
-    keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
-    return _Pool.apply(x, circuit, keep)
+    kernels = _kernels(x, circuit)
 
+    def forward(x, keep):
+        return kernels.gram_forward(x, circuit) if kernels else _forward(x, circuit, keep)
 
-class _Pool(Function):
-    @staticmethod
-    def forward(ctx, x, circuit, keep):
-        ctx.circuit = circuit
-        ctx.kernels = _kernels(x, circuit)
-        if ctx.kernels:
-            out, saved = ctx.kernels.gram_forward(x, circuit)
-        else:
-            out, saved = _forward(x, circuit, keep)
-        ctx.save_for_backward(x, *(saved if keep else ()))
-        return out
+    def backward(grad, x, saved):
+        if not kernels:
+            return _backward(circuit, grad, x, saved)
+        saved = saved or kernels.gram_forward(x, circuit)[1]
+        return kernels.gram_backward(circuit, grad, x, saved)
 
-    @staticmethod
-    def backward(ctx, grad):
-        x, *saved = ctx.saved_tensors
-        with autocast_off(grad.device.type):
-            if torch.is_grad_enabled():  # to be differentiated again: by autograd
-                with torch.enable_grad():
-                    out = _pool_plainly(x, ctx.circuit)
-                dx = torch.autograd.grad(out, x, grad, create_graph=True)[0]
-            elif ctx.kernels:
-                saved = saved or ctx.kernels.gram_forward(x, ctx.circuit)[1]
-                dx = ctx.kernels.gram_backward(ctx.circuit, grad, x, saved)
-            else:
-                dx = _backward(ctx.circuit, grad, x, saved)
-        return dx, None, None
+    def plain(x):
+        return _pool_plainly(x, circuit)
+
+    return Pooling(forward, backward, plain).apply(x, save)
 
 
 def _kernels(x, circuit):
@@ -107,7 +91,7 @@ def _forward(x, circuit, keep):
     saved = []
     for part, packed in zip(x.split(size), out.split(size), strict=True):
         factors = _evaluate(part, circuit)
-        tau, _, value, w = factors[:4]
+        tau, _, value, w, *_ = factors
         if circuit.kind == 'gram':
             triu_vector(w @ w.mT, out=packed)
         else:
@@ -141,14 +125,14 @@ def _chunk_size(x):
 
 
 def _evaluate(x, circuit):
-    """tau, its scale, the circuit's value, w (for N < D) and all Q_j."""
+    """tau, its scale, the circuit's value, w (None for N >= D), Q_1 ... Q_s."""
     # transpose and not mT, which the older ONNX exporter does not know
     x, tau, scale = normalise(centre(x))
     if circuit.kind == 'gram':
         value, q = circuit.forward(x.transpose(1, 2) @ x)
         return tau, scale, value, (x @ value) * tau**0.25, *q
     value, q = circuit.forward(scatter(x))
-    return tau, scale, value, *q
+    return tau, scale, value, None, *q
 
 
 def _pool_plainly(x, circuit):
@@ -159,15 +143,13 @@ def _pool_plainly(x, circuit):
     return triu_vector(value * tau.sqrt())
 
 
-def _pool_backward(circuit, grad, x, tau, scale, value, *q, out):
+def _pool_backward(circuit, grad, x, tau, scale, value, w, *q, out):
     """Gradient with respect to the features, written to `out`."""
     x = centre(x).mul_(scale)
     if circuit.kind == 'covariance':
         grad = grad * tau[:, :, 0].sqrt()
-    g = triu_vector_inverse(grad)  # the off-diagonals stand in both triangles
-    g.diagonal(dim1=-2, dim2=-1).mul_(2)
+    g = triu_vector_adjoint(grad)
     if circuit.kind == 'gram':
-        w, *q = q
         dw = (g @ w).mul_(tau**0.25)
         g = x.mT @ dw
         g = g + g.mT  # 2 dr

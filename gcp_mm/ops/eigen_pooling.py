@@ -9,12 +9,11 @@ gradient G becomes f[i,j] G_ij with the divided differences f[i,j] = (f(lambda_i
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .covariance import centre, normalise, scatter
 from .newton_schulz_pooling import pool_by_newton_schulz
-from .precision import autocast_off
-from .triangle import triu_vector, triu_vector_inverse
+from .pool_function import Pooling
+from .triangle import triu_vector, triu_vector_adjoint
 
 
 def pool_by_eigh(x: Tensor, iterations: int, save: str = 'auto') -> Tensor:
@@ -31,58 +30,61 @@ def pool_by_eigh(x: Tensor, iterations: int, save: str = 'auto') -> Tensor:
     Raises:
         torch.linalg.LinAlgError: if the features hold NaN or infinity.
     """
-    return _Pool.apply(x, iterations, save)
+
+    def forward(x, keep):
+        out, *saved = _forward(x, iterations)
+        return out, saved
+
+    def backward(grad, x, saved):
+        return _backward(grad, x, iterations, *(saved or forward(x, True)[1]))
+
+    def plain(x):
+        return pool_by_newton_schulz(x, iterations)
+
+    return Pooling(forward, backward, plain).apply(x, save)
 
 
-def iterate_on_spectrum(lam: Tensor, iterations: int) -> tuple[Tensor, ...]:
-    """Y_K and Z_K at eigenvalues, with their divided differences.
+def iterates(lam: Tensor, iterations: int) -> list[tuple[Tensor, Tensor]]:
+    """Y_k and Z_k at eigenvalues, k = 0 ... K.
 
     Args:
         lam: (..., n) eigenvalues in [0, 1].
         iterations: number of iterations K.
 
     Returns:
-        Y_K and Z_K, (..., n), and their divided differences, (..., n, n).
+        K + 1 pairs of (..., n).
     """
     y, z = lam, torch.ones_like(lam)
-    dy = torch.ones_like(lam[..., :, None] * lam[..., None, :])
-    dz = torch.zeros_like(dy)
+    pairs = [(y, z)]
     for _ in range(iterations):
         t = (3 - z * y) / 2
+        y, z = y * t, t * z
+        pairs.append((y, z))
+    return pairs
+
+
+def divided_differences(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Divided differences of Y_K and Z_K, each (..., n, n), from all :func:`iterates`."""
+    lam, _ = pairs[0]
+    dy = torch.ones_like(lam[..., :, None] * lam[..., None, :])
+    dz = torch.zeros_like(dy)
+    for y, z in pairs[:-1]:
+        t = (3 - z * y) / 2
         dt = _product_rule(z, dz, y, dy) / -2
-        y, dy, z, dz = y * t, _product_rule(y, dy, t, dt), t * z, _product_rule(t, dt, z, dz)
-    return y, z, dy, dz
+        dy, dz = _product_rule(y, dy, t, dt), _product_rule(t, dt, z, dz)
+    return dy, dz
 
 
 def _product_rule(f, df, g, dg):
     return f[..., :, None] * dg + df * g[..., None, :]
 
 
-class _Pool(Function):
-    @staticmethod
-    def forward(ctx, x, iterations, save):
-        out, *saved = _forward(x, iterations)
-        ctx.iterations = iterations
-        ctx.save_for_backward(x, *(() if save == 'input' else saved))
-        return out
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, *saved = ctx.saved_tensors
-        with autocast_off(grad.device.type):
-            if torch.is_grad_enabled():  # to be differentiated again: by autograd
-                with torch.enable_grad():
-                    out = pool_by_newton_schulz(x, ctx.iterations)
-                return torch.autograd.grad(out, x, grad, create_graph=True)[0], None, None
-            saved = saved or _forward(x, ctx.iterations)[1:]
-            return _backward(grad, x, ctx.iterations, *saved), None, None
-
-
 def _forward(x, iterations):
+    """Output, and the eigenvalues and eigenvectors."""
     d, n = x.shape[1:]
     x, tau, _ = normalise(centre(x))
     lam, v = _eigh(x.mT @ x if n < d else scatter(x))
-    y, z, *_ = iterate_on_spectrum(lam, iterations)
+    y, z = iterates(lam, iterations)[-1]
     u = x @ v if n < d else v
     values = (z if n < d else y)[:, None] * tau.sqrt()
     return triu_vector((u * values) @ u.mT), lam, v
@@ -91,10 +93,10 @@ def _forward(x, iterations):
 def _backward(grad, x, iterations, lam, v):
     d, n = x.shape[1:]
     x, tau, scale = normalise(centre(x))
-    y, z, dy, dz = iterate_on_spectrum(lam, iterations)
-    g = triu_vector_inverse(grad)  # the off-diagonals stand in both triangles
-    g.diagonal(dim1=-2, dim2=-1).mul_(2)
-    g.mul_(tau.sqrt())
+    pairs = iterates(lam, iterations)
+    y, z = pairs[-1]
+    dy, dz = divided_differences(pairs)
+    g = triu_vector_adjoint(grad).mul_(tau.sqrt())
     if n < d:  # p(x x^T) = x Z_K(x^T x) x^T
         u = x @ v
         gu = g @ u

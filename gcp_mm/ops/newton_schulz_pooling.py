@@ -24,7 +24,7 @@ def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'auto') -> Ten
         (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
     """
     if save == 'input':
-        return checkpoint(_pool, x, iterations, use_reentrant=False)
+        return checkpoint(_pool, x, iterations, use_reentrant=False, preserve_rng_state=False)
     return _pool(x, iterations)
 
 

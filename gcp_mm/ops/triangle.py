@@ -56,6 +56,20 @@ def triu_vector_inverse(v: Tensor) -> Tensor:
     return v.index_select(-1, _index(_unpacking, d, v)).unflatten(-1, (d, d))
 
 
+def triu_vector_adjoint(grad: Tensor) -> Tensor:
+    """G + G^T for a gradient of :func:`triu_vector`, G its upper triangle in a matrix.
+
+    Args:
+        grad: (..., D(D+1)/2), any dtype, no gradient is recorded.
+
+    Returns:
+        (..., D, D), the same dtype: twice the gradient with respect to symmetric matrices.
+    """
+    g = triu_vector_inverse(grad)  # the off-diagonals stand in both triangles
+    g.diagonal(dim1=-2, dim2=-1).mul_(2)
+    return g
+
+
 def _index(make, d: int, x: Tensor) -> Tensor:
     """The index `make` gives, for tensors such as `x`."""
     # A compiler's stand-in for a tensor must not be left behind for others.

@@ -1,7 +1,8 @@
 """The pooling of :mod:`.circuit` for N < D by fused Triton kernels, forward and backward.
 
 The algorithm is that of circuit.py, preceded by centring; the kernels are this project's own. With
-Xh = s (X - mean) and s = (N tau)^(-1/2), what makes them few:
+Xh = s (X - mean) and s = (N tau)^(-1/2), W = Xh r and dW its gradient (in memory W carries another
+factor tau^(1/4)), what makes them few:
 
 - g = sym(Xh^T dW) gives also <W, dW> = <r, g>. The gradient through tau then needs N x N matrices
   only: dXh = dW r + 2 Xh Qbar_1 + t Xh with t = -<r, g> / 2 - 2 <Q_1, Qbar_1>.
