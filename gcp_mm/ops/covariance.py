@@ -63,7 +63,7 @@ def centre(x: Tensor) -> Tensor:
     # The mean of N equal numbers is off by a rounding error, which normalisation would blow up.
     # Differences to the first position are exactly zero, and so is their mean.
     x = x - x[:, :, :1]
-    return x.sub_(x.mean(2, keepdim=True))
+    return x - x.mean(2, keepdim=True)
 
 
 def scatter(x: Tensor) -> Tensor:
