@@ -8,7 +8,8 @@ from gcp_mm.ops.extension import Extension, load
 
 from .reference import FEATURES, features, reference, relative_error
 
-SHAPES = [(2, 256, 196), (3, 256, 49), (2, 40, 17), (1, 5, 4)]  # whole and cut blocks of 8
+# whole and cut blocks of 8, N < D and N >= D
+SHAPES = [(2, 256, 196), (3, 256, 49), (2, 40, 17), (1, 5, 4), (2, 128, 196), (1, 21, 131)]
 
 
 @pytest.fixture(scope='module')
@@ -18,10 +19,10 @@ def extension():
 
 def run(extension, x, iterations=5):
     """Result, gradient with respect to the features, and bytes saved; and the same in float64."""
-    circuit = find_circuit('gram', iterations)
+    circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
     expected, grad, expected_dx = reference(x, iterations)
-    out, saved = extension.gram_forward(x, circuit)
-    dx = extension.gram_backward(circuit, grad.float(), x, saved)
+    out, saved = extension.pool_forward(x, circuit)
+    dx = extension.pool_backward(circuit, grad.float(), x, saved)
     return out, dx, sum(tensor.nbytes for tensor in saved), expected, expected_dx
 
 
@@ -38,7 +39,7 @@ def test_float32_error(extension, kind, shape, iterations):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('n', [1, 2, 7, 8, 9, 16, 23, 24, 25, 33])
+@pytest.mark.parametrize('n', [1, 2, 7, 8, 9, 16, 23, 24, 25, 33, 40, 63, 64, 65])
 @pytest.mark.parametrize('d', [34, 40, 57])
 def test_every_remainder_of_the_blocks(extension, d, n):
     x = features(2, d, n)
@@ -48,8 +49,9 @@ def test_every_remainder_of_the_blocks(extension, d, n):
 
 
 @pytest.mark.slow
-def test_constant_sample_gives_exact_zeros_and_leaves_the_others(extension):
-    x = features(3, 24, 11)
+@pytest.mark.parametrize('n', [11, 30])
+def test_constant_sample_gives_exact_zeros_and_leaves_the_others(extension, n):
+    x = features(3, 24, n)
     alone, alone_dx, *_ = run(extension, x)
     x[1] = torch.linspace(0.1, 30, 24)[:, None]
     out, dx, *_ = run(extension, x)
@@ -59,9 +61,10 @@ def test_constant_sample_gives_exact_zeros_and_leaves_the_others(extension):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('n', [11, 30])
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
-def test_a_sample_that_is_not_finite_gives_nan_and_leaves_the_others(extension, value):
-    x = features(3, 24, 11)
+def test_a_sample_that_is_not_finite_gives_nan_and_leaves_the_others(extension, value, n):
+    x = features(3, 24, n)
     alone, alone_dx, *_ = run(extension, x)
     x[1, 23, 10] = value
     out, dx, *_ = run(extension, x)
@@ -71,7 +74,7 @@ def test_a_sample_that_is_not_finite_gives_nan_and_leaves_the_others(extension, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('shape', [(5, 256, 49), (3, 40, 17)], ids=str)
+@pytest.mark.parametrize('shape', [(5, 256, 49), (3, 40, 17), (3, 32, 50)], ids=str)
 def test_threads_do_not_change_a_bit(extension, shape):
     x, threads = features(*shape), torch.get_num_threads()
     try:
@@ -114,18 +117,19 @@ def test_missing_tools_are_named(monkeypatch, missing):
     ('x', 'kind', 'expected', 'message'),
     [
         (torch.ones(1, 4, 3, dtype=torch.float64), 'gram', TypeError, 'float64'),
-        (torch.ones(1, 3, 4), 'gram', ValueError, r'0 < N < D, got \(1, 3, 4\)'),
+        (torch.ones(1, 4, 0), 'gram', ValueError, r'D, N > 0, got \(1, 4, 0\)'),
+        (torch.ones(1, 3, 4), 'gram', ValueError, r"'covariance' .*\(1, 3, 4\), got 'gram'"),
         (torch.ones(4, 3), 'gram', ValueError, r'\(4, 3\)'),
         (torch.ones(1, 4, 3), 'covariance', ValueError, "got 'covariance'"),
     ],
 )
 def test_wrong_arguments(x, kind, expected, message):
     with pytest.raises(expected, match=message):
-        Extension(None, None).gram_forward(x, find_circuit(kind, 5))
+        Extension(None, None).pool_forward(x, find_circuit(kind, 5))
 
 
 def test_wrong_shape_of_the_gradient():
     with pytest.raises(ValueError, match=r'grad: expected shape \(1, 10\), got \(1, 9\)'):
-        Extension(None, None).gram_backward(
+        Extension(None, None).pool_backward(
             find_circuit('gram', 5), torch.ones(1, 9), torch.ones(1, 4, 3), ()
         )

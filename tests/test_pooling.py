@@ -202,3 +202,17 @@ def test_unknown_method():
 def test_unknown_save():
     with pytest.raises(ValueError, match=r"save.*'input'.*got 'nothing'"):
         global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
+
+
+@pytest.mark.parametrize('options', [dict(method='eigh'), dict(save='input')])
+@pytest.mark.parametrize('norm', ['eigh', 'none'])
+def test_method_and_save_belong_to_the_iteration(norm, options):
+    with pytest.raises(ValueError, match=f"leave them out with norm='{norm}'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), norm=norm, **options)
+
+
+@pytest.mark.parametrize('norm', ['eigh', 'none'])
+def test_other_norms_take_any_number_of_iterations(norm):
+    x = torch.arange(6.0).reshape(1, 2, 3)
+    out = global_covariance_pooling(x, 7, norm=norm)
+    assert torch.equal(out, global_covariance_pooling(x, norm=norm))

@@ -10,7 +10,7 @@ from gcp_mm.ops.circuit import find_circuit
 
 pytest.importorskip('triton', minversion='3.0')
 from gcp_mm.ops import triton_circuit
-from gcp_mm.ops.triton_circuit import gram_backward, gram_forward
+from gcp_mm.ops.triton_circuit import pool_backward, pool_forward
 
 from .reference import features, reference, relative_error
 
@@ -32,8 +32,8 @@ def device_features(shape):
 def pool(x, grad, iterations=5):
     """Output, gradient of the features and what was saved, by the kernels."""
     circuit = find_circuit('gram', iterations)
-    out, saved = gram_forward(x, circuit)
-    return out, gram_backward(circuit, grad.float(), x, saved), saved
+    out, saved = pool_forward(x, circuit)
+    return out, pool_backward(circuit, grad.float(), x, saved), saved
 
 
 def check(x, iterations=5):

@@ -10,8 +10,8 @@ Two kinds are fitted for each K: 'covariance', whose value is p(x) and c 0, and 
 is the r(x) of p(x) = x r(x)^2. Before the last step the sum over b may be cut to the last few Q_i,
 its reach, which spares additions. The last step's a, b and c are a linear least-squares problem,
 so those before it alone are searched for (variable projection), by Levenberg-Marquardt with
-relative weight on Chebyshev nodes, from random starts; the best are polished. The result does not
-depend on the machine beyond rounding: the seed of every fit is its place in the table.
+relative weight on Chebyshev nodes, from random starts; the best are polished. The seed of
+every fit is its place in the table; another machine's rounding may lead a search elsewhere.
 """
 
 import argparse
@@ -128,6 +128,11 @@ def main():
     args = parser.parse_args()
     if args.fit and args.out == TABLE:
         parser.error('--fit: give another --out, or add the circuit to FITS')
+    for kind, *numbers in args.fit or ():
+        if kind not in ('gram', 'covariance') or not all(n.isdecimal() and int(n) for n in numbers):
+            parser.error(
+                f"--fit: expected 'gram' or 'covariance' and four numbers, got {kind} {numbers}"
+            )
     fits = [(kind, *map(int, numbers)) for kind, *numbers in args.fit] if args.fit else FITS
     circuits = [fit(*what, seed) for seed, what in enumerate(fits)]
     for circuit in circuits:

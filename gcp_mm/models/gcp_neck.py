@@ -13,8 +13,7 @@ from mmengine.model import BaseModule, Sequential
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..ops.newton_schulz import check_iterations
-from ..ops.pooling import check_method, check_norm, global_covariance_pooling
+from ..ops.pooling import check_options, global_covariance_pooling
 from ..ops.tracing import is_traced
 
 
@@ -50,8 +49,10 @@ class GlobalCovariancePooling(BaseModule):
         init_cfg: initialisation; the default is He's, fan-out, for the convolutions.
 
     Raises:
-        TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer.
-        ValueError: if one of them is < 1, or `norm`, `method` or `save` is unknown.
+        TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer, or
+            `check_finite` neither a bool nor None.
+        ValueError: if one of them is < 1, `norm`, `method` or `save` is unknown, or they do not
+            go together.
     """
 
     def __init__(
@@ -80,9 +81,9 @@ class GlobalCovariancePooling(BaseModule):
         _check_channels('in_channels', in_channels)
         for channels in reduction:
             _check_channels('reduction', channels)
-        check_iterations(iterations)
-        check_norm(norm)
-        check_method(method, save, iterations)
+        check_options(iterations, norm, method, save)
+        if check_finite not in (None, True, False):
+            raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
 
         self.in_channels = in_channels
         self.iterations = iterations

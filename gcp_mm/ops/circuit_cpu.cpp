@@ -1,5 +1,5 @@
-// circuit.py's pooling for the 'gram' kind (N < D), float32, on CPUs: each sample by one thread,
-// from the features to the packed triangle, on matrices that stay in the cache.
+// circuit.py's pooling, float32, on CPUs: each sample by one thread, from the features to the packed
+// triangle, on matrices that stay in the cache. The 'gram' kind is for N < D, 'covariance' for others.
 //
 // Every product goes tile by tile from the registers into what is wanted of it: a linear
 // combination, a dot product, the packed triangle. Of symmetric results only the tiles that reach
@@ -166,7 +166,9 @@ void mirror(Matrix m, int64_t n) {
   }
 }
 
-// ---- the pooling
+constexpr int64_t kPiece = 64;  // positions summed at a time
+
+// ---- circuits and features
 
 struct Circuit {
   std::vector<double> a;
@@ -200,19 +202,6 @@ struct Space {
   }
 };
 
-struct Saved {  // Q_1 ... Q_s and r; W with whole blocks of rows
-  std::vector<Matrix> q;
-  Matrix w;
-  Saved(float* data, size_t steps, int64_t d, int64_t n) {
-    Space space{data};
-    for (size_t j = 0; j <= steps; ++j) q.push_back(space.take(n, padded(n)));
-    w = space.take(padded(d), padded(n));
-  }
-  static int64_t size(size_t steps, int64_t d, int64_t n) {
-    return ((steps + 1) * n + padded(d)) * padded(n);
-  }
-};
-
 // Centre the rows of `from` and scale them to unit trace. Returns the trace, 0 if it vanishes.
 float normalise(const float* from, Matrix x, int64_t d, int64_t n) {
   const int64_t end = padded(n);
@@ -241,46 +230,117 @@ float normalise(const float* from, Matrix x, int64_t d, int64_t n) {
   return tau;
 }
 
+// Where row i of the packed triangle would have its column 0.
+int64_t packed_row(int64_t i, int64_t d) { return i * (2 * d - i - 1) / 2; }
+
+// `scale` times the symmetric G + G^T for the gradient of the packed triangle.
+void unpack_gradient(const float* packed, Matrix g, int64_t d, float scale) {
+  for (int64_t i = 0; i < d; ++i) {
+    const float* from = packed + packed_row(i, d);
+    for (int64_t j = i; j < d; ++j) *g.at(i, j) = scale * from[j];
+    std::fill(g.at(i, d), g.at(i, padded(d)), 0.f);
+    for (int64_t j = i / kLanes * kLanes; j < i; ++j) *g.at(i, j) = *g.at(j, i);
+  }
+  for (int64_t i = 0; i < d; ++i) *g.at(i, i) *= 2;
+  mirror(g, d);
+}
+
+// ---- the pooling
+
 struct Pool {
   const Circuit& circuit;
-  int64_t d, n, dp = padded(d), np = padded(n);
+  int64_t d, n;
+  bool gram = n < d;
+  int64_t m = gram ? n : d;  // order of the circuit's matrices
+  int64_t dp = padded(d), np = padded(n), mp = padded(m);
   size_t steps = circuit.a.size();
 
   int64_t length() const { return d * (d + 1) / 2; }
-  // Where row i of the packed triangle would have its column 0.
-  static int64_t packed_row(int64_t i, int64_t d) { return i * (2 * d - i - 1) / 2; }
+  int64_t strip_size() const { return 4 * kLanes * std::max(d, kPiece); }
+  int64_t saved_size() const { return (steps + 1) * m * mp + (gram ? dp * np : 0); }
+  int64_t forward_size() const { return strip_size() + (2 + gram) * dp * np; }
+  int64_t backward_size() const {
+    return strip_size() + (1 + 3 * gram) * dp * np + std::max(dp * dp, dp * np) +
+           (steps + 1) * m * mp;
+  }
 
-  int64_t forward_size() const { return 4 * d * kLanes + 3 * dp * np; }
+  // Q_1 ... Q_s and the value
+  std::vector<Matrix> take_matrices(Space& space) const {
+    std::vector<Matrix> matrices;
+    for (size_t s = 0; s <= steps; ++s) matrices.push_back(space.take(m, mp));
+    return matrices;
+  }
 
-  void forward(const float* features, float* out, float* saved_data, float* memory) const {
-    const Saved saved(saved_data, steps, d, n);
-    const std::vector<Matrix>& q = saved.q;
-    const Matrix w = saved.w;
-    Space space{memory};
-    float* strip = space.take(2 * d, 2 * kLanes).data;
-    const Matrix x = space.take(dp, np), xt = space.take(np, dp), wt = space.take(np, dp);
+  // Q_2 ... Q_s and the value, from Q_1
+  void square(const std::vector<Matrix>& q, float* strip) const {
+    for (size_t s = 0; s < steps; ++s) {
+      const float a = circuit.a[s];
+      Combination rest;
+      for (size_t t = 0; t <= s; ++t) rest.add(circuit.b[s][t], q[t].data - q[0].data);
+      product({{q[s], q[s]}}, m, m, mp, true, strip,
+              [&rest, a, from = q[0], to = q[s + 1]](int64_t i, int64_t j, Vec v) {
+                vec(to.at(i, j)) = rest.added_to(a * v, from.at(i, j));
+              });
+      if (s + 1 == steps) {
+        for (int64_t i = 0; i < m; ++i) *q[steps].at(i, i) += circuit.c;
+      }
+      mirror(q[s + 1], m);
+    }
+  }
+
+  // `last` times Qbar_1, and Qbar_2 ... Qbar_s, from the value's
+  void sweep(const std::vector<Matrix>& bar, const std::vector<Matrix>& q, double last,
+             float* strip) const {
+    for (size_t s = steps; s-- > 0;) {
+      const double scale = s ? 1 : last;
+      const float a = scale * circuit.a[s];
+      Combination rest;
+      for (size_t t = s; t < steps; ++t) {
+        rest.add(scale * circuit.b[t][s], bar[t + 1].data - bar[s].data);
+      }
+      product({{bar[s + 1], q[s]}, {q[s], bar[s + 1]}}, m, m, mp, true, strip,
+              [&rest, a, to = bar[s]](int64_t i, int64_t j, Vec v) {
+                vec(to.at(i, j)) = rest.added_to(a * v, to.at(i, j));
+              });
+      mirror(bar[s], m);
+    }
+  }
+
+  void forward(const float* features, float* out, float* saved, float* memory) const {
+    Space space{memory}, kept{saved};
+    const std::vector<Matrix> q = take_matrices(kept);
+    float* strip = space.take(strip_size(), 1).data;
+    const Matrix x = space.take(dp, np), xt = space.take(np, dp);
     const float tau = normalise(features, x, d, n);
     if (tau == 0) {
       std::fill(out, out + length(), 0.f);
       return;
     }
     transpose(x, xt, dp, np);
+    if (!gram) {
+      // A long sum of squares drifts to one side: piece by piece, as covariance.py's scatter
+      for (int64_t k = 0; k < n; k += kPiece) {
+        const Matrix left{x.at(0, k), np}, right{xt.at(k, 0), dp};
+        product({{left, right}}, d, std::min(kPiece, n - k), dp, true, strip,
+                [k, to = q[0]](int64_t i, int64_t j, Vec v) {
+                  vec(to.at(i, j)) = k ? vec(to.at(i, j)) + v : v;
+                });
+      }
+      mirror(q[0], d);
+      square(q, strip);
+      const float root = std::sqrt(tau);
+      for (int64_t i = 0; i < d; ++i) {
+        for (const float *p = q[steps].at(i, i), *end = q[steps].at(i, d); p != end; ++p) {
+          *out++ = root * *p;
+        }
+      }
+      return;
+    }
     product({{xt, x}}, n, d, np, true, strip,
             [to = q[0]](int64_t i, int64_t j, Vec v) { vec(to.at(i, j)) = v; });
     mirror(q[0], n);
-    for (size_t s = 0; s < steps; ++s) {
-      const float a = circuit.a[s];
-      Combination rest;
-      for (size_t t = 0; t <= s; ++t) rest.add(circuit.b[s][t], q[t].data - q[0].data);
-      product({{q[s], q[s]}}, n, n, np, true, strip,
-              [&rest, a, from = q[0], to = q[s + 1]](int64_t i, int64_t j, Vec v) {
-                vec(to.at(i, j)) = rest.added_to(a * v, from.at(i, j));
-              });
-      if (s + 1 == steps) {
-        for (int64_t i = 0; i < n; ++i) *q[steps].at(i, i) += circuit.c;
-      }
-      mirror(q[s + 1], n);
-    }
+    square(q, strip);
+    const Matrix w = kept.take(dp, np), wt = space.take(np, dp);
     const float root = std::sqrt(std::sqrt(tau));
     product({{x, q[steps]}}, d, n, np, false, strip,
             [=](int64_t i, int64_t j, Vec v) { vec(w.at(i, j)) = v * root; });
@@ -295,66 +355,56 @@ struct Pool {
     });
   }
 
-  int64_t backward_size() const {
-    return 4 * d * kLanes + dp * dp + 4 * dp * np + (steps + 1) * n * np;
-  }
-
-  void backward(const float* grad, const float* features, float* saved_data, float* dx,
+  void backward(const float* grad, const float* features, float* saved, float* dx,
                 float* memory) const {
-    const Saved saved(saved_data, steps, d, n);
-    const std::vector<Matrix>& q = saved.q;
-    const Matrix w = saved.w;
-    Space space{memory};
-    float* strip = space.take(2 * d, 2 * kLanes).data;
-    const Matrix g = space.take(dp, dp), y{g.data, np};  // y is needed after g
-    const Matrix x = space.take(dp, np), xt = space.take(np, dp);
-    const Matrix dw = space.take(dp, np), dwt = space.take(np, dp);
-    std::vector<Matrix> bar;
-    for (size_t s = 0; s <= steps; ++s) bar.push_back(space.take(n, np));
-
+    Space space{memory}, kept{saved};
+    const std::vector<Matrix> q = take_matrices(kept);
+    float* strip = space.take(strip_size(), 1).data;
+    const Matrix g = space.take(std::max(dp, np), dp), y{g.data, np};  // y is needed after g
+    const Matrix x = space.take(dp, np);
+    const std::vector<Matrix> bar = take_matrices(space);
     const float tau = normalise(features, x, d, n);
     if (tau == 0) {
       std::fill(dx, dx + d * n, 0.f);
       return;
     }
-    for (int64_t i = 0; i < d; ++i) {
-      std::memcpy(g.at(i, i), grad + packed_row(i, d) + i, (d - i) * sizeof(float));
-      for (int64_t j = i / kLanes * kLanes; j < i; ++j) *g.at(i, j) = *g.at(j, i);
-    }
-    for (int64_t i = 0; i < d; ++i) *g.at(i, i) *= 2;
-    mirror(g, d);
-    const float root = std::sqrt(std::sqrt(tau));
-    Vec wdw = {};
-    product({{g, w}}, d, d, np, false, strip, [&wdw, w, dw, root](int64_t i, int64_t j, Vec v) {
-      wdw += vec(w.at(i, j)) * v;
-      vec(dw.at(i, j)) = v * root;
-    });
-    transpose(x, xt, dp, np);
-    transpose(dw, dwt, dp, np);
-    product({{xt, dw}, {dwt, x}}, n, d, np, true, strip,
-            [to = bar[steps]](int64_t i, int64_t j, Vec v) { vec(to.at(i, j)) = v * 0.5f; });
-    mirror(bar[steps], n);
-    for (size_t s = steps; s-- > 0;) {
-      const double scale = s ? 1 : 2;  // dx needs twice the last one
-      const float a = scale * circuit.a[s];
-      Combination rest;
-      for (size_t t = s; t < steps; ++t) {
-        rest.add(scale * circuit.b[t][s], bar[t + 1].data - bar[s].data);
+    Vec value_bar = {}, xdx = {};
+    if (!gram) {
+      unpack_gradient(grad, bar[steps], d, std::sqrt(tau));
+      for (int64_t i = 0; i < d; ++i) {
+        for (int64_t j = 0; j < dp; j += kLanes) {
+          value_bar += vec(q[steps].at(i, j)) * vec(bar[steps].at(i, j));
+        }
       }
-      product({{bar[s + 1], q[s]}, {q[s], bar[s + 1]}}, n, n, np, true, strip,
-              [&rest, a, to = bar[s]](int64_t i, int64_t j, Vec v) {
-                vec(to.at(i, j)) = rest.added_to(a * v, to.at(i, j));
+      sweep(bar, q, 1, strip);
+      product({{bar[0], x}}, d, d, np, false, strip, [&xdx, x, y](int64_t i, int64_t j, Vec v) {
+        xdx += vec(x.at(i, j)) * v;
+        vec(y.at(i, j)) = v;
+      });
+    } else {
+      const Matrix w = kept.take(dp, np), xt = space.take(np, dp);
+      const Matrix dw = space.take(dp, np), dwt = space.take(np, dp);
+      unpack_gradient(grad, g, d, 1);
+      const float root = std::sqrt(std::sqrt(tau));
+      product({{g, w}}, d, d, np, false, strip,
+              [&value_bar, w, dw, root](int64_t i, int64_t j, Vec v) {
+                value_bar += vec(w.at(i, j)) * v;
+                vec(dw.at(i, j)) = v * root;
               });
-      mirror(bar[s], n);
+      transpose(x, xt, dp, np);
+      transpose(dw, dwt, dp, np);
+      product({{xt, dw}, {dwt, x}}, n, d, np, true, strip,
+              [to = bar[steps]](int64_t i, int64_t j, Vec v) { vec(to.at(i, j)) = v * 0.5f; });
+      mirror(bar[steps], n);
+      sweep(bar, q, 2, strip);  // dx needs twice the last one
+      product({{dw, q[steps]}, {x, bar[0]}}, d, n, np, false, strip,
+              [&xdx, x, y](int64_t i, int64_t j, Vec v) {
+                xdx += vec(x.at(i, j)) * v;
+                vec(y.at(i, j)) = v;
+              });
     }
-    Vec xdx = {};
-    product({{dw, q[steps]}, {x, bar[0]}}, d, n, np, false, strip,
-            [&xdx, x, y](int64_t i, int64_t j, Vec v) {
-              xdx += vec(x.at(i, j)) * v;
-              vec(y.at(i, j)) = v;
-            });
     // tau scales the result and the features: 2 tau dL/dtau, with d tau = 2 x . dx / N
-    const float dtau = sum(wdw) / 2 - sum(xdx), scale = 1 / std::sqrt(tau * n);
+    const float dtau = sum(value_bar) / 2 - sum(xdx), scale = 1 / std::sqrt(tau * n);
     for (int64_t i = 0; i < d; ++i, dx += n) {
       Vec total = {};
       for (int64_t j = 0; j < np; j += kLanes) {
@@ -372,7 +422,7 @@ std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& x, at::ArrayRef<dou
   const Circuit circuit(a, b, c);
   const Pool pool{circuit, x.size(1), x.size(2)};
   const at::Tensor out = at::empty({x.size(0), pool.length()}, x.options());
-  const int64_t size = Saved::size(a.size(), pool.d, pool.n);
+  const int64_t size = pool.saved_size();
   const at::Tensor saved = at::empty({x.size(0), size}, x.options());
   const float* from = x.data_ptr<float>();
   float *to = out.data_ptr<float>(), *to_saved = saved.data_ptr<float>();
@@ -407,8 +457,8 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& x, const at::Tenso
 }  // namespace
 
 TORCH_LIBRARY(gcp_mm_cpu, m) {
-  m.def("gram_forward(Tensor x, float[] a, float[] b, float c) -> (Tensor, Tensor)", &forward);
-  m.def("gram_backward(Tensor grad, Tensor x, Tensor saved, float[] a, float[] b, float c)"
+  m.def("forward(Tensor x, float[] a, float[] b, float c) -> (Tensor, Tensor)", &forward);
+  m.def("backward(Tensor grad, Tensor x, Tensor saved, float[] a, float[] b, float c)"
         " -> Tensor",
         &backward);
 }

@@ -47,13 +47,13 @@ def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
     kernels = _kernels(x, circuit)
 
     def forward(x, keep):
-        return kernels.gram_forward(x, circuit) if kernels else _forward(x, circuit, keep)
+        return kernels.pool_forward(x, circuit) if kernels else _forward(x, circuit, keep)
 
     def backward(grad, x, saved):
         if not kernels:
             return _backward(circuit, grad, x, saved)
-        saved = saved or kernels.gram_forward(x, circuit)[1]
-        return kernels.gram_backward(circuit, grad, x, saved)
+        saved = saved or kernels.pool_forward(x, circuit)[1]
+        return kernels.pool_backward(circuit, grad, x, saved)
 
     def plain(x):
         return _pool_plainly(x, circuit)
@@ -62,11 +62,11 @@ def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
 
 
 def _kernels(x, circuit):
-    """Fused kernels for such features, if there are any: `gram_forward` and `gram_backward`."""
-    if circuit.kind == 'gram' and x.dtype == torch.float32 and len(x):
+    """Fused kernels for such features, if there are any: `pool_forward` and `pool_backward`."""
+    if x.dtype == torch.float32 and len(x):
         if x.device.type == 'cpu' and extension.is_wanted():
             return extension.load()
-        if x.is_cuda and _has_triton(x.device):
+        if x.is_cuda and circuit.kind == 'gram' and _has_triton(x.device):
             from . import triton_circuit
 
             return triton_circuit

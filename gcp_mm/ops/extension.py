@@ -1,7 +1,7 @@
 """Optional C++ for the pooling on CPUs: circuit_cpu.cpp, compiled on the machine that uses it.
 
-It takes the place of :mod:`.circuit_pooling`'s PyTorch, in float32 and for N < D, where the
-variable GCP_MM_EXTENSION is 1 in the environment. It needs a C++ compiler and ninja.
+It takes the place of :mod:`.circuit_pooling`'s PyTorch, in float32, where the variable
+GCP_MM_EXTENSION is 1 in the environment. It needs a C++ compiler and ninja.
 """
 
 import functools
@@ -30,12 +30,12 @@ class Extension:
     forward: torch._ops.OpOverloadPacket
     backward: torch._ops.OpOverloadPacket
 
-    def gram_forward(self, x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Pooling of raw features; not differentiable, see :meth:`gram_backward`.
+    def pool_forward(self, x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Pooling of raw features; not differentiable, see :meth:`pool_backward`.
 
         Args:
-            x: (B, D, N) features with N < D, not centred, float32, on the CPU.
-            circuit: of the kind 'gram'.
+            x: (B, D, N) features, not centred, float32, on the CPU.
+            circuit: of the kind 'gram' if N < D, else 'covariance'.
 
         Returns:
             (B, D(D+1)/2), float32, the upper triangle of sqrt(tr) p(Sigma / tr), and what the
@@ -49,7 +49,7 @@ class Extension:
         out, *saved = self.forward(x.contiguous(), *_coefficients(circuit))
         return out, tuple(saved)
 
-    def gram_backward(
+    def pool_backward(
         self, circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]
     ) -> Tensor:
         """Gradient with respect to the raw features.
@@ -128,15 +128,19 @@ def load() -> Extension:
             del os.environ['PATH']
         else:
             os.environ['PATH'] = before
-    return Extension(torch.ops.gcp_mm_cpu.gram_forward, torch.ops.gcp_mm_cpu.gram_backward)
+    return Extension(torch.ops.gcp_mm_cpu.forward, torch.ops.gcp_mm_cpu.backward)
 
 
 def _check(x, circuit):
     _check_float32('x', x)
-    if x.dim() != 3 or not 0 < x.shape[2] < x.shape[1]:
-        raise ValueError(f'x: expected (B, D, N) features with 0 < N < D, got {tuple(x.shape)}')
-    if circuit.kind != 'gram':
-        raise ValueError(f"circuit: expected the kind 'gram', got {circuit.kind!r}")
+    if x.dim() != 3 or 0 in x.shape[1:]:
+        raise ValueError(f'x: expected (B, D, N) features with D, N > 0, got {tuple(x.shape)}')
+    kind = 'gram' if x.shape[2] < x.shape[1] else 'covariance'
+    if circuit.kind != kind:
+        raise ValueError(
+            f'circuit: expected the kind {kind!r} for features {tuple(x.shape)}, '
+            f'got {circuit.kind!r}'
+        )
 
 
 def _check_float32(name, tensor):

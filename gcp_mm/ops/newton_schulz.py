@@ -83,7 +83,9 @@ def guard_trace(trace: Tensor) -> tuple[Tensor, Tensor]:
 def check_square(m: Tensor) -> None:
     """Raise ValueError unless `m` is (..., D, D)."""
     if m.dim() < 2 or m.shape[-1] != m.shape[-2]:
-        raise ValueError(f'expected square matrices (..., D, D), got shape {tuple(m.shape)}')
+        raise ValueError(
+            f'expected square matrices (..., D, D) as first argument, got shape {tuple(m.shape)}'
+        )
 
 
 def check_iterations(iterations: int) -> None:

@@ -44,10 +44,11 @@ def global_covariance_pooling(
             (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations; 'eigh' by an
             eigendecomposition, a good way on a CPU and a slow one on a GPU. All work on the Gram
             matrix of the positions where that is smaller. 'auto' takes the circuit for float32
-            where there is one for so many iterations, else the iteration.
+            where there is one for so many iterations, else the iteration. In float64 the circuit
+            is still only accurate to `Circuit.max_error`.
         save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
-            keep `x` alone and compute the rest again, in about 1.4 times the time. 'auto' is
-            'activations'.
+            keep `x` alone, in float32 if it is of half precision, and compute the forward's
+            products a second time. 'auto' is 'activations'.
 
     Returns:
         (B, D(D+1)/2), float32 or, for float64 input, float64: the row-major upper triangle, see
@@ -56,14 +57,13 @@ def global_covariance_pooling(
 
     Raises:
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
-        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method` or `save`, or
-            a number of iterations that `method='circuit'` has no circuit for.
+        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method` or `save`, a
+            `method` or `save` beside another `norm` than 'newton_schulz', or a number of
+            iterations that `method='circuit'` has no circuit for.
         torch.linalg.LinAlgError: for NaN or infinity where an eigendecomposition is asked for;
             else they give NaN.
     """
-    check_norm(norm)
-    check_iterations(iterations)
-    check_method(method, save, iterations)
+    check_options(iterations, norm, method, save)
     if norm == 'none':
         return triu_vector(covariance(x))
     if norm == 'eigh':
@@ -80,18 +80,21 @@ def global_covariance_pooling(
     return pool_by_circuit(x, circuit, save)
 
 
-def check_norm(norm: str) -> None:
-    """Raise ValueError unless `norm` is one of :data:`MATRIX_NORMS`."""
-    if norm not in MATRIX_NORMS:
-        raise ValueError(f'norm: expected one of {MATRIX_NORMS}, got {norm!r}')
-
-
-def check_method(method: str, save: str, iterations: int) -> None:
-    """Raise ValueError unless `method` and `save` are known and fit the `iterations`."""
-    if method not in METHODS:
-        raise ValueError(f'method: expected one of {METHODS}, got {method!r}')
-    if save not in SAVES:
-        raise ValueError(f'save: expected one of {SAVES}, got {save!r}')
+def check_options(iterations: int, norm: str, method: str, save: str) -> None:
+    """Raise as :func:`global_covariance_pooling` would for these options."""
+    check_iterations(iterations)
+    for name, value, known in (
+        ('norm', norm, MATRIX_NORMS),
+        ('method', method, METHODS),
+        ('save', save, SAVES),
+    ):
+        if value not in known:
+            raise ValueError(f'{name}: expected one of {known}, got {value!r}')
+    if norm != 'newton_schulz' and (method, save) != ('auto', 'auto'):
+        raise ValueError(
+            f"method={method!r}, save={save!r}: these choose how norm='newton_schulz' is "
+            f'computed; leave them out with norm={norm!r}'
+        )
     if method == 'circuit' and find_circuit('gram', iterations) is None:
         raise ValueError(
             f"method='circuit': there is none for iterations={iterations}; take method='auto', "

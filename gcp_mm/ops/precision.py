@@ -23,7 +23,10 @@ def full_precision(op):
     def wrapper(x: Tensor, *args, **kwargs):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = f'dtype {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f'{op.__name__}: expected a floating-point tensor, got {got}')
+            raise TypeError(
+                f'{op.__name__}: expected a floating-point tensor as first argument, got {got}; '
+                'convert it with .float()'
+            )
         with autocast_off(x.device.type):
             return op(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 

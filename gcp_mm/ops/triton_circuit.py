@@ -39,7 +39,7 @@ TUNED = dict(
 )
 
 
-def gram_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
+def pool_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Pooling of features with fewer positions than channels.
 
     Args:
@@ -48,7 +48,7 @@ def gram_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...
 
     Returns:
         (B, D(D+1)/2) float32, the upper triangle of sqrt(tr) p(Sigma / tr), and the tensors
-        that :func:`gram_backward` needs besides `x`.
+        that :func:`pool_backward` needs besides `x`.
     """
     x = x.contiguous()
     batch, d, n = x.shape
@@ -77,8 +77,8 @@ def gram_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...
     return out, saved
 
 
-def gram_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
-    """Gradient of :func:`gram_forward` with respect to the features.
+def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+    """Gradient of :func:`pool_forward` with respect to the features.
 
     Args:
         circuit: that of the forward.

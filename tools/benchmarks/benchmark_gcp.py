@@ -83,8 +83,6 @@ def measure(channels, positions, batch, args):
 
     forward, both, rows = {}, {}, {}
     for name in args.only:
-        if name == EXTENSION and positions >= channels:
-            continue
         pool = CANDIDATES[name]
         grad = torch.randn_like(pool(x[:1]).detach()).expand(batch, -1).contiguous()
         forward[name] = lambda pool=pool: pool(x.detach())
@@ -152,7 +150,7 @@ def draw(rows, path):
         bars = [
             (sizes.index((row['D'], row['N'], row['B'])), row['forward_backward_ms'] / row['B'])
             for row in rows
-            if row['candidate'] == name  # not every candidate takes every size
+            if row['candidate'] == name
         ]
         places = [i + (k - (len(names) - 1) / 2) * width for i, _ in bars]
         axes.bar(places, [height for _, height in bars], width, label=name)
@@ -179,15 +177,16 @@ def parse_args():
     parser.add_argument(
         '--seconds', type=float, default=0.1, help='least time of one turn of a candidate'
     )
-    parser.add_argument(
-        '--extension', action='store_true', help='also the C++ extension, for N < D on a CPU'
-    )
+    parser.add_argument('--extension', action='store_true', help='also the C++ extension, on a CPU')
     parser.add_argument('--only', nargs='+', choices=CANDIDATES, help='candidates; all by default')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/gcp'), help='folder')
     args = parser.parse_args()
     args.dtype = getattr(torch, args.dtype)
+    on_cpu = args.device.type == 'cpu' and args.dtype == torch.float32
+    if (args.extension or EXTENSION in (args.only or ())) and not on_cpu:
+        parser.error(f'{EXTENSION} takes float32 on a CPU alone: --device cpu --dtype float32')
     if args.only is None:
-        absent = [EXTENSION] if args.device.type != 'cpu' or not args.extension else []
+        absent = [] if args.extension else [EXTENSION]
         if args.dtype != torch.float32:
             absent.append(TEXTBOOK)
         args.only = [name for name in CANDIDATES if name not in absent]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from gcp_mm.ops import extension
+
 
 def interleave(steps, repeats, device, each_at_least=0.0):
     """Median seconds of each of `steps`, a dict of functions without arguments.
@@ -93,6 +95,8 @@ def describe_machine(device):
         python=platform.python_version(),
         commit=_commit(),
     )
+    if extension.is_wanted():
+        machine['GCP_MM_EXTENSION'] = 1
     if device.type == 'cuda':
         machine['gpu'] = torch.cuda.get_device_name(device)
         machine['cuda'] = torch.version.cuda
