@@ -1,11 +1,16 @@
 """Every config builds; those for ImageNet and COCO run and take a step."""
 
+import math
 import re
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.config import utils as config_utils
+from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 
@@ -18,6 +23,7 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').glob('*/*.py')
     if path.parent.name != '_base_'
 )
+DETECTORS = [path for path in CONFIGS if 'rcnn' in path]
 IMAGENET = 'configs/imagenet/resnet50-gcp_8xb32-lradju_in1k.py'
 COCO = 'configs/faster_rcnn/faster-rcnn_r50-gcp-m_fpn_1x_coco.py'
 
@@ -35,6 +41,14 @@ def load(path):
     return Config.fromfile(ROOT / path)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def metafiles_are_parsed_once():
+    """mmengine parses all of a package's metafiles again for each base that is of the package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_utils, 'load', cache(config_utils.load))
+        yield
+
+
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_builds(path):
     cfg = load(path)
@@ -48,18 +62,31 @@ def test_rows_of_the_tables_are_short(path):
     assert len((ROOT / path).read_text().splitlines()) <= 25
 
 
-@pytest.mark.parametrize('path', [p for p in CONFIGS if 'rcnn' in p])
-def test_detector_starts_from_a_checkpoint_that_a_config_here_makes(path):
-    cfg = load(path)
-    checkpoint = Path(cfg.model.backbone.init_cfg.checkpoint)
+def pretraining(path):
+    """Path of the config that makes the checkpoint a detector starts from."""
+    checkpoint = Path(load(path).model.backbone.init_cfg.checkpoint)
     (source,) = [p for p in CONFIGS if Path(p).stem == checkpoint.parent.name]
-    assert checkpoint.stem == f'epoch_{load(source).train_cfg.max_epochs}'
-    assert cfg.model.backbone.init_cfg.prefix == 'backbone.'
-    if 'gcp' in Path(path).name:
-        assert (
-            cfg.model.backbone.conv5
-            == dict(d='stride', m='maxpool')[path.split('-gcp-')[1].split('_')[0]]
-        )
+    assert checkpoint.name == f'epoch_{load(source).train_cfg.max_epochs}.pth'
+    return source
+
+
+# What a detector's name says of conv5: in its trunk's pretraining, in the detector
+CONV5 = {
+    '': ('stride', 'stride'),
+    '-gcp-d': ('none', 'stride'),
+    '-gcp-m': ('none', 'maxpool'),
+    '-gcp-ds': ('stride', 'stride'),
+}
+
+
+@pytest.mark.parametrize('path', DETECTORS)
+def test_detector_starts_from_a_checkpoint_that_a_config_here_makes(path):
+    depth, method = re.search(r'-rcnn_r(\d+)(.*?)_fpn', path).groups()
+    backbone, source = load(path).model.backbone, load(pretraining(path)).model
+    assert backbone.init_cfg.prefix == 'backbone.'
+    assert backbone.depth == source.backbone.depth == int(depth)
+    assert (source.backbone.conv5, backbone.conv5) == CONV5[method]
+    assert (source.neck.type == 'GlobalCovariancePooling') == ('gcp' in method)
 
 
 def check_step(cfg, model, data):
@@ -173,12 +200,81 @@ def test_names_say_what_the_networks_are(net, conv5, reduction):
     assert model.head.init_cfg is None
 
 
-def test_paper_settings_of_detection():
-    cfg = load(COCO)
+COCO_CONFIGS = [path for path in DETECTORS if path.endswith('_coco.py')]
+
+
+@pytest.mark.parametrize('path', COCO_CONFIGS)
+def test_training_of_detectors_is_the_papers(path):
+    """Section 4.3 of the paper, through mmengine's schedulers and the hook that steps them."""
+    cfg = load(path)
     assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
-    assert cfg.auto_scale_lr.base_batch_size == 8
+    # no clipping, no accumulation
+    assert set(cfg.optim_wrapper) <= {'type', 'optimizer', '_scope_'}
     assert cfg.train_cfg.max_epochs == 12
-    assert cfg.param_scheduler[1].milestones == [8, 11]
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        (resize,) = [step for step in loader.dataset.pipeline if step.type == 'Resize']
+        assert (resize.scale, resize.keep_ratio) == ((1333, 800), True)
+    optim_wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
+    hook = ParamSchedulerHook()
+    runner = SimpleNamespace(
+        param_schedulers=[
+            PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=optim_wrapper))
+            for scheduler in cfg.param_scheduler
+        ]
+    )
+    iterations = 500  # of an epoch: as many as the warm-up has
+    for epoch in range(1, 13):
+        for i in range(iterations):
+            step = (epoch - 1) * iterations + i
+            warm_up = min(1, 0.001 + 0.999 * step / 499)  # MMDetection's
+            lr = 0.01 * 0.1 ** ((epoch > 8) + (epoch > 11)) * warm_up
+            assert math.isclose(optim_wrapper.get_lr()['lr'][0], lr, rel_tol=1e-9)
+            optim_wrapper.step()
+            hook.after_train_iter(runner, i)
+        hook.after_train_epoch(runner)
+
+
+def column(lines, row, name):
+    """Cells of the column `name` in those rows of Markdown tables that contain `row`."""
+    header = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        if name in cells:
+            header = cells
+        elif line.startswith('|') and row in line:
+            yield cells[header.index(name)]
+
+
+@pytest.mark.parametrize('folder', ['faster_rcnn', 'mask_rcnn'])
+def test_readme_and_metafile_have_every_detector(folder, tmp_path):
+    from mmengine.infer import BaseInferencer
+    from modelindex.load_model_index import load as load_model_index
+
+    paths = [path for path in COCO_CONFIGS if Path(path).parent.name == folder]
+    metafile = ROOT / 'configs' / folder / 'metafile.yml'
+    models = {model.config: model for model in load_model_index(str(metafile)).models}  # as mim
+    assert sorted(models) == paths
+    (tmp_path / 'model-index.yml').write_text(f'Import: [{metafile}]')
+    read = BaseInferencer._get_models_from_metafile(str(tmp_path))  # as MMDetection
+    assert sorted(model['Name'] for model in read) == sorted(Path(path).stem for path in paths)
+
+    lines = (metafile.parent / 'README.md').read_text().replace('\\\n    ', '').splitlines()
+    for path in paths:
+        name, cfg, source = Path(path).stem, load(path), pretraining(path)
+        assert models[path].name == name
+        metadata = models[path].full_model.metadata
+        gpus = metadata.batch_size // cfg.train_dataloader.batch_size
+        assert gpus * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 8
+        assert metadata.epochs == cfg.train_cfg.max_epochs
+        commands = [
+            f'tools/dist_train.sh {source} {re.search(r"_([0-9]+)xb", source)[1]}',
+            f'tools/dist_train.sh {path} {gpus}',
+            f'tools/dist_test.sh {path} work_dirs/{name}/epoch_12.pth {gpus}',
+        ]
+        places = [lines.index(command) for command in commands]
+        assert places == sorted(places)
+        metrics = [ap for result in models[path].results for ap in result.metrics.values()]
+        assert set(column(lines, f'({name}.py)', 'AP')) == set(map(str, metrics))
 
 
 def test_config_in_the_readme_builds(tmp_path):
