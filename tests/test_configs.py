@@ -1,5 +1,6 @@
 """Every config builds; those for ImageNet and COCO run and take a step."""
 
+import json
 import math
 import re
 from functools import cache
@@ -16,6 +17,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 
 from gcp_mm.engine.preflight import check_head
 
+from .coco_files import CATEGORY_IDS, write_coco
 from .conftest import ROOT
 
 CONFIGS = sorted(
@@ -232,6 +234,58 @@ def test_training_of_detectors_is_the_papers(path):
             optim_wrapper.step()
             hook.after_train_iter(runner, i)
         hook.after_train_epoch(runner)
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    from mmdet.datasets import CocoDataset
+
+    root = tmp_path_factory.mktemp('data') / 'coco'
+    write_coco(root, CocoDataset.METAINFO['classes'])
+    return root
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        'configs/faster_rcnn/faster-rcnn_r18-gcp-d_fpn_1x_coco.py',
+        'configs/mask_rcnn/mask-rcnn_r50-gcp-m_fpn_1x_coco.py',
+    ],
+)
+def test_detector_trains_and_validates_on_cocos_files(path, run_tool, coco, tmp_path):
+    """One iteration of 2 images, with the learning rate scaled for them, and one validation."""
+    classifier = load(pretraining(path))
+    classifier.model.head.num_classes = 2  # for a small file
+    trunk = build_model(classifier).state_dict()
+    torch.save(dict(state_dict=trunk), tmp_path / 'epoch_100.pth')
+    done = run_tool(
+        *('tools/train.py', path, '--work-dir', tmp_path / 'run', '--auto-scale-lr'),
+        *('--cfg-options', f'model.backbone.init_cfg.checkpoint={tmp_path}/epoch_100.pth'),
+        *(f'{split}_dataloader.dataset.data_root={coco}/' for split in ('train', 'val')),
+        *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val')),
+        f'val_evaluator.ann_file={coco}/annotations/instances_val2017.json',
+        f'val_evaluator.outfile_prefix={tmp_path}/val',
+        'train_dataloader.dataset.pipeline.2.scale=(128,128)',
+        'val_dataloader.dataset.pipeline.1.scale=(128,128)',
+        *('train_cfg.max_epochs=1', 'default_hooks.checkpoint.save_optimizer=False'),
+        *('model.train_cfg.rcnn.sampler.num=64', 'model.test_cfg.rpn.max_per_img=50'),
+        'model.test_cfg.rcnn.score_thr=0',  # an untrained head is sure of nothing
+    )
+    assert done.returncode == 0, done.stdout
+    (log,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    train, val = map(json.loads, log.read_text().splitlines())
+    assert train['iter'] == 1
+    assert train['lr'] == pytest.approx(0.01 * 2 / 8 * 0.001)  # scaled, at the warm-up's start
+    assert math.isfinite(train['loss'])
+    for kind in ('bbox', 'segm') if 'mask' in path else ('bbox',):
+        assert 0 <= val[f'coco/{kind}_mAP'] <= 1
+        found = json.loads((tmp_path / f'val.{kind}.json').read_text())
+        assert {box['image_id'] for box in found} == {139, 285, 632}
+        assert {box['category_id'] for box in found} <= set(CATEGORY_IDS)
+    weights = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=False)['state_dict']
+    assert torch.equal(weights['backbone.conv1.weight'], trunk['backbone.conv1.weight'])  # frozen
+    moved = (weights[key] - trunk[key] for key in trunk if 'layer4.0.conv' in key)
+    assert all(0 < change.abs().max() < 1e-3 for change in moved)
 
 
 def column(lines, row, name):
