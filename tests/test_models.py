@@ -8,14 +8,19 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm  # noqa: F401
-from gcp_mm.models import GCPResNet, GlobalCovariancePooling
+from gcp_mm.models import (
+    DropoutLinearClsHead,
+    GCPResNet,
+    GCPShuffleNetV2,
+    GlobalCovariancePooling,
+)
 from gcp_mm.ops import global_covariance_pooling
 
 
 def test_importing_the_package_imports_no_detector_and_no_compiled_operator():
     code = (
         'import sys, gcp_mm; from mmengine.registry import MODELS; '
-        'assert {"GCPResNet", "GlobalCovariancePooling"} <= set(MODELS.module_dict); '
+        'assert {"GlobalCovariancePooling", *gcp_mm.models.SUBCLASSES} <= set(MODELS.module_dict); '
         'print([m for m in sys.modules if m.split(".")[0] == "mmdet" or m.startswith("mmcv.ops")])'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -182,3 +187,30 @@ def test_other_devices_are_looked_at_once():
     with pytest.raises(ValueError, match='NaN'):
         neck(torch.full((1, 2, 3, 3), torch.nan))
     assert neck(torch.ones(1, 2, 3, 3, device='meta')).shape == (1, 3)
+
+
+def test_dropout_head_drops_in_training_alone():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        head = MODELS.build(
+            dict(type='DropoutLinearClsHead', num_classes=3, in_channels=400, dropout=0.3)
+        )
+    assert isinstance(head, DropoutLinearClsHead)
+    x = torch.ones(1, 400)
+    kept = head.pre_logits((x,))
+    torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / 0.7]))
+    assert (kept == 0).float().mean() == pytest.approx(0.3, abs=0.1)
+    torch.testing.assert_close(head.eval()((x,)), head.fc(x))
+    assert head.state_dict().keys() == {'fc.weight', 'fc.bias'}
+
+
+def test_dropout_head_refuses_what_is_no_probability():
+    with pytest.raises(ValueError, match=r'dropout.*got 2'):
+        DropoutLinearClsHead(num_classes=3, in_channels=4, dropout=2)
+
+
+def test_shufflenet_keeps_a_pretrained_trunk(tmp_path):
+    weights = GCPShuffleNetV2().state_dict()
+    torch.save(weights, tmp_path / 'trunk.pth')
+    net = GCPShuffleNetV2(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'trunk.pth')))
+    net.init_weights()
+    assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())

@@ -1,26 +1,36 @@
 """Networks of https://arxiv.org/abs/2003.11241 as mmengine modules."""
 
+from importlib import import_module
+
 from mmengine.registry import MODELS
 
 from .gcp_neck import GlobalCovariancePooling
 
-__all__ = ['GCPResNet', 'GlobalCovariancePooling']
-
-
 # mmpretrain.models imports mmdet and mmcv's compiled operators wherever they are installed, which
-# takes seconds and fails where they are broken. The registry therefore holds a function that
-# imports the class, and gives it its place in the registry, when a config first asks for it.
-@MODELS.register_module(name='GCPResNet')
-def build_gcp_resnet(*args, **kwargs):
-    """Build a :class:`gcp_mm.models.gcp_resnet.GCPResNet`."""
-    from .gcp_resnet import GCPResNet
+# takes seconds and fails where they are broken. For the subclasses of MMPretrain's classes the
+# registry therefore holds a function that imports the class, and gives it its place in the
+# registry, when a config first asks for it.
+SUBCLASSES = {
+    'DropoutLinearClsHead': 'dropout_head',
+    'GCPResNet': 'gcp_resnet',
+    'GCPShuffleNetV2': 'gcp_shufflenet',
+}
 
-    return GCPResNet(*args, **kwargs)
+__all__ = ['GlobalCovariancePooling', *SUBCLASSES]
 
 
 def __getattr__(name):
-    if name == 'GCPResNet':
-        from .gcp_resnet import GCPResNet
-
-        return GCPResNet
+    if name in SUBCLASSES:
+        return getattr(import_module(f'.{SUBCLASSES[name]}', __name__), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def _builder(name):
+    def build(*args, **kwargs):
+        return __getattr__(name)(*args, **kwargs)
+
+    return build
+
+
+for _name in SUBCLASSES:
+    MODELS.register_module(name=_name, module=_builder(_name))

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import torch
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops.pooling import check_options, global_covariance_pooling
 from ..ops.tracing import is_traced
@@ -94,7 +94,9 @@ class GlobalCovariancePooling(BaseModule):
         self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
         self.pooled_channels = widths[-1]
-        self.reduction = Sequential(
+        # PyTorch's Sequential: mmengine's would have each ConvModule initialise itself once more,
+        # after `init_cfg`.
+        self.reduction = nn.Sequential(
             *(
                 ConvModule(
                     c_in,
