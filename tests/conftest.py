@@ -1,6 +1,7 @@
 """Shared by the tests: small data in the real layout, and a way to run tools."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,14 @@ def run_tool():
         )
 
     return run
+
+
+@pytest.fixture
+def call_tool(monkeypatch):
+    """Call a tool's main() in this process, which spares seconds of imports."""
+
+    def call(tool, *arguments):
+        monkeypatch.setattr(sys, 'argv', [str(tool), *map(str, arguments)])
+        runpy.run_path(str(ROOT / tool))['main']()
+
+    return call

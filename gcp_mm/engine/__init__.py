@@ -1,6 +1,13 @@
-"""What tools/train.py and tools/test.py share: checks before a run, and how it is launched."""
+"""From a command line to a run: its config, checks of that and of the data, the launch."""
 
-from .launch import add_common_arguments, launch, load_config
+from .launch import add_common_arguments, add_config_arguments, launch, load_config, read_config
 from .preflight import check_run
 
-__all__ = ['add_common_arguments', 'check_run', 'launch', 'load_config']
+__all__ = [
+    'add_common_arguments',
+    'add_config_arguments',
+    'check_run',
+    'launch',
+    'load_config',
+    'read_config',
+]

@@ -8,10 +8,45 @@ from collections.abc import Callable
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments :func:`read_config` takes: `config` and `--cfg-options`."""
+    parser.add_argument(
+        'config',
+        help='config file, of a classifier or of a detector, or the name of one that comes with '
+        'their framework, such as mmpretrain::resnet/resnet152_8xb32_in1k.py',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='override settings of the config: key=value, lists as key="[a,b]" without blanks',
+    )
+
+
+def read_config(args: Namespace) -> Config:
+    """Read the config that the arguments of :func:`add_config_arguments` name and alter.
+
+    Raises:
+        ValueError: for a config of a package other than the two frameworks, which mmengine would
+            try to install.
+    """
+    package, separator, _ = args.config.partition('::')
+    if separator and package not in ('mmpretrain', 'mmdet'):
+        raise ValueError(
+            f"config: expected a file, or a config of 'mmpretrain::' or 'mmdet::', got "
+            f'{args.config!r}'
+        )
+    cfg = get_config(args.config) if separator else Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    return cfg
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -21,16 +56,9 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         parser: gets `config`, `--work-dir`, `--amp`, `--cfg-options`, `--launcher` and
             `--local-rank`.
     """
-    parser.add_argument('config', help='config file, of a classifier or of a detector')
+    add_config_arguments(parser)
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='override settings of the config: key=value, lists as key="[a,b]" without blanks',
-    )
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='of jobs'
     )
@@ -54,8 +82,7 @@ def load_config(args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir

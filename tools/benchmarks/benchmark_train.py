@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as CLASSIFIERS
-from mmpretrain.structures import DataSample
+from steps import network_steps
 
 import gcp_mm
 from gcp_mm.ops import global_covariance_pooling
@@ -67,24 +67,11 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
-    images = torch.randint(256, (args.batch, 3, args.size, args.size), dtype=torch.uint8)
-    samples = [DataSample().set_gt_label(i % 1000) for i in range(args.batch)]
-    data = dict(inputs=list(images), data_samples=samples)
     train, test = {}, {}
     for name in ('GAP', GAP_NO_DS, 'GCP', 'GCP, textbook layer'):
         network, optimizer = build(name, args.depth)
         network.to(args.device)
-
-        def train_step(network=network, optimizer=optimizer):
-            network.train()
-            network.train_step(data, optimizer)
-
-        def test_step(network=network):
-            network.eval()
-            with torch.no_grad():
-                network.test_step(data)
-
-        train[name], test[name] = train_step, test_step
+        train[name], test[name] = network_steps(network, optimizer, args.batch, args.size)
 
     side = -(-args.size // 16)
     features = torch.randn(args.batch, 256, side, side, device=args.device).relu_()

@@ -12,16 +12,16 @@ import torch
 from gcp_mm.ops import extension
 
 
-def interleave(steps, repeats, device, each_at_least=0.0):
+def interleave(steps, repeats, device, each_at_least=0.0, progress=iter):
     """Median seconds of each of `steps`, a dict of functions without arguments.
 
     The steps take turns, so that what else the machine does falls on all of them alike: their
-    ratios mean something where their times do not.
+    ratios mean something where their times do not. `progress` wraps the turns, as tqdm does.
     """
     for step in steps.values():
         _timed(step, device)  # warm-up, outside the statistics
     seconds = {name: [] for name in steps}
-    for _ in range(repeats):
+    for _ in progress(range(repeats)):
         for name, step in steps.items():
             spent = 0.0
             while spent <= each_at_least:

@@ -1,0 +1,1 @@
+"""What training did and what networks cost: curves, multiply-adds."""
