@@ -1,4 +1,4 @@
-"""What the demo reads out of logs, and the demo as a whole."""
+"""The demo's pictures, and the demo as a whole."""
 
 import json
 import runpy
@@ -6,32 +6,14 @@ import runpy
 import pytest
 from PIL import Image
 
+from gcp_mm.analysis.curves import first_reaching, validation_curve
+
 from .conftest import ROOT
 
 
 @pytest.fixture(scope='module')
 def demo():
     return runpy.run_path(str(ROOT / 'tools/demo.py'))
-
-
-def write_log(work_dir, timestamp, *scalars):
-    folder = work_dir / timestamp / 'vis_data'
-    folder.mkdir(parents=True)
-    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, scalars)))
-
-
-def test_accuracy_of_an_interrupted_run(demo, tmp_path):
-    write_log(
-        *(tmp_path, '20260101_000000', {'loss': 1.0, 'step': 10}),
-        *({'accuracy/top1': 50.0, 'step': 1}, {'accuracy/top1': 60.0, 'step': 2}),
-    )
-    write_log(tmp_path, '20260102_000000', {'accuracy/top1': 70.0, 'step': 2})
-    assert demo['accuracy_by_epoch'](tmp_path) == {1: 50.0, 2: 70.0}
-
-
-@pytest.mark.parametrize(('target', 'epoch'), [(50, 1), (70, 3), (80, None)])
-def test_first_epoch_that_reaches_a_target(demo, target, epoch):
-    assert demo['first_reaching']({1: 50.0, 2: 60.0, 3: 70.0, 4: 75.0}, target) == epoch
 
 
 def test_contact_sheet(demo, tmp_path):
@@ -52,12 +34,10 @@ def test_demo_reaches_what_the_readme_promises(run_tool, demo):
         name: json.loads((ROOT / demo['REPORT'] / f'{name}.json').read_text())
         for name in demo['NAMES']
     }
-    gap, gcp = (
-        demo['accuracy_by_epoch'](ROOT / 'work_dirs' / name) for name in (demo['GAP'], demo['GCP'])
-    )
+    gap, gcp = (validation_curve(ROOT / 'work_dirs' / name) for name in (demo['GAP'], demo['GCP']))
     assert metrics[demo['GCP']]['accuracy/top1'] >= 98
     final = metrics[demo['GAP']]['accuracy/top1']
-    assert demo['first_reaching'](gcp, final) < demo['first_reaching'](gap, final)
+    assert first_reaching(gcp, final) < first_reaching(gap, final)
     assert metrics[demo['FASTER']]['coco/bbox_mAP_50'] >= 0.8
     assert metrics[demo['MASK']]['coco/bbox_mAP_50'] >= 0.8
     assert metrics[demo['MASK']]['coco/segm_mAP_50'] >= 0.75

@@ -10,13 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from gcp_mm.analysis.curves import first_reaching, plot_validation, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIRS = Path('work_dirs')
@@ -73,35 +71,6 @@ def evaluate(name):
     return json.loads(metrics.read_text())
 
 
-def accuracy_by_epoch(work_dir):
-    """Validation accuracy after each epoch, {epoch: percent}, of a run and its resumptions."""
-    accuracy = {}
-    for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in log.read_text().splitlines():
-            scalars = json.loads(line)
-            if 'accuracy/top1' in scalars:
-                accuracy[scalars['step']] = scalars['accuracy/top1']
-    return accuracy
-
-
-def first_reaching(accuracy, target):
-    """First epoch whose accuracy is at least `target`, or None."""
-    return min((epoch for epoch, value in accuracy.items() if value >= target), default=None)
-
-
-def plot_accuracy(curves, final_gap, path):
-    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
-    for name, accuracy in curves.items():
-        axes.plot(*zip(*sorted(accuracy.items()), strict=True), 'o-', label=NAMES[name])
-    axes.axhline(final_gap, color='grey', ls='--', lw=1, label="GAP's final")
-    axes.set(xlabel='epoch', ylabel='top-1 accuracy on the validation digits (%)')
-    axes.set_xticks(list(curves[GAP]))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
 def contact_sheet(folder, path, count=6, columns=2):
     """Put the first pictures of a folder side by side."""
     pictures = [Image.open(file) for file in sorted(folder.glob('*.png'))[:count]]
@@ -114,11 +83,16 @@ def contact_sheet(folder, path, count=6, columns=2):
 
 
 def report(metrics):
-    curves = {name: accuracy_by_epoch(WORK_DIRS / name) for name in (GAP, GCP)}
+    curves = {name: validation_curve(WORK_DIRS / name) for name in (GAP, GCP)}
     for name in (FASTER, MASK):
         contact_sheet(REPORT / name, REPORT / f'{name}.png')
     final_gap = metrics[GAP]['accuracy/top1']
-    plot_accuracy(curves, final_gap, REPORT / 'accuracy.png')
+    plot_validation(
+        REPORT / 'accuracy.png',
+        {NAMES[name]: curve for name, curve in curves.items()},
+        'top-1 accuracy on the validation digits (%)',
+        target=("GAP's final", final_gap),
+    )
     reached = first_reaching(curves[GCP], final_gap)
     verdict = f'in epoch {reached}' if reached else 'not within this schedule'
     epochs = sorted(curves[GAP].keys() | curves[GCP].keys())

@@ -1,0 +1,142 @@
+"""Convergence curves of training runs and learning rates of configs, as in the paper's figures.
+
+RUN_DIRs are work dirs of tools/train.py. The first is the one that the others are held against: the
+table says in which epoch each reaches that run's final value (Table 2 of the paper). Training
+accuracy is drawn too where it was logged: train with --cfg-options model.head.cal_acc=True.
+
+    plot_curves.py work_dirs/resnet18_8xb32-lrnorm_in1k work_dirs/resnet18-gcp_8xb32-lradju_in1k
+    plot_curves.py --lr configs/imagenet/resnet18-gcp_*.py
+    plot_curves.py --lr 'CONFIG param_scheduler.power=11 train_cfg.max_epochs=30' CONFIG
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import gcp_mm  # noqa: F401  registers what configs name
+from gcp_mm.analysis.curves import (
+    first_reaching,
+    learning_rates,
+    plot_learning_rates,
+    plot_validation,
+    training_curve,
+    validation_curve,
+)
+from gcp_mm.engine import add_config_arguments, read_config
+
+
+def report_runs(names, run_dirs, metric, error, out):
+    """Draw the runs' curves and write the table of matching epochs."""
+    curves = {
+        name: validation_curve(run, metric) for name, run in zip(names, run_dirs, strict=True)
+    }
+    training = {
+        name: training_curve(run, metric) for name, run in zip(names, run_dirs, strict=True)
+    }
+    finals = {name: curve[max(curve)] for name, curve in curves.items()}
+    reference, target = names[0], finals[names[0]]
+    rows = [
+        dict(
+            run=name,
+            epochs=max(curve),
+            final=finals[name],
+            best=max(curve.values()),
+            matching_epoch=first_reaching(curve, target),
+        )
+        for name, curve in curves.items()
+    ]
+    text = [
+        f'{metric} by epoch; matching: first epoch with at least the final {target:.4g} of '
+        f'{reference}.',
+        '',
+        '| run | epochs | final | best | matching epoch |',
+        '|---|---|---|---|---|',
+        *(
+            '| {run} | {epochs} | {final:.4g} | {best:.4g} | '.format(**row)
+            + f'{row["matching_epoch"] or "not reached"} |'
+            for row in rows
+        ),
+    ]
+    (out / 'curves.md').write_text('\n'.join(text) + '\n')
+    (out / 'curves.json').write_text(
+        json.dumps(dict(metric=metric, table=rows, validation=curves, training=training), indent=1)
+    )
+
+    def shown(values):
+        return {epoch: 100 - value for epoch, value in values.items()} if error else values
+
+    plot_validation(
+        out / 'curves.png',
+        {name: shown(curve) for name, curve in curves.items()},
+        _title(metric, error),
+        {name: shown(curve) for name, curve in training.items()},
+        (f'final of {reference}', 100 - target if error else target),
+    )
+    print('\n'.join(text))
+    print(f'written: {out}/curves.png, curves.md, curves.json')
+
+
+def _title(metric, error):
+    if not metric.startswith('accuracy/'):
+        return metric
+    return f'{metric.replace("accuracy/top", "top-")} {"error" if error else "accuracy"} (%)'
+
+
+def named_rates(spec, images):
+    """Legend and learning rates of a config with its options behind it."""
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    config, *options = spec.split()
+    cfg = read_config(
+        parser.parse_args([config, *(['--cfg-options', *options] if options else [])])
+    )
+    name = ', '.join([Path(config).stem, *(option.split('.')[-1] for option in options)])
+    return name, learning_rates(cfg, images)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('runs', nargs='*', metavar='RUN_DIR', help='work dirs; GAP before GCP')
+    parser.add_argument('--names', nargs='+', help='of the runs; by default those of their dirs')
+    parser.add_argument('--metric', default='accuracy/top1', help='as the validation logs it')
+    parser.add_argument('--error', action='store_true', help='draw errors, 100 - accuracy')
+    parser.add_argument(
+        '--lr',
+        nargs='+',
+        default=[],
+        metavar='CONFIG',
+        help='configs to draw; quoted, they may be followed by what --cfg-options takes',
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=1_281_167,
+        help="size of the configs' training set (ImageNet), for schedules that go by iterations",
+    )
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/curves'), help='folder')
+    args = parser.parse_args()
+    if not args.runs and not args.lr:
+        parser.error('name RUN_DIRs, or configs after --lr')
+    if args.error and not args.metric.startswith('accuracy/'):
+        parser.error(f'--error: {args.metric} is no accuracy in percent; leave --error out')
+    args.names = args.names or [Path(run).resolve().name for run in args.runs]
+    if len(args.names) != len(args.runs) or len(set(args.names)) != len(args.names):
+        parser.error(f'--names: expected {len(args.runs)} different names, got {args.names}')
+    return args
+
+
+def main():
+    args = parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.runs:
+        report_runs(args.names, args.runs, args.metric, args.error, args.out)
+    if args.lr:
+        rates = dict(named_rates(spec, args.images) for spec in args.lr)
+        plot_learning_rates(args.out / 'learning_rates.png', rates)
+        print(f'written: {args.out}/learning_rates.png')
+
+
+if __name__ == '__main__':
+    main()
