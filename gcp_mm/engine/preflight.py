@@ -12,8 +12,8 @@ from ..checkpoints import check_checkpoint_file, is_pretrained
 # Data sets that MMPretrain downloads where they are absent
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 REMEDY = (
-    "prepare the data as README.md's section 'Data' says, or set data_root, and the ann_file of "
-    "CocoMetric's evaluator, to where they are"
+    "prepare the data as docs/data.md says, or set data_root, and the ann_file of CocoMetric's "
+    'evaluator, to where they are'
 )
 
 
@@ -39,14 +39,12 @@ def check_run(cfg: Config, split: str) -> None:
     for used in ('train', 'val') if split == 'train' else ('test',):
         name = f'{used}_dataloader'
         if cfg.get(name):
-            for dataset in _find(
-                cfg[name], lambda node: {'data_root', 'data_prefix'} & node.keys()
-            ):
+            for dataset in find_datasets(cfg[name]):
                 check_dataset(dataset, name)
         name = f'{used}_evaluator'
         if cfg.get(name):
-            for metric in _find(cfg[name], lambda node: node.get('ann_file')):
-                _check_file(metric['ann_file'], f'{name}.ann_file')
+            for metric in find_annotated(cfg[name]):
+                check_file(metric['ann_file'], f'{name}.ann_file')
 
 
 def check_head(model: dict) -> None:
@@ -66,6 +64,16 @@ def check_head(model: dict) -> None:
             f'model.head.in_channels={head["in_channels"]}, but the neck GlobalCovariancePooling '
             f'gives vectors of length {right}: set model.head.in_channels={right}'
         )
+
+
+def find_datasets(dataloader: dict) -> Iterator[ConfigDict]:
+    """Configs of the datasets in a dataloader's that name files, wrapped ones too."""
+    return _find(dataloader, lambda node: {'data_root', 'data_prefix'} & node.keys())
+
+
+def find_annotated(evaluator: dict | Sequence[dict]) -> Iterator[ConfigDict]:
+    """Configs of the metrics in an evaluator's that read an annotation file."""
+    return _find(evaluator, lambda node: node.get('ann_file'))
 
 
 def check_dataset(dataset: dict, name: str) -> None:
@@ -94,10 +102,11 @@ def check_dataset(dataset: dict, name: str) -> None:
         if not any(entry.is_file() for entry in Path(path).rglob('*')):
             raise ValueError(f'{name}.dataset: the image folder {path!r} holds no file; {REMEDY}')
     if dataset.get('ann_file'):
-        _check_file(osp.join(root, dataset['ann_file']), f'{name}.dataset.ann_file')
+        check_file(osp.join(root, dataset['ann_file']), f'{name}.dataset.ann_file')
 
 
-def _check_file(path, name):
+def check_file(path: str, name: str) -> None:
+    """Raise unless `path`, named `name` in the message, is remote or a file with content."""
     if '://' in path:
         return
     if not osp.isfile(path):
