@@ -1,0 +1,256 @@
+"""The corruptions against closed forms of what they do, and their randomness."""
+
+import math
+from importlib import metadata
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.filters import gaussian
+from sklearn.datasets import load_sample_image
+
+from gcp_mm.robustness import corruptions
+from gcp_mm.robustness.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
+
+ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
+DETERMINISTIC = (
+    *('defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression'),
+    *('gaussian_blur', 'saturate'),
+)
+# Of the others the published constants do not grow with the severity in every part, or the picture
+# depends more on what was drawn.
+GROWING = (
+    *('gaussian_noise', 'shot_noise', 'impulse_noise', 'speckle_noise', 'motion_blur'),
+    *('defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression'),
+    *('gaussian_blur', 'spatter', 'saturate'),
+)
+
+
+def make_rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope='module')
+def photo():
+    """The middle of a photograph in a given size."""
+    image = Image.fromarray(load_sample_image('china.jpg')).crop((100, 0, 527, 427))
+    return lambda size: np.asarray(image.resize((size, size)))
+
+
+def grey(value=128, size=64):
+    return np.full((size, size, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize('size', [64, 224])
+@pytest.mark.parametrize('name', ALL)
+def test_every_corruption_at_every_severity(photo, name, size):
+    clean = photo(size)
+    before = clean.copy()
+    change = []
+    for severity in SEVERITIES:
+        image = corrupt(clean, name, severity, make_rng())
+        assert image.dtype == np.uint8
+        assert image.shape == (size, size, 3)
+        change.append(np.abs(image.astype(float) - clean).mean())
+    assert np.array_equal(clean, before)
+    assert min(change) > 0.5
+    if name in GROWING:
+        assert change == sorted(change)
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_noise_is_as_strong_as_published(severity):
+    """Around a middle grey; what lies within a standard deviation of it is not clipped."""
+    x = 128 / 255
+    deviations = dict(
+        gaussian_noise=(0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1],
+        speckle_noise=x * (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1],
+    )
+    for name, wanted in deviations.items():
+        image = corrupt(grey(size=128), name, severity, make_rng())
+        low, high = np.quantile(image, (0.1587, 0.8413))
+        assert (high - low) / 2 / 255 == pytest.approx(wanted, rel=0.03)
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_shot_noise_counts_photons(severity):
+    x, photons = 128 / 255, (60, 25, 12, 5, 3)[severity - 1]
+    image = corrupt(grey(size=128), 'shot_noise', severity, make_rng())
+    counts = np.arange(photons + 1)
+    factorials = np.array([math.factorial(n) for n in counts], float)
+    poisson = np.exp(-x * photons) * (x * photons) ** counts / factorials
+    poisson[-1] = 1 - poisson[:-1].sum()  # more photons than white has are clipped
+    levels = (counts / photons * 255).astype(np.uint8)
+    seen = np.bincount(image.ravel(), minlength=256)[levels] / image.size
+    assert seen.sum() == pytest.approx(1)
+    assert np.abs(seen - poisson).max() < 0.01
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_impulse_noise_is_salt_and_pepper(severity):
+    amount = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
+    image = corrupt(grey(size=128), 'impulse_noise', severity, make_rng())
+    for value, share in ((255, amount / 2), (0, amount / 2), (128, 1 - amount)):
+        assert (image == value).mean() == pytest.approx(share, rel=0.1)
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_brightness_raises_the_value_of_hsv(photo, severity):
+    clean = photo(64)
+    value = clean.max(axis=2) + 0.1 * severity * 255
+    bright = corrupt(clean, 'brightness', severity, make_rng())
+    assert np.abs(bright.max(axis=2) - value.clip(0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_contrast_shrinks_towards_the_mean_colour(photo, severity):
+    clean = photo(64).astype(float)
+    mean = clean.mean(axis=(0, 1))
+    wanted = mean + (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1] * (clean - mean)
+    flat = corrupt(photo(64), 'contrast', severity, make_rng())
+    assert np.abs(flat - wanted).max() <= 1
+
+
+def test_pixelate_averages_blocks(photo):
+    for severity, side in ((2, 2), (5, 4)):
+        means = photo(64).reshape(64 // side, side, 64 // side, side, 3).mean(axis=(1, 3))
+        blocks = np.repeat(np.repeat(means, side, axis=0), side, axis=1)
+        coarse = corrupt(photo(64), 'pixelate', severity, make_rng())
+        assert np.abs(coarse - blocks).max() <= 1
+
+
+@pytest.mark.parametrize('severity', SEVERITIES)
+def test_pixelate_is_the_published_one(photo, severity):
+    """It reduces and enlarges by boxes; the package enlarges by nearest neighbours."""
+    part = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
+    small = Image.fromarray(photo(224)).resize((int(224 * part),) * 2, Image.BOX)
+    wanted = np.asarray(small.resize((224, 224), Image.BOX))
+    assert np.array_equal(corrupt(photo(224), 'pixelate', severity, make_rng()), wanted)
+
+
+@pytest.mark.parametrize('size', [64, 224])
+@pytest.mark.parametrize(('severity', 'part'), [(4, 0.07), (5, 0.12)])
+def test_elastic_transform_displaces_as_published(size, severity, part):
+    """On a ramp, what is left of a plane is the displacement: uniform noise, smoothed."""
+    ramp = np.linspace(16, 240, size)
+    image = np.broadcast_to(ramp.astype(np.uint8)[:, None, None], (size, size, 3)).copy()
+    warped = corrupt(image, 'elastic_transform', severity, make_rng())[..., 0].astype(float)
+    inner = slice(size // 8, -size // 8)
+    rows, columns = np.indices((size, size))
+    plane = np.stack([rows[inner, inner], columns[inner, inner], np.ones_like(rows)[inner, inner]])
+    plane = plane.reshape(3, -1).T
+    seen = warped[inner, inner].ravel()
+    left = seen - plane @ np.linalg.lstsq(plane, seen, rcond=None)[0]
+    # In pixels at 224: a Gaussian of sigma divides white noise's deviation by 2 sqrt(pi) sigma.
+    sigma, amplitude = 244 * 0.01, 244 * part
+    wanted = amplitude / np.sqrt(3) / (2 * np.sqrt(np.pi) * sigma) * size / 224
+    per_pixel = (240 - 16) / (size - 1)
+    rounding = 2 / 12  # variance of the ramp's and the result's rounding
+    deviation = np.sqrt(max(left.var() - rounding, 0)) / per_pixel
+    assert deviation == pytest.approx(wanted, rel=0.25)
+
+
+def test_elastic_transform_begins_with_an_affine_map(photo):
+    """At severity 1 the displacement is next to constant: the image is mapped as a plane."""
+    rows, columns = np.indices((224, 224))
+    image = np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
+    warped = corrupt(image, 'elastic_transform', 1, make_rng()).astype(float)
+    inner = (slice(80, 144),) * 2
+    plane = np.stack([rows[inner].ravel(), columns[inner].ravel(), np.ones(64 * 64)]).T
+    for channel in range(2):
+        seen = warped[inner][..., channel].ravel()
+        fit = np.linalg.lstsq(plane, seen, rcond=None)[0]
+        assert np.abs(seen - plane @ fit).max() < 3
+        identity = np.eye(3)[channel][:2]
+        assert np.abs(fit[:2] - identity).max() > 0.02
+    assert not warped[..., 2].any()
+
+
+def test_frost_adds_a_part_of_a_photograph(photo):
+    parts = {n: 0.4 * corruptions.frost_photograph(n) for n in range(1, 7)}
+    seen = set()
+    for seed in range(12):
+        added = corrupt(grey(0), 'frost', 1, make_rng(seed))
+        for number, part in parts.items():
+            # By a corner in one channel, then as a whole.
+            pattern = (np.float32(part[..., 0]), np.float32(added[:12, :12, 0]))
+            _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(*pattern, cv2.TM_SQDIFF))
+            place = part[top : top + 64, left : left + 64]
+            if place.shape == added.shape and np.abs(place - added).max() <= 1:
+                seen.add(number)
+                break
+        else:
+            pytest.fail(f'seed {seed} added what no photograph holds')
+    assert seen <= {1, 2, 3, 4, 5}
+    assert len(seen) >= 3
+    for severity, keep in enumerate((1, 0.8, 0.7, 0.65, 0.6), 1):
+        frost = corrupt(grey(0), 'frost', severity, make_rng()).astype(float)
+        image = corrupt(photo(64) // 4, 'frost', severity, make_rng())
+        assert np.abs(image - (frost + keep * (photo(64) // 4)).clip(0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ('severity', 'sigma', 'reach', 'rounds'),
+    [(1, 0.7, 1, 2), (2, 0.9, 2, 1), (3, 1, 2, 3), (4, 1.1, 3, 2), (5, 1.5, 4, 2)],
+)
+def test_glass_blur_moves_pixels_one_by_one(photo, severity, sigma, reach, rounds):
+    """As scikit-image and a plain loop would do it."""
+    image = (gaussian(photo(64) / 255, sigma, channel_axis=-1) * 255).astype(np.uint8)
+    places = [
+        (row, column)
+        for _ in range(rounds)
+        for row in range(64 - reach, reach, -1)
+        for column in range(64 - reach, reach, -1)
+    ]
+    steps = make_rng().integers(-reach, reach, (2, len(places))).T
+    for (row, column), (down, right) in zip(places, steps, strict=True):
+        image[row, column] = image[row + down, column + right]
+    wanted = gaussian(image / 255, sigma, channel_axis=-1) * 255
+    blurred = corrupt(photo(64), 'glass_blur', severity, make_rng())
+    assert np.abs(blurred - wanted).max() <= 1
+
+
+def test_frost_of_images_larger_than_the_photographs():
+    assert corrupt(grey(size=400), 'frost', 3, make_rng()).shape == (400, 400, 3)
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_randomness_is_that_of_the_generator(photo, name):
+    clean = photo(64)
+    np.random.seed(1)
+    first = corrupt(clean, name, 3, make_rng(5))
+    np.random.seed(2)
+    state = np.random.get_state()[1].copy()
+    assert np.array_equal(corrupt(clean, name, 3, make_rng(5)), first)
+    assert np.array_equal(np.random.get_state()[1], state)
+    other = corrupt(clean, name, 3, make_rng(6))
+    assert np.array_equal(other, first) == (name in DETERMINISTIC)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'message'),
+    [
+        (dict(name='rain'), ValueError, "'rain' is none of gaussian_noise"),
+        (dict(severity=0), ValueError, 'severity: expected 1 to 5, got 0'),
+        (dict(severity=6), ValueError, 'severity: expected 1 to 5, got 6'),
+        (dict(image=grey(size=63)), ValueError, 'at least 64 pixels, got .63, 63.'),
+        (dict(image=grey()[:, :60]), ValueError, 'a square'),
+        (dict(image=grey()[..., 0]), ValueError, r'shape \(H, W, 3\), got \(64, 64\)'),
+        (dict(image=grey() / 255), TypeError, 'uint8 array, got float64'),
+        (dict(image='cat.png'), TypeError, 'uint8 array, got str'),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    usual = dict(image=grey(), name='fog', severity=1, rng=make_rng())
+    with pytest.raises(error, match=message):
+        corrupt(**{**usual, **arguments})
+
+
+def test_absent_or_older_package_is_named(monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(corruptions.metadata, 'version', version)
+    with pytest.raises(ModuleNotFoundError, match='pip install imagecorruptions-imaug'):
+        corrupt(grey(), 'fog', 1, make_rng())
