@@ -35,6 +35,7 @@ setup(
             'mmpretrain>=1.2,<1.3',
         ],
         'extension': ['ninja'],
-        'test': ['pytest', 'ruff', 'onnx', 'onnxruntime', 'onnxscript'],
+        'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
+        'test': ['pytest', 'ruff', 'onnx', 'onnxruntime', 'onnxscript', 'imageio-ffmpeg'],
     },
 )

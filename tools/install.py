@@ -61,7 +61,7 @@ class Installer:
         self.pip('install', *self.others, show=True)
         self.install_mmcv()
         say('gcp_mm')
-        self.pip('install', '--no-build-isolation', '-e', f'{ROOT}[{self.family},test]')
+        self.pip('install', '--no-build-isolation', '-e', f'{ROOT}[{self.family},robustness,test]')
         self.call('-c', 'import gcp_mm, mmdet.models, mmpretrain.models')
         say('done')
 
