@@ -1,10 +1,12 @@
-"""From a command line to a run: its config, checks of that and of the data, the launch."""
+"""From a command line to a run: its config, checks of that and of the data, launch and hooks."""
 
 from .inspection import data_checks
+from .landscape_hook import LandscapeHook
 from .launch import add_common_arguments, add_config_arguments, launch, load_config, read_config
 from .preflight import check_run
 
 __all__ = [
+    'LandscapeHook',
     'add_common_arguments',
     'add_config_arguments',
     'check_run',
