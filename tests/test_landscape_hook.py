@@ -1,13 +1,17 @@
 """The landscape measured in real runs, which it must not change by a bit."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import HOOKS, MODELS, init_default_scope
+from torch import nn
 
 from gcp_mm.analysis.records import append_record, read_records
+from gcp_mm.analysis.split import find_stem
 from gcp_mm.engine import LandscapeHook
 from gcp_mm.engine.launch import launch
 
@@ -40,9 +44,6 @@ def train(short_cls, tmp_path_factory):
     def train(hooks, work_dir=None, **options):
         work_dir = work_dir or tmp_path_factory.mktemp('run')
         cfg = Config.fromfile(write_config(work_dir / 'config.py', hooks))
-        # mmengine parses the options of a command line so
-        from mmengine.config import DictAction
-
         pairs = [option.split('=', 1) for option in short_cls]
         cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
         cfg.merge_from_dict(
@@ -196,3 +197,30 @@ def test_etas_are_evenly_spaced():
     etas = LandscapeHook(500, ConfigDict(r=(0.1, 75)).r).etas
     assert len(etas) == 50
     assert etas == pytest.approx([0.1 + k * 74.9 / 49 for k in range(50)], rel=1e-12)
+
+
+FIGURE_2 = {
+    'resnet18': dict(steps=100_000, interval=500, etas=(0.1, 75), batch=256, stem='maxpool'),
+    'mobilenet-v2': dict(steps=500_000, interval=1000, etas=(0.045, 1.5), batch=96, stem='conv1'),
+}
+CONFIGS = sorted((ROOT / 'configs/landscape').glob('*_in1k.py'))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_configs_are_those_of_figure_2(path):
+    """Section 3.2 and appendix I of the paper."""
+    net, gpus, batch = re.match(r'(\w.*?)(?:-gcp)?_(\d+)xb(\d+)-landscape_', path.name).groups()
+    paper = FIGURE_2[net]
+    cfg = Config.fromfile(path)
+    assert int(gpus) * int(batch) == cfg.auto_scale_lr.base_batch_size == paper['batch']
+    assert cfg.train_dataloader.batch_size == int(batch)
+    steps = -(-1_281_167 // paper['batch'])  # of an epoch of ImageNet
+    assert (cfg.train_cfg.max_epochs - 1) * steps < paper['steps']
+    assert cfg.train_cfg.max_epochs * steps >= paper['steps']
+    init_default_scope(cfg.default_scope)
+    hook = HOOKS.build(cfg.default_hooks.landscape)
+    assert hook.interval == paper['interval']
+    assert (hook.etas[0], hook.etas[-1], len(hook.etas)) == (*paper['etas'], 50)
+    model = MODELS.build(cfg.model)
+    assert find_stem(model, hook.stem) == f'backbone.{paper["stem"]}'
+    assert not [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
