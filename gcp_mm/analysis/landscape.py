@@ -66,7 +66,7 @@ def measure_landscape(
             return loss.detach(), torch.autograd.grad(loss, x)[0]
 
     losses, distances = [], []
-    with autocast_off(x.device.type), _full_float32():
+    with autocast_off(x.device.type), full_float32():
         g = loss_and_gradient(x.clone())[1]
         for eta in etas:
             loss, g_eta = loss_and_gradient(x + eta * g)
@@ -76,7 +76,7 @@ def measure_landscape(
 
 
 @contextmanager
-def _full_float32():
+def full_float32():
     """Context without TF32, which would add its noise of 1e-3 to small differences."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32

@@ -1,0 +1,162 @@
+"""Curvature and the loss surface against closed forms and finite differences."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from gcp_mm.analysis.hessian import (
+    directional_sharpness,
+    gradient,
+    hessian_product,
+    moved,
+    smoothness_along_gradient,
+    top_eigenvalue,
+)
+from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
+from gcp_mm.models import GlobalCovariancePooling
+
+SPECTRUM = (-7.0, 4.0, 1.0, 0.5, 0.0)
+
+
+@pytest.fixture
+def quadratic():
+    """w^T A w / 2 in two parts and two parameters, with A's eigenvalues and -vectors."""
+    rng = np.random.default_rng(0)
+    u = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    a = torch.tensor(u * np.array(SPECTRUM) @ u.T)
+    params = [nn.Parameter(torch.tensor(rng.normal(size=shape))) for shape in ((2, 1), (3,))]
+    half = lambda: (w := torch.cat([p.flatten() for p in params])) @ a @ w / 4  # noqa: E731
+    return [half, half], params, a, torch.tensor(u)
+
+
+@pytest.fixture
+def net():
+    """A covariance network in float64: its loss in two parts, and its weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 2),
+        nn.Tanh(),
+        GlobalCovariancePooling(3, (2,)),
+        nn.Linear(3, 2),
+    ).double()
+    model.eval()
+    images = torch.randn(4, 2, 4, 4, dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 0])
+    parts = [
+        lambda rows=rows: cross_entropy(model(images[rows]), labels[rows]) * len(rows) / 4
+        for rows in ([0, 1, 2], [3])
+    ]
+    params = list(model.parameters())
+    return parts, params
+
+
+def numpy_hessian(loss, params, step=1e-5):
+    """Central differences of the gradient."""
+    rows = []
+    for e in torch.eye(sum(p.numel() for p in params), dtype=torch.float64) * step:
+        with moved(params, e):
+            ahead = gradient(loss, params)
+        with moved(params, -e):
+            rows.append(((ahead - gradient(loss, params)) / (2 * step)).numpy())
+    return np.array(rows)
+
+
+def test_quadratic_has_its_matrix_for_hessian(quadratic):
+    loss, params, a, u = quadratic
+    w = torch.cat([p.detach().flatten() for p in params])
+    torch.testing.assert_close(gradient(loss, params), a @ w)
+    for k, value in enumerate(SPECTRUM):
+        product = hessian_product(loss, params, u[:, k])
+        torch.testing.assert_close(product, value * u[:, k], rtol=0, atol=1e-12)
+        sharpness = directional_sharpness(lambda v: hessian_product(loss, params, v), 3 * u[:, k])
+        assert sharpness == pytest.approx(value, abs=1e-12)
+
+
+def test_power_iteration_finds_the_largest_eigenvalue_with_its_sign(quadratic):
+    loss, params, _, u = quadratic
+    found = top_eigenvalue(
+        lambda v: hessian_product(loss, params, v), torch.ones(5).double(), 100, 1e-6
+    )
+    assert found.value == pytest.approx(-7, abs=1e-10)
+    assert abs(found.vector @ u[:, 0]) == pytest.approx(1, abs=1e-10)
+    assert found.residual <= 1e-6
+    assert found.iterations < 100
+
+
+def test_power_iteration_says_when_it_has_not_converged():
+    found = top_eigenvalue(lambda v: v * torch.tensor([1.0, 0.99]), torch.ones(2), 3, 1e-6)
+    assert found.iterations == 3
+    assert found.residual == pytest.approx(0.005, rel=0.05)
+    assert top_eigenvalue(torch.zeros_like, torch.ones(2)).value == 0
+    with pytest.raises(ValueError, match='iterations: expected at least 1, got 0'):
+        top_eigenvalue(torch.zeros_like, torch.ones(2), 0)
+
+
+def test_smoothness_of_a_quadratic(quadratic):
+    """||A g|| / ||g|| at every step."""
+    loss, params, a, _ = quadratic
+    before = [p.detach().clone() for p in params]
+    g = gradient(loss, params)
+    expected = ((a @ g).norm() / g.norm()).item()
+    assert smoothness_along_gradient(loss, params, (-0.5, 0.01, 2)) == pytest.approx(
+        [expected] * 3, rel=1e-10
+    )
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    with pytest.raises(ValueError, match='etas: a step of 0'):
+        smoothness_along_gradient(loss, params, (0, 1))
+
+
+def test_covariance_network_against_finite_differences(net):
+    loss, params = net
+    h = numpy_hessian(loss, params)
+    v = torch.randn(len(h), dtype=torch.float64)
+    np.testing.assert_allclose(hessian_product(loss, params, v), h @ v.numpy(), rtol=0, atol=1e-8)
+    found = top_eigenvalue(lambda v: hessian_product(loss, params, v), v, 200, 1e-4)
+    assert found.value == pytest.approx(max(np.linalg.eigvalsh(h), key=abs), rel=1e-6)
+
+
+def test_directions_have_the_norms_of_the_filters():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+    params = list(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    direction = filter_normalised_direction(params, generator)
+    parts = direction.split([p.numel() for p in params])
+    for p, part in zip(params, parts, strict=True):
+        if p.dim() > 1:
+            norms = part.view(len(p), -1).norm(dim=1)
+            torch.testing.assert_close(norms, p.flatten(1).norm(dim=1))
+        else:
+            assert not part.any()
+    again = filter_normalised_direction(params, torch.Generator().manual_seed(0))
+    assert torch.equal(direction, again)
+    assert not torch.equal(direction, filter_normalised_direction(params, generator))
+
+
+def test_surface_of_a_quadratic(quadratic):
+    loss, params, a, u = quadratic
+    before = [p.detach().clone() for p in params]
+    w = torch.cat([p.flatten() for p in before])
+    steps = (-1.0, 0.0, 0.5)
+    surface = loss_surface(loss, params, (u[:, 0], u[:, 1]), steps)
+    for i, first in enumerate(steps):
+        for j, second in enumerate(steps):
+            at = w + first * u[:, 0] + second * u[:, 1]
+            assert surface[i, j].item() == pytest.approx((at @ a @ at / 2).item(), rel=1e-12)
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+def test_weights_are_restored_after_a_failure(quadratic):
+    params = quadratic[1]
+    before = [p.detach().clone() for p in params]
+
+    def fail():
+        with moved(params, torch.ones(5)):
+            assert not torch.equal(params[0], before[0])
+            raise RuntimeError('within')
+
+    with pytest.raises(RuntimeError, match='within'):
+        fail()
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))

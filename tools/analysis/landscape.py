@@ -1,0 +1,206 @@
+"""How sharp the loss of a checkpoint is in its weights, and a picture of its surroundings.
+
+On some images, with batch normalisation's running statistics: the loss and its gradient, the
+Hessian's eigenvalue of largest magnitude, the curvature along the gradient, the effective
+beta-smoothness along it, and the loss on a plane through the weights (Li et al., 2018).
+docs/landscape.md says what the numbers mean.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import default_collate
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from tqdm import tqdm
+
+from gcp_mm.analysis.hessian import (
+    directional_sharpness,
+    gradient,
+    hessian_product,
+    smoothness_along_gradient,
+    top_eigenvalue,
+)
+from gcp_mm.analysis.landscape import full_float32
+from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
+from gcp_mm.checkpoints import load_pretrained
+from gcp_mm.engine import check_run
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument('config', help='config of a classifier')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', type=Path, help='folder; by default landscape/ by the checkpoint')
+    parser.add_argument(
+        '--split', choices=('train', 'val'), default='train', help="images, in val's pipeline"
+    )
+    parser.add_argument('--images', type=int, default=128, help='drawn at random from the split')
+    parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
+    parser.add_argument('--seed', type=int, default=0, help='of the images and the directions')
+    parser.add_argument(
+        '--iterations', type=int, default=50, help='of the power iteration, at most'
+    )
+    parser.add_argument(
+        '--etas', type=float, nargs='+', default=[0.001, 0.003, 0.01, 0.03, 0.1], help='steps'
+    )
+    parser.add_argument('--grid', type=int, default=21, help='points along a side of the plane')
+    parser.add_argument('--span', type=float, default=1, help='of the plane: from -SPAN to SPAN')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, default={}, help='override the config'
+    )
+    args = parser.parse_args()
+    for name in ('images', 'batch_size', 'iterations'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")}: expected at least 1')
+    if args.grid < 3 or args.grid % 2 == 0:
+        parser.error(f'--grid {args.grid}: expected an odd number from 3 on, for a central point')
+    if args.span <= 0:
+        parser.error(f'--span {args.span}: expected a positive number')
+    if 0 in args.etas:
+        parser.error('--etas: a step of 0 has no length')
+    args.out = args.out or Path(args.checkpoint).parent / 'landscape'
+    return args
+
+
+def build_model(cfg, checkpoint):
+    """The classifier in evaluation mode, all its weights from the checkpoint."""
+    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    model = MODELS.build(cfg.model)
+    load_pretrained(model, checkpoint)
+    return model.to(get_device()).eval()
+
+
+def read_batches(cfg, model, args):
+    """Random images of the split, as the model takes them."""
+    dataset = cfg[f'{args.split}_dataloader'].dataset
+    dataset.pipeline = cfg.val_dataloader.dataset.pipeline
+    dataset = DATASETS.build(dataset)
+    generator = torch.Generator().manual_seed(args.seed)
+    chosen = torch.randperm(len(dataset), generator=generator)[: args.images]
+    return [
+        model.data_preprocessor(default_collate([dataset[int(i)] for i in some]), training=False)
+        for some in tqdm(chosen.split(args.batch_size), desc='images')
+    ]
+
+
+def loss_parts(model, batches):
+    """The mean loss over all images as a sum over the batches."""
+    total = sum(len(batch['inputs']) for batch in batches)
+
+    def part(batch):
+        loss = model.parse_losses(model(**batch, mode='loss'))[0]
+        return loss * (len(batch['inputs']) / total)
+
+    return [lambda batch=batch: part(batch) for batch in batches]
+
+
+def measure(model, batches, args):
+    params = [p for p in model.parameters() if p.requires_grad]
+    loss = loss_parts(model, batches)
+    generator = torch.Generator().manual_seed(args.seed)
+    directions = [filter_normalised_direction(params, generator) for _ in range(2)]
+    start = torch.randn(len(directions[0]), generator=generator).to(directions[0])
+    with torch.no_grad():
+        value = sum(part() for part in loss).item()
+    g = gradient(loss, params)
+    with tqdm(total=args.iterations + 1, desc='Hessian') as bar:
+
+        def product(vector):
+            bar.update()
+            return hessian_product(loss, params, vector)
+
+        sharpness = directional_sharpness(product, g)
+        top = top_eigenvalue(product, start, args.iterations)
+    smoothness = smoothness_along_gradient(
+        loss, params, args.etas, lambda etas: tqdm(etas, desc='smoothness')
+    )
+    steps = np.linspace(-args.span, args.span, args.grid).tolist()
+    surface = loss_surface(
+        loss, params, directions, steps, lambda rows: tqdm(rows, desc='surface', unit='row')
+    )
+    return dict(
+        loss=value,
+        gradient_norm=g.norm().item(),
+        top_eigenvalue=top.value,
+        top_eigenvalue_residual=top.residual,
+        power_iterations=top.iterations,
+        sharpness_along_gradient=sharpness,
+        etas=args.etas,
+        smoothness=smoothness,
+        steps=steps,
+        surface=surface.tolist(),
+    )
+
+
+def report(found):
+    rows = [
+        ('loss', found['loss']),
+        ('norm of the gradient', found['gradient_norm']),
+        ("Hessian's eigenvalue of largest magnitude", found['top_eigenvalue']),
+        (
+            f'its residual after {found["power_iterations"]} iterations, relative',
+            found['top_eigenvalue_residual'],
+        ),
+        ('curvature along the gradient', found['sharpness_along_gradient']),
+        ('effective beta-smoothness along it', max(found['smoothness'])),
+    ]
+    lines = ['| | |', '|---|---|', *(f'| {name} | {value:.4g} |' for name, value in rows)]
+    return '\n'.join(lines) + '\n'
+
+
+def draw(found, path):
+    """The loss along each direction, and on their plane."""
+    steps, surface = found['steps'], np.array(found['surface'])
+    figure, (line, plane) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    middle = len(steps) // 2
+    line.plot(steps, surface[:, middle], label='direction 1')
+    line.plot(steps, surface[middle], label='direction 2')
+    line.set(xlabel='step', ylabel='loss', yscale='log')
+    line.legend()
+    line.grid(alpha=0.3)
+    # No colour where the loss is infinite or no number.
+    logarithm = np.ma.masked_invalid(np.log10(np.maximum(surface, np.finfo(np.float32).tiny)))
+    filled = plane.contourf(steps, steps, logarithm.T, levels=30)
+    figure.colorbar(filled, label=r'$\log_{10}$ loss')
+    plane.plot(0, 0, 'w+')
+    plane.set(xlabel='direction 1', ylabel='direction 2', aspect='equal')
+    for axis in (line.xaxis, plane.xaxis, plane.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main():
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    check_run(cfg, 'train')
+    init_default_scope(cfg.default_scope)
+    model = build_model(cfg, args.checkpoint)
+    batches = read_batches(cfg, model, args)
+    with full_float32():
+        found = measure(model, batches, args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = {key: getattr(args, key) for key in ('config', 'checkpoint', 'split', 'seed')}
+    settings['images'] = sum(len(batch['inputs']) for batch in batches)
+    (args.out / 'landscape.json').write_text(json.dumps(settings | found, indent=1) + '\n')
+    (args.out / 'landscape.md').write_text(report(found))
+    draw(found, args.out / 'surface.png')
+    print(report(found))
+    print(f'written: {args.out}/landscape.json, landscape.md, surface.png')
+
+
+if __name__ == '__main__':
+    main()
