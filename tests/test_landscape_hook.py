@@ -29,7 +29,9 @@ model = dict(
 default_hooks = dict(dump=dict(type='DumpRunStateHook'), {hooks})
 """
 LANDSCAPE = "landscape=dict(type='LandscapeHook', interval=2, eta_range=(0, 1.5), num_points=3)"
-DUMP_ETAS = 'default_hooks.dump.etas="[0,0.375,0.75]"'
+DUMP_ETAS = 'default_hooks.dump.etas=[0,0.375,0.75]'
+# Images of all classes, so that mixed labels are not those of one image
+INDICES = f'train_dataloader.dataset.indices={list(range(0, 1440, 90))}'.replace(' ', '')
 
 
 def write_config(path, hooks):
@@ -44,7 +46,7 @@ def train(short_cls, tmp_path_factory):
     def train(hooks, work_dir=None, **options):
         work_dir = work_dir or tmp_path_factory.mktemp('run')
         cfg = Config.fromfile(write_config(work_dir / 'config.py', hooks))
-        pairs = [option.split('=', 1) for option in short_cls]
+        pairs = [option.split('=', 1) for option in (*short_cls, INDICES)]
         cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
         cfg.merge_from_dict(
             {
@@ -130,7 +132,7 @@ def test_two_processes(run_tool, short_cls, tmp_path):
         config = write_config(tmp_path / f'{name}.py', hooks)
         done = run_tool(
             *('tools/dist_train.sh', config, 2, '--work-dir', tmp_path / name),
-            *('--cfg-options', *short_cls, *etas),
+            *('--cfg-options', *short_cls, INDICES, *etas),
             PORT=port,
         )
         assert done.returncode == 0, done.stdout
