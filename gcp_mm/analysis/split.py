@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 # The output of the first convolution after its BN and ReLU and, of a ResNet, after the max-pooling
@@ -84,7 +85,7 @@ def split_at(
             raise ValueError(f'stem={stem!r} is used {uses} times in a run; name one used once')
         return out
 
-    with _forward_hook(module, _stop):
+    with _forward_hook(module, _stop), torch.no_grad():
         try:
             run()
         except _StemReached as reached:

@@ -32,16 +32,16 @@ def parse_args():
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
     args = parser.parse_args()
     try:
-        args.networks = read_networks(args.runs)
+        args.steps, args.networks = read_networks(args.runs)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     return args
 
 
 def read_networks(runs):
-    """{label: (seeds, steps, 2) arrays of smallest and largest value, by quantity} and the steps.
+    """The steps all runs have measured, and the bands of each network there.
 
-    The steps are those that all runs have measured.
+    Bands are {label: {quantity: (seeds, steps, 2)}}, the last axis smallest and largest value.
     """
     records = {}
     for run in runs:
@@ -119,7 +119,7 @@ def draw(steps, networks, path):
 
 def main():
     args = parse_args()
-    steps, networks = args.networks
+    steps, networks = args.steps, args.networks
     seeds = ', '.join(f'{label} {len(bands["losses"])}' for label, bands in networks.items())
     text = (
         f'{len(steps)} measurements from step {steps[0]} to {steps[-1]}; runs: {seeds}. '
