@@ -1,14 +1,18 @@
-# make demo    everything from installation to detections on real digits, with a report
-# make test    lint and tests                          (FAMILY=openmmlab: on OpenMMLab's own packages)
-# make install the virtual environment alone
+# make demo        everything from installation to detections on real digits, with a report
+# make robustness  GAP against GCP on corrupted digits, with a table and a plot
+# make test        lint and tests                      (FAMILY=openmmlab: on OpenMMLab's own packages)
+# make install     the virtual environment alone
 PYTHON ?= python3
 FAMILY ?= onedl
 VENV ?= .venv-$(FAMILY)
 
-.PHONY: demo test test-slow lint install
+.PHONY: demo robustness test test-slow lint install
 
 demo: install
 	$(VENV)/bin/python tools/demo.py
+
+robustness: install
+	$(VENV)/bin/python tools/digits_robustness.py
 
 test: lint
 	$(VENV)/bin/python -m pytest -m "not slow"

@@ -17,7 +17,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['gcp_mm', 'gcp_mm.*']),
-    package_data={'gcp_mm.ops': ['circuits.json', 'circuit_cpu.cpp']},
+    package_data={
+        'gcp_mm.ops': ['circuits.json', 'circuit_cpu.cpp'],
+        'gcp_mm.robustness': ['alexnet.json', 'imagenet_wnids.txt'],
+    },
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy', 'matplotlib', 'scikit-learn', 'tqdm'],
     # The two families share their import names: install one (see gcp_mm/families.py).

@@ -12,6 +12,6 @@ from .families import check_families
 
 check_families()
 
-from . import engine, models  # noqa: E402, F401  registers the hook, the neck and the backbone
+from . import engine, models, robustness  # noqa: E402, F401  registers modules
 
 __version__ = '0.1.0'

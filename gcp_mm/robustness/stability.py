@@ -1,0 +1,220 @@
+"""Stability of predictions along the frames of a perturbation sequence.
+
+Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations, ICLR 2019, section 4. In a noise sequence each later frame is compared with the
+first; in the others, frame j with frame j - d, where d is the difficulty.
+
+- Flip probability: mean over videos of the mean over pairs of [the predicted class differs].
+- Top-5 distance of a pair: sum over i = 1..5 of abs(min(sigma(i), 6) - i), where sigma(i) is the
+  rank in the later frame of the class that the reference frame ranks i-th. Asymmetric; 15 if the
+  five are all replaced, at most 18.
+
+mFR and mT5D are the means over the 10 test perturbations of their ratios to a reference network.
+A video needs only its own frames, so a benchmark is evaluated one video at a time.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+import torch
+
+from .baseline import Robustness, load_baseline, mean_percent, percent_of
+
+PERTURBATIONS = (
+    *('gaussian_noise', 'shot_noise', 'motion_blur', 'zoom_blur', 'snow'),
+    *('brightness', 'translate', 'rotate', 'tilt', 'scale'),
+)
+VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear')
+
+FLIPS, DISTANCE = 'flip probability', 'top-5 distance'
+TOP = 5  # ranks compared; a class that leaves them counts as ranked next, however far it falls
+
+
+def is_noise(perturbation: str) -> bool:
+    """Whether the frames of a perturbation are compared with the first one."""
+    return 'noise' in perturbation
+
+
+def frame_pairs(frames: int, noise: bool, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the frames that are compared.
+
+    Args:
+        frames: number of frames of the video.
+        noise: whether it is a noise sequence, in which `difficulty` plays no role.
+        difficulty: distance d of the frames of a pair, at least 1.
+
+    Returns:
+        Indices of the reference frames and of the later ones, each (pairs,) int64.
+
+    Raises:
+        ValueError: if no pair exists, or for another `difficulty`.
+    """
+    if difficulty < 1:
+        raise ValueError(f'difficulty: expected at least 1, got {difficulty}')
+    step = 1 if noise else difficulty
+    if frames <= step:
+        raise ValueError(f'a video of {frames} frames: at least {step + 1} are needed')
+    later = np.arange(step, frames)
+    return (np.zeros_like(later) if noise else later - step), later
+
+
+def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) -> float:
+    """Mean over videos of the mean over pairs of frames of [the predicted class differs].
+
+    Args:
+        predictions: predicted classes: (frames,) of one video, (videos, frames), or an iterable of
+            videos of any lengths, which is read one at a time.
+        noise: whether these are noise sequences.
+        difficulty: distance of the frames of a pair in the others.
+
+    Returns:
+        A probability in [0, 1].
+
+    Raises:
+        ValueError: for no video at all, or one that is too short.
+    """
+    if not isinstance(predictions, np.ndarray | torch.Tensor | Sequence):
+        return _mean(_flips(video, noise, difficulty) for video in predictions)
+    if len(predictions) and np.ndim(predictions[0]) == 0:
+        return _flips(predictions, noise, difficulty)
+    return _mean(_flips(video, noise, difficulty) for video in predictions)
+
+
+def top5_distance(reference_logits, later_logits):
+    """Top-5 distance of the ranking in a later frame to that in a reference frame.
+
+    Rank 1 is the highest logit; of equal logits the lower class index ranks first. With fewer than
+    5 classes the sum is over those there are.
+
+    Args:
+        reference_logits: (..., K), tensor or array. Logits, not softmax probabilities: those
+            underflow to ties.
+        later_logits: the same shape, of the later frames.
+
+    Returns:
+        Distances, (...) int64, 0 to 18: a tensor for tensors, else an array (a number for (K,)).
+
+    Raises:
+        ValueError: for different shapes, or a NaN.
+    """
+    reference, later = torch.as_tensor(reference_logits), torch.as_tensor(later_logits)
+    if reference.shape != later.shape or not reference.ndim:
+        raise ValueError(
+            'reference_logits and later_logits: expected the same shape (..., K), got '
+            f'{tuple(reference.shape)} and {tuple(later.shape)}'
+        )
+    if reference.isnan().any() or later.isnan().any():
+        raise ValueError('reference_logits and later_logits: NaN has no rank')
+    # A stable sort keeps equal logits in the order of their class indices.
+    top = reference.sort(dim=-1, descending=True, stable=True).indices[..., :TOP]
+    logit = later.gather(-1, top)[..., None]  # (..., 5, 1), against all classes (..., 1, K)
+    others, index = later[..., None, :], torch.arange(later.shape[-1], device=later.device)
+    before = (others > logit) | ((others == logit) & (index < top[..., None]))
+    rank = 1 + before.sum(-1)  # in the later frame, (..., 5)
+    right = torch.arange(1, top.shape[-1] + 1, device=later.device)
+    distance = (rank.clamp(max=TOP + 1) - right).abs().sum(-1)
+    return distance if isinstance(later_logits, torch.Tensor) else distance.numpy()[()]
+
+
+def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, float]:
+    """Flip probability and mean top-5 distance of one video.
+
+    Args:
+        logits: (frames, K).
+        noise: whether it is a noise sequence.
+        difficulty: distance of the frames of a pair in the others.
+
+    Returns:
+        The means over the pairs of the video.
+
+    Raises:
+        ValueError: if it is too short, or has a NaN.
+    """
+    logits = torch.as_tensor(logits)
+    first, later = frame_pairs(len(logits), noise, difficulty)
+    distance = top5_distance(logits[first], logits[later]).double().mean()
+    return _flips(logits.argmax(-1), noise, difficulty), distance.item()
+
+
+def flip_rates(
+    probabilities: Mapping[str, float],
+    baseline: Robustness | None = None,
+    names: Iterable[str] = PERTURBATIONS,
+) -> dict[str, float]:
+    """FR of each perturbation: its flip probability in percent of the baseline's.
+
+    Args:
+        probabilities: flip probability by perturbation.
+        baseline: reference network; by default AlexNet.
+        names: of the perturbations wanted.
+
+    Returns:
+        By perturbation; NaN where the baseline's is 0.
+
+    Raises:
+        ValueError: if a wanted one is missing; the message lists them.
+    """
+    baseline = baseline or load_baseline()
+    return percent_of(probabilities, baseline.flip_probability, names, FLIPS)
+
+
+def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
+    """mFR, over the 10 test perturbations, in percent.
+
+    Args:
+        probabilities: flip probability by perturbation; others than the 10 are left out.
+        baseline: reference network; by default AlexNet.
+
+    Raises:
+        ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
+    """
+    return mean_percent(flip_rates(probabilities, baseline), FLIPS)
+
+
+def top5_distance_rates(
+    distances: Mapping[str, float],
+    baseline: Robustness | None = None,
+    names: Iterable[str] = PERTURBATIONS,
+) -> dict[str, float]:
+    """T5D of each perturbation: its mean top-5 distance in percent of the baseline's.
+
+    Args:
+        distances: uT5D by perturbation: mean over videos of the mean over pairs.
+        baseline: reference network; by default AlexNet.
+        names: of the perturbations wanted.
+
+    Returns:
+        By perturbation; NaN where the baseline's is 0.
+
+    Raises:
+        ValueError: if a wanted one is missing; the message lists them.
+    """
+    baseline = baseline or load_baseline()
+    return percent_of(distances, baseline.top5_distance, names, DISTANCE)
+
+
+def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | None = None) -> float:
+    """mT5D, over the 10 test perturbations, in percent.
+
+    Args:
+        distances: uT5D by perturbation; others than the 10 are left out.
+        baseline: reference network; by default AlexNet.
+
+    Raises:
+        ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
+    """
+    return mean_percent(top5_distance_rates(distances, baseline), DISTANCE)
+
+
+def _flips(predictions, noise, difficulty):
+    predictions = torch.as_tensor(predictions)
+    first, later = frame_pairs(len(predictions), noise, difficulty)
+    return (predictions[first] != predictions[later]).double().mean().item()
+
+
+def _mean(values):
+    values = list(values)
+    if not values:
+        raise ValueError('predictions: expected at least one video, got none')
+    return fmean(values)

@@ -1,0 +1,56 @@
+"""Compare the robustness of several networks: a table in Markdown and a picture.
+
+Several results under one name are runs of one network: their mean and spread is given.
+"""
+
+import argparse
+from pathlib import Path
+
+from gcp_mm.robustness.baseline import ALEXNET, load_baseline
+from gcp_mm.robustness.evaluation import read_results, robustness_of
+from gcp_mm.robustness.report import compare, plot
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'results',
+        nargs='+',
+        metavar='[NAME=]RESULTS.json',
+        help='what tools/test_robustness.py wrote; by default the name is the one in it',
+    )
+    parser.add_argument(
+        '--baseline',
+        default=ALEXNET,
+        help='file of the network that the metrics are normalised by; by default AlexNet',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/robustness'),
+        help='where to write .md and .png, without the ending; by default %(default)s',
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    groups = {}
+    for argument in args.results:
+        label, _, path = argument.rpartition('=')
+        network = robustness_of(read_results(path))
+        groups.setdefault(label or network.name, []).append(network)
+    baseline = load_baseline(args.baseline)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    page, picture = (args.out.with_name(args.out.name + ending) for ending in ('.md', '.png'))
+    plot(groups, baseline, picture)
+    rows = ['# Robustness', '', *compare(groups, baseline), '', f'![robustness]({picture.name})']
+    page.write_text('\n'.join(rows) + '\n')
+    print('\n'.join(rows[:-2]))
+    print(f'{page}, {picture}')
+
+
+if __name__ == '__main__':
+    main()
