@@ -1,12 +1,14 @@
 """The robustness tools as a user runs them, on small trees in the official layouts."""
 
+import io
 import json
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -64,16 +66,12 @@ def arguments(network, trees, work_dir, *options, config=NET):
     ]
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
+def run_here(tool, *argv):
     """Run a tool in this process, which has imported everything; returns what it prints."""
-
-    def run(tool, *argv):
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in (tool, *argv)])
+    out = io.StringIO()
+    with patch.object(sys, 'argv', [str(word) for word in (tool, *argv)]), redirect_stdout(out):
         runpy.run_path(str(ROOT / tool), run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
+    return out.getvalue()
 
 
 def results_in(folder):
@@ -81,12 +79,10 @@ def results_in(folder):
 
 
 @pytest.fixture(scope='module')
-def evaluated(run_tool, network, trees, tmp_path_factory):
+def evaluated(network, trees, tmp_path_factory):
     """Work dir and output of an evaluation by one process."""
     work_dir = tmp_path_factory.mktemp('one')
-    done = run_tool(*arguments(network, trees, work_dir, '--name', 'Net'))
-    assert done.returncode == 0, done.stdout
-    return work_dir, done.stdout
+    return work_dir, run_here(*arguments(network, trees, work_dir, '--name', 'Net'))
 
 
 def scores(model, images):
@@ -153,35 +149,37 @@ def test_report_names_what_is_missing_and_gives_no_mean(evaluated):
     missing = ', '.join(name for name in CORRUPTIONS if name != 'fog')
     assert f'no mCE: corruption error: {missing} missing' in page
     assert '| spatter (not in mCE) |' in page
+    table = results_in(work_dir)['normalised']
+    assert table['mCE'] is None
+    error = np.mean(
+        [results_in(work_dir)['parts'][f'imagenet-c/fog/{s}']['error'] for s in range(1, 6)]
+    )
+    assert table['CE']['fog'] == pytest.approx(100 * error / 0.819324)
+    assert table['clean error'] == 100 * results_in(work_dir)['parts']['clean']['error']
+    assert len(table['notes']) == 4
 
 
-def test_two_processes_give_the_results_of_one(evaluated, run_tool, network, trees, tmp_path):
-    _, config, checkpoint, *options = arguments(network, trees, tmp_path, '--name', 'Net')
+def test_killed_run_goes_on_with_two_processes(evaluated, run_tool, network, trees, tmp_path):
+    """It does not repeat what was finished, and ends as the run by one process did."""
+    tool, config, checkpoint, *options = arguments(network, trees, tmp_path, '--name', 'Net')
+    process = subprocess.Popen(
+        [sys.executable, *map(str, (tool, config, checkpoint, *options))],
+        **dict(cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
+    )
+    while process.poll() is None and not (tmp_path / 'robustness.json').exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = list(results_in(tmp_path)['parts'])
+    assert 1 <= len(finished) < len(PARTS)
     done = run_tool(
         *('tools/dist_test_robustness.sh', config, checkpoint, 2, *options), PORT='29631'
     )
     assert done.returncode == 0, done.stdout
-    assert results_in(tmp_path)['parts'] == results_in(evaluated[0])['parts']
-    assert (tmp_path / 'robustness.md').read_text() == (evaluated[0] / 'robustness.md').read_text()
-
-
-def test_killed_run_goes_on_where_it_was(evaluated, run_tool, network, trees, tmp_path):
-    command = [sys.executable, *map(str, arguments(network, trees, tmp_path))]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    results = tmp_path / 'robustness.json'
-    while process.poll() is None and not results.exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = list(results_in(tmp_path)['parts'])
-    assert 1 <= len(finished) < len(PARTS)
-    done = run_tool(*arguments(network, trees, tmp_path))
-    assert done.returncode == 0, done.stdout
     started = [part for part in PARTS if f'{part} (' in done.stdout]
     assert started == PARTS[len(finished) :]
-    assert results_in(tmp_path)['parts'] == results_in(evaluated[0])['parts']
+    assert results_in(tmp_path) == results_in(evaluated[0])
+    assert (tmp_path / 'robustness.md').read_text() in done.stdout
 
 
 @pytest.fixture
@@ -189,7 +187,7 @@ def resumable(evaluated, tmp_path):
     return shutil.copytree(evaluated[0], tmp_path / 'resumed')
 
 
-def test_finished_results_are_not_computed_again(run_here, network, trees, resumable):
+def test_finished_results_are_not_computed_again(network, trees, resumable):
     results = results_in(resumable)
     results['parts']['clean']['error'] = 0.125
     (resumable / 'robustness.json').write_text(json.dumps(results))
@@ -199,9 +197,7 @@ def test_finished_results_are_not_computed_again(run_here, network, trees, resum
 
 
 @pytest.mark.parametrize('what', ['checkpoint', 'crop', 'root'])
-def test_results_of_another_evaluation_are_refused(
-    run_here, network, trees, resumable, tmp_path, what
-):
+def test_results_of_another_evaluation_are_refused(network, trees, resumable, tmp_path, what):
     before = (resumable / 'robustness.json').read_bytes()
     options = {
         'checkpoint': [],
@@ -219,7 +215,7 @@ def test_results_of_another_evaluation_are_refused(
     assert (resumable / 'robustness.json').read_bytes() == before
 
 
-def test_bad_files_stop_the_run_or_are_listed(run_here, network, trees, tmp_path):
+def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
     trees = shutil.copytree(trees, tmp_path / 'trees')
     image = trees / 'c/fog/2' / WNIDS[0] / 'ILSVRC2012_val_00000001.JPEG'
     image.write_bytes(image.read_bytes()[:-300])
@@ -238,7 +234,7 @@ def test_bad_files_stop_the_run_or_are_listed(run_here, network, trees, tmp_path
     assert f'- {video}: 1 frame, and stability needs at least 2' in page
 
 
-def test_nan_is_an_error_that_names_the_file(run_here, network, trees, tmp_path):
+def test_nan_is_an_error_that_names_the_file(network, trees, tmp_path):
     weights = torch.load(network)
     weights['state_dict']['head.fc.bias'][7] = torch.nan
     torch.save(weights, tmp_path / 'nan.pth')
@@ -273,7 +269,7 @@ def group_folder(root):
     ],
 )
 def test_other_layouts_are_refused_before_anything_is_written(
-    run_here, network, trees, tmp_path, change, error, message
+    network, trees, tmp_path, change, error, message
 ):
     trees = shutil.copytree(trees, tmp_path / 'trees')
     change(trees)
@@ -282,7 +278,7 @@ def test_other_layouts_are_refused_before_anything_is_written(
     assert not (tmp_path / 'w').exists()
 
 
-def test_wrong_class_count_is_told_what_to_do(run_here, network, tmp_path):
+def test_wrong_class_count_is_told_what_to_do(network, tmp_path):
     write_trees(tmp_path, ['fog'], [], images=(1, 1), wnids=('cat', 'dog'))
     (tmp_path / 'p/tilt/cat').mkdir(parents=True)
     with pytest.raises(
@@ -299,18 +295,24 @@ def test_wrong_class_count_is_told_what_to_do(run_here, network, tmp_path):
         (['--imagenet-c', 'nowhere'], 'nowhere'),
     ],
 )
-def test_wrong_options(run_here, network, trees, tmp_path, options, message):
+def test_wrong_options(network, trees, tmp_path, options, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_here(*arguments(network, trees, tmp_path / 'w', *options))
     assert not (tmp_path / 'w').exists()
 
 
-def test_nothing_to_evaluate(run_here, network):
+def test_detector_is_refused(network, trees, tmp_path):
+    config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
+    with pytest.raises(TypeError, match='expected a classifier of MMPretrain, got FasterRCNN'):
+        run_here(*arguments(network, trees, tmp_path, config=config))
+
+
+def test_nothing_to_evaluate(network):
     with pytest.raises(ValueError, match='nothing to evaluate: give --imagenet-c'):
         run_here('tools/test_robustness.py', NET, network)
 
 
-def test_comparison_of_runs(run_here, evaluated, tmp_path):
+def test_comparison_of_runs(evaluated, tmp_path):
     results = evaluated[0] / 'robustness.json'
     baseline = tmp_path / 'baseline.json'
     run_here('tools/analysis/measure_baseline.py', 'mean', baseline, results, '--name', 'Base')
@@ -332,7 +334,7 @@ def test_comparison_of_runs(run_here, evaluated, tmp_path):
         run_here('tools/analysis/compare_robustness.py', baseline)
 
 
-def test_baseline_of_torchvisions_alexnet(run_here, tmp_path):
+def test_baseline_of_torchvisions_alexnet(tmp_path):
     """Its file is taken as it is, and its logits are those of torchvision's network."""
     torch.manual_seed(0)
     model = torchvision.models.alexnet().eval()
@@ -358,7 +360,7 @@ def test_baseline_of_torchvisions_alexnet(run_here, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['c', 'p'])
-def test_configs_of_one_part_run_with_the_stock_tool(run_here, tmp_path, kind):
+def test_configs_of_one_part_run_with_the_stock_tool(tmp_path, kind):
     digits = tuple('0123456789')
     write_trees(tmp_path, ['gaussian_noise'], ['gaussian_noise'], images=[1] * 10, wnids=digits)
     config = ROOT / f'configs/digits/resnet18-gcp_digits-{kind}.py'

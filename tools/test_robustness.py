@@ -8,8 +8,13 @@ import argparse
 
 from gcp_mm.engine import add_common_arguments
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
-from gcp_mm.robustness.evaluation import add_robustness_arguments, evaluate, robustness_of
-from gcp_mm.robustness.report import report
+from gcp_mm.robustness.evaluation import (
+    add_robustness_arguments,
+    evaluate,
+    robustness_of,
+    write_results,
+)
+from gcp_mm.robustness.report import normalised, report
 
 
 def parse_args():
@@ -34,7 +39,10 @@ def main():
     if done is None:  # not the first process
         return
     path, results = done
-    page = report(robustness_of(results), baseline, results['parts'])
+    network = robustness_of(results)
+    results['normalised'] = normalised(network, baseline)
+    write_results(path, results)
+    page = report(network, baseline, results['parts'])
     path.with_suffix('.md').write_text(page)
     print(page)
     print(f'{path}, {path.with_suffix(".md")}')

@@ -13,9 +13,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from ..checkpoints import check_checkpoint_file, load_pretrained
-from ..engine import launch, load_config
-from ..engine.preflight import check_head
+from ..checkpoints import load_pretrained
+from ..engine import check_run, launch, load_config
 from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -24,7 +23,7 @@ from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 # EMAHook would put other weights in place of the checkpoint's.
 TRAINING = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
-    *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'load_from', 'resume'),
+    *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
 )
 FRAMES = 32  # about as many as a video has: a batch of images has room for 1/32 as many videos
 
@@ -97,34 +96,41 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     Raises:
         FileNotFoundError, ValueError: for wrong arguments, folders of another layout, or results
             of another evaluation in `args.out`; before anything is written.
+        TypeError: if the config is not a classifier's.
+        ValueError: for a file that cannot be evaluated, unless `args.skip_bad`.
     """
     if args.amp:
         raise ValueError('--amp: half precision makes ties of logits; leave it out')
     cfg = load_config(args)
-    check_head(cfg.model)
-    check_checkpoint_file(args.checkpoint)
+    parts = find_parts(args)
+    loader = cfg.get('test_dataloader') or {}
+    batch_size = args.batch_size or loader.get('batch_size', 32)
+    workers = loader.get('num_workers', 2)
+    for key in TRAINING:
+        cfg.pop(key, None)
+    cfg.load_from = args.checkpoint
+    cfg.test_cfg = dict(type='LogitsLoop')
+    cfg.test_dataloader = dataloader(parts[0], batch_size, workers)
+    cfg.test_evaluator = evaluator(parts[0])
+    check_run(cfg, 'test')
     if not Path(args.checkpoint).is_file():
         raise ValueError(
             f'checkpoint {args.checkpoint!r}: expected a local file; download it first'
         )
-    parts = find_parts(args)
     out = args.out or Path(cfg.work_dir) / 'robustness.json'
     results = open_results(out, header(cfg, args))
-
-    loader = cfg.get('test_dataloader') or {}
-    batch_size = args.batch_size or loader.get('batch_size', 32)
-    workers = loader.get('num_workers', 2)
     done = results['parts']
     if args.launcher == 'none' and all(part.key in done for part in parts):
         return out, results
-    for key in TRAINING:
-        cfg.pop(key, None)
-    cfg.test_cfg = dict(type='LogitsLoop')
-    cfg.test_dataloader = dataloader(parts[0], batch_size, workers)
-    cfg.test_evaluator = evaluator(parts[0])
 
     def run(runner):
+        from mmpretrain.models import BaseClassifier  # seconds
+
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(model, BaseClassifier):
+            raise TypeError(
+                f'{args.config}: expected a classifier of MMPretrain, got {type(model).__name__}'
+            )
         load_pretrained(model, args.checkpoint)
         shared = [done]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
@@ -135,7 +141,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
             runner.logger.info(f'{part.key} ({number} of {len(parts)})')
             done[part.key] = run_part(runner, part, batch_size, workers)
             if is_main_process():
-                write_atomically(out, json.dumps(results, indent=2).encode())
+                write_results(out, results)
         runner.call_hook('after_run')
         return (out, results) if is_main_process() else None
 
@@ -306,6 +312,11 @@ def read_results(path: str | Path) -> dict:
     if not isinstance(results, dict) or not {'identity', 'roots', 'parts'} <= results.keys():
         raise ValueError(f'{path} holds no results of tools/test_robustness.py')
     return results
+
+
+def write_results(path: Path, results: dict) -> None:
+    """Write a file that :func:`read_results` reads, and that is whole at any moment."""
+    write_atomically(path, (json.dumps(results, indent=2) + '\n').encode())
 
 
 def robustness_of(results: dict) -> Robustness:

@@ -97,6 +97,17 @@ def details(network: Robustness, baseline: Robustness) -> dict[str, dict[str, fl
     }
 
 
+def normalised(network: Robustness, baseline: Robustness) -> dict:
+    """All numbers of :func:`summarise` and :func:`details` as JSON types, None for NaN."""
+
+    def without_nan(numbers):
+        return {name: value if isfinite(value) else None for name, value in numbers.items()}
+
+    summary, notes = summarise(network, baseline)
+    tables = {key: without_nan(ratios) for key, ratios in details(network, baseline).items()}
+    return dict(baseline=baseline.name, **without_nan(summary), **tables, notes=notes)
+
+
 def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] = {}) -> str:
     """A page in Markdown about one network.
 
