@@ -215,6 +215,15 @@ def test_results_of_another_evaluation_are_refused(network, trees, resumable, tm
     assert (resumable / 'robustness.json').read_bytes() == before
 
 
+def test_regenerated_sets_are_said_to_be(network, trees, tmp_path):
+    trees = shutil.copytree(trees, tmp_path / 'trees')
+    (trees / 'p/GENERATED.json').write_text('{}')
+    shutil.rmtree(trees / 'c/spatter')
+    shutil.rmtree(trees / 'p/tilt')
+    page = run_here(*arguments(network, trees, tmp_path / 'w', '--name', 'Net'))
+    assert '- Net: imagenet-p regenerated, not official' in page
+
+
 def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
     trees = shutil.copytree(trees, tmp_path / 'trees')
     image = trees / 'c/fog/2' / WNIDS[0] / 'ILSVRC2012_val_00000001.JPEG'

@@ -91,8 +91,7 @@ class FolderDataset(BaseDataset):
         info = self.get_data_info(index)
         try:
             info['img'] = self.read(info['img_path'])
-        # OSError: Pillow on truncated and foreign files; SyntaxError: on broken PNG files
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # decoders raise many kinds for a broken file
             reason = f'{info["img_path"]}: {error}'
             if not self.skip_bad:
                 raise BadFileError(f'{reason}; skip_bad leaves such files out') from error
@@ -292,7 +291,7 @@ def read_frames(path: Path) -> Sequence[np.ndarray]:
         Its frames, each (height, width, 3) uint8 BGR.
 
     Raises:
-        ValueError, OSError: if it cannot be read as a whole.
+        Exception: of many kinds, if it cannot be read as a whole.
     """
     if path.is_dir():
         files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
@@ -311,9 +310,10 @@ def read_image(path: str | Path) -> np.ndarray:
     """Read an image as (height, width, 3) uint8 BGR.
 
     Raises:
-        OSError, SyntaxError: if it is no image or truncated, which cv2's reader would not notice.
+        OSError, SyntaxError: if it is no image, or truncated.
     """
-    # torchvision too ignores the orientation that some of ImageNet's files state.
+    # Unlike Pillow, cv2 makes an image of a truncated file. torchvision too ignores the orientation
+    # that some of ImageNet's files state.
     return mmcv.imread(path, flag='color_ignore_orientation', backend='pillow')
 
 

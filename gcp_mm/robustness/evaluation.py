@@ -25,6 +25,7 @@ TRAINING = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
     *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
 )
+GENERATED = 'GENERATED.json'  # the stamp of tools/make_corruptions.py
 FRAMES = 32  # about as many as a video has: a batch of images has room for 1/32 as many videos
 
 
@@ -119,6 +120,8 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
         )
     out = args.out or Path(cfg.work_dir) / 'robustness.json'
     results = open_results(out, header(cfg, args))
+    if args.name:
+        results['name'] = args.name
     done = results['parts']
     if args.launcher == 'none' and all(part.key in done for part in parts):
         return out, results
@@ -161,6 +164,7 @@ def run_part(runner: Runner, part: Part, batch_size: int, workers: int) -> dict:
 
 
 def dataloader(part, batch_size, workers):
+    """Config of a part's dataloader; `batch_size` counts images."""
     if part.dataset['type'] == 'ImageNetP':
         batch_size = max(1, batch_size // FRAMES)
     return dict(
@@ -173,6 +177,7 @@ def dataloader(part, batch_size, workers):
 
 
 def evaluator(part):
+    """Config of a part's metric."""
     return dict(type=part.metric, skip_bad=part.dataset['skip_bad'])
 
 
@@ -251,6 +256,7 @@ def header(cfg: Config, args: Namespace) -> dict:
     model = dict(model=cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
     model = json.dumps(model, default=str, sort_keys=True)
     roots = {'clean': args.clean, 'imagenet-c': args.imagenet_c, 'imagenet-p': args.imagenet_p}
+    roots = {key: Path(root).resolve() for key, root in roots.items() if root}
     return dict(
         name=args.name or Path(args.config).stem,
         config=str(args.config),
@@ -263,7 +269,8 @@ def header(cfg: Config, args: Namespace) -> dict:
             crop_size=args.crop_size,
             resize=args.resize,
         ),
-        roots={key: str(Path(root).resolve()) for key, root in roots.items() if root},
+        roots={key: str(root) for key, root in roots.items()},
+        regenerated=[key for key, root in roots.items() if (root / GENERATED).is_file()],
         parts={},
     )
 
@@ -295,6 +302,7 @@ def open_results(path: Path, fresh: dict) -> dict:
                     f'not {new[key]}; name another file with --out, or remove it'
                 )
     results['roots'].update(fresh['roots'])
+    results['regenerated'] = sorted({*results['regenerated'], *fresh['regenerated']})
     return results
 
 
@@ -309,7 +317,10 @@ def read_results(path: str | Path) -> dict:
         results = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f'{path} is no JSON file: {error}') from error
-    if not isinstance(results, dict) or not {'identity', 'roots', 'parts'} <= results.keys():
+    if (
+        not isinstance(results, dict)
+        or not {'identity', 'roots', 'regenerated', 'parts'} <= results.keys()
+    ):
         raise ValueError(f'{path} holds no results of tools/test_robustness.py')
     return results
 
@@ -333,7 +344,7 @@ def robustness_of(results: dict) -> Robustness:
     source = f'{results["checkpoint"]}, SHA-256 {results["identity"]["checkpoint_sha256"]}'
     return Robustness(
         name=results['name'],
-        provenance=dict(checkpoint=source, **results['roots']),
+        provenance=dict(checkpoint=source, **results['roots'], regenerated=results['regenerated']),
         clean_error=parts['clean']['error'] if 'clean' in parts else None,
         corruption_error=errors,
         flip_probability=flips,

@@ -40,7 +40,8 @@ class FileMetric(BaseMetric):
                 `unreadable`, the reason why there are none.
 
         Raises:
-            ValueError: for a file without finite numbers, unless `skip_bad`.
+            ValueError: for a file that is unreadable or gives NaN, unless `skip_bad`; for another
+                number of classes than the data's.
         """
         for sample in data_samples:
             reason, numbers = sample.get('unreadable'), None

@@ -170,6 +170,11 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         for network in networks:
             summary, missing = summarise(network, baseline)
             summaries.append(summary)
+            if made := network.provenance.get('regenerated'):
+                notes.append(
+                    f'- {network.name}: {" and ".join(made)} regenerated, not official: comparable '
+                    'with results on the same files alone'
+                )
             notes += [f'- {network.name}: {note}' for note in missing]
         for lines, columns in ((normalised, NORMALISED), (raw, RAW)):
             cells = []
