@@ -1,11 +1,13 @@
 """From a command line to a run: its config, checks of that and of the data, launch and hooks."""
 
 from .inspection import data_checks
+from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape_hook import LandscapeHook
 from .launch import add_common_arguments, add_config_arguments, launch, load_config, read_config
 from .preflight import check_run
 
 __all__ = [
+    'KFACOptimWrapper',
     'LandscapeHook',
     'add_common_arguments',
     'add_config_arguments',
