@@ -11,7 +11,8 @@ from skimage.filters import gaussian
 from sklearn.datasets import load_sample_image
 
 from gcp_mm.robustness import corruptions
-from gcp_mm.robustness.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt
+from gcp_mm.robustness.corruptions import corrupt
+from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 
 ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
 DETERMINISTIC = (

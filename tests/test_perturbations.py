@@ -8,7 +8,8 @@ from scipy.ndimage import center_of_mass, gaussian_filter
 from sklearn.datasets import load_sample_image
 from torchvision.transforms.functional import center_crop
 
-from gcp_mm.robustness.perturbations import PERTURBATIONS, VALIDATION_PERTURBATIONS, perturb
+from gcp_mm.robustness.perturbations import perturb
+from gcp_mm.robustness.stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
 ALL = PERTURBATIONS + VALIDATION_PERTURBATIONS
 RANDOM = {'gaussian_noise', 'shot_noise', 'snow', 'speckle_noise', 'spatter'}

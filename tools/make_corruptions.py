@@ -13,9 +13,9 @@ import argparse
 import os
 from pathlib import Path
 
-from gcp_mm.robustness.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from gcp_mm.robustness.perturbations import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from gcp_mm.robustness.regenerate import FORMATS, Recipe, make_set
+from gcp_mm.robustness.stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
 
 def parse_args():

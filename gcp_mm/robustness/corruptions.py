@@ -21,14 +21,8 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-# The 15 that count in mCE, in the order of the paper, and the 4 that do not.
-CORRUPTIONS = (
-    *('gaussian_noise', 'shot_noise', 'impulse_noise', 'defocus_blur', 'glass_blur'),
-    *('motion_blur', 'zoom_blur', 'snow', 'frost', 'fog', 'brightness', 'contrast'),
-    *('elastic_transform', 'pixelate', 'jpeg_compression'),
-)
-EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
-SEVERITIES = (1, 2, 3, 4, 5)
+from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+
 # On smaller images spatter may find no drop to draw.
 SMALLEST = 64
 PACKAGE = 'imagecorruptions-imaug'

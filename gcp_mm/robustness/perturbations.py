@@ -18,13 +18,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
 from .corruptions import check_image
+from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
-# The 10 that count in mFR and mT5D, in the order of the paper, and the 4 for validation.
-PERTURBATIONS = (
-    *('gaussian_noise', 'shot_noise', 'motion_blur', 'zoom_blur', 'snow'),
-    *('brightness', 'translate', 'rotate', 'tilt', 'scale'),
-)
-VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear')
 STEPS = range(31)
 
 

@@ -30,16 +30,10 @@ from tqdm import tqdm
 import gcp_mm
 
 from ..data.complete import check_whole
-from .corruptions import (
-    CORRUPTIONS,
-    EXTRA_CORRUPTIONS,
-    PACKAGE,
-    SEVERITIES,
-    SMALLEST,
-    check_package,
-    corrupt,
-)
-from .perturbations import PERTURBATIONS, VALIDATION_PERTURBATIONS, crop, perturb
+from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
+from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from .perturbations import crop, perturb
+from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
 STAMP = 'GENERATED.json'
 NOTE = 'regenerated, not official: not comparable with results on ImageNet-C and ImageNet-P'
