@@ -16,7 +16,7 @@ What the paper leaves open is settled here as follows.
 - K is called 'a mask matrix associated with eigenvalues'. With :math:`K_{ij} = 1/(\lambda_i -
   \lambda_j)` off its diagonal and 0 on it, eq. (6) is the derivative, signs and factors included:
   the tests hold it to autograd and to finite differences.
-- Eq. (6) wants distinct, positive eigenvalues, and real features have none such: there are rarely
+- Eq. (6) wants distinct, positive eigenvalues, which real features seldom have: there are rarely
   more positions than channels, so that :math:`\Sigma` is singular. Within the null space K and
   :math:`\Lambda^{-1/2}` are 0 here, as in :func:`gcp_mm.ops.matrix_sqrt_eigh`; between it and the
   rest eq. (6) holds as it stands, since JX vanishes on the null space.
@@ -24,9 +24,10 @@ What the paper leaves open is settled here as follows.
   with a zero diagonal and a diagonal one: it is zero. Where :math:`\Lambda^{1/2}` stands in eq. (6)
   it scales columns, which would make it the matrix product :math:`K^T \Lambda^{1/2}`.
 - Eq. (7) has lost U, so that it applies the n-th eigenvalue to the n-th channel. That is right
-  where the channels are uncorrelated. In the basis of the eigenvectors, :math:`U(\ldots)U^T`, the
-  diagonal term does not depend on how channels and eigenvalues are numbered. The term with K has no
-  meaning there: it would change with the signs of the eigenvectors, which are free.
+  where the channels are uncorrelated and sorted. In the basis of the eigenvectors,
+  :math:`U(\ldots)U^T`, the diagonal term does not depend on how channels and eigenvalues are
+  numbered. The term with K has no meaning there: it would change with the signs of the
+  eigenvectors, which are free.
 
 :func:`trimmed_preconditioner` has these readings of eq. (7), by name.
 
