@@ -15,7 +15,7 @@ robustness: install
 	$(VENV)/bin/python tools/digits_robustness.py
 
 test: lint
-	$(VENV)/bin/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install
 	$(VENV)/bin/python -m pytest -m slow

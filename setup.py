@@ -39,6 +39,9 @@ setup(
         ],
         'extension': ['ninja'],
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
-        'test': ['pytest', 'ruff', 'onnx', 'onnxruntime', 'onnxscript', 'imageio-ffmpeg'],
+        'test': [
+            *('pytest', 'pytest-xdist', 'ruff'),
+            *('onnx', 'onnxruntime', 'onnxscript', 'imageio-ffmpeg'),
+        ],
     },
 )

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,10 @@ def run_tool():
     def run(*command, timeout=600, **environment):
         if str(command[0]).endswith('.py'):
             command = (sys.executable, *command)
+        with socket.socket() as free:  # for launchers: tests may run side by side
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        defaults = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PORT=port)
         return subprocess.run(
             [str(word) for word in command],
             cwd=ROOT,
@@ -57,7 +62,7 @@ def run_tool():
             stderr=subprocess.STDOUT,
             text=True,
             timeout=timeout,
-            env={**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **environment},
+            env={**os.environ, **defaults, **environment},
         )
 
     return run

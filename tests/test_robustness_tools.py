@@ -172,9 +172,7 @@ def test_killed_run_goes_on_with_two_processes(evaluated, run_tool, network, tre
     process.wait()
     finished = list(results_in(tmp_path)['parts'])
     assert 1 <= len(finished) < len(PARTS)
-    done = run_tool(
-        *('tools/dist_test_robustness.sh', config, checkpoint, 2, *options), PORT='29631'
-    )
+    done = run_tool(*('tools/dist_test_robustness.sh', config, checkpoint, 2, *options))
     assert done.returncode == 0, done.stdout
     started = [part for part in PARTS if f'{part} (' in done.stdout]
     assert started == PARTS[len(finished) :]
@@ -399,7 +397,7 @@ def test_whole_benchmarks_on_one_and_two_processes(run_tool, network, tmp_path):
     options[options.index(tmp_path / 'one')] = tmp_path / 'two'
     two = run_tool(
         *('tools/dist_test_robustness.sh', config, checkpoint, 2, *options),
-        **dict(timeout=1200, PORT='29632'),
+        timeout=1200,
     )
     assert two.returncode == 0, two.stdout
     parts = [results_in(tmp_path / name)['parts'] for name in ('one', 'two')]

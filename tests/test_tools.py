@@ -105,7 +105,6 @@ def test_two_processes_end_with_the_same_weights(run_tool, short_cls, tmp_path):
     )
     done = run_tool(
         *('tools/dist_train.sh', config, 2, '--work-dir', tmp_path, '--cfg-options', *short_cls),
-        PORT='29611',
     )
     assert done.returncode == 0, done.stdout
     weights = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
@@ -121,7 +120,7 @@ def test_dist_test_gives_the_metrics_of_one_process(run_tool, trained, short_cls
     common = ('--work-dir', tmp_path, '--cfg-options', *short_cls)
     checkpoint, out = trained / 'epoch_1.pth', (tmp_path / 'one.json', tmp_path / 'two.json')
     one = run_tool('tools/test.py', CLS, checkpoint, '--out', out[0], *common)
-    two = run_tool('tools/dist_test.sh', CLS, checkpoint, 2, '--out', out[1], *common, PORT='29612')
+    two = run_tool('tools/dist_test.sh', CLS, checkpoint, 2, '--out', out[1], *common)
     assert one.returncode == two.returncode == 0, one.stdout + two.stdout
     assert json.loads(out[0].read_text()) == json.loads(out[1].read_text())
 
