@@ -80,6 +80,12 @@ def test_imagenet_list(tmp_path):
     )
 
 
+def test_labels_that_count_from_one(tmp_path):
+    config = imagenet(tmp_path, 'ab', [('a', 1), ('b', 1000)])
+    with pytest.raises(ValueError, match='expected labels 0 to 999, got 1 to 1000'):
+        inspect(config)
+
+
 def test_first_missing_image_is_named(tmp_path):
     config = imagenet(tmp_path, 'a', [('a', 0), ('n01/b', 1), ('c', 2)])
     with pytest.raises(

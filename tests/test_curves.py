@@ -23,7 +23,7 @@ IMAGENET = ROOT / 'configs/imagenet/resnet18-gcp_8xb32-lradju_in1k.py'
 def write_log(work_dir, timestamp, *scalars):
     folder = work_dir / timestamp / 'vis_data'
     folder.mkdir(parents=True)
-    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, scalars)))
+    (folder / 'scalars.json').write_text(''.join(json.dumps(line) + '\n' for line in scalars))
 
 
 def validations(*accuracies, first=1):
@@ -34,6 +34,21 @@ def test_resumed_run_replaces_what_it_repeats(tmp_path):
     write_log(tmp_path, '20260101_000000', {'loss': 1.0, 'step': 10}, *validations(50.0, 60.0))
     write_log(tmp_path, '20260102_000000', *validations(70.0, first=2))
     assert validation_curve(tmp_path) == {1: 50.0, 2: 70.0}
+
+
+def test_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    write_log(tmp_path, '20260101_000000', *validations(50.0, 60.0))
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    log.write_text(log.read_text() + '{"accuracy/top1": 7')
+    assert validation_curve(tmp_path) == {1: 50.0, 2: 60.0}
+
+
+def test_broken_line_is_named(tmp_path):
+    write_log(tmp_path, '20260101_000000', *validations(50.0, 60.0))
+    (log,) = tmp_path.glob('*/vis_data/scalars.json')
+    log.write_text('{"accur\n' + log.read_text())
+    with pytest.raises(ValueError, match=r'scalars\.json, line 1: .*delete the line'):
+        validation_curve(tmp_path)
 
 
 def test_run_started_over_replaces_all(tmp_path):

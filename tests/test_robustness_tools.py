@@ -356,7 +356,12 @@ def test_baseline_of_torchvisions_alexnet(tmp_path):
     wrong = scores(model, images).argmax(1) != np.repeat(LABELS, 3)
     run_here(
         *('tools/analysis/measure_baseline.py', 'run', tmp_path / 'baseline.json'),
-        *(ROOT / 'configs/imagenet/alexnet_in1k.py', tmp_path / 'alexnet.pth', '--name', 'AlexNet'),
+        *(
+            ROOT / 'configs/robustness/alexnet_in1k.py',
+            tmp_path / 'alexnet.pth',
+            '--name',
+            'AlexNet',
+        ),
         *('--clean', tmp_path / 'clean', '--resize', 0, '--work-dir', tmp_path / 'w'),
         *('--cfg-options', 'test_dataloader.num_workers=0'),
     )

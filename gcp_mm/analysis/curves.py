@@ -159,9 +159,13 @@ def plot_learning_rates(
 ) -> None:
     """Draw what :func:`learning_rates` gives, {name: (epochs, rates)}."""
     figure, axes = _figure('epoch', 'learning rate')
-    for name, (epochs, rates) in curves.items():
-        axes.plot(epochs, rates, drawstyle='steps-post', label=name)
-    axes.legend(loc='upper right')  # rates fall
+    # Thinner and thinner: equal curves are seen beneath each other.
+    widths = [1.5 + 2 * i for i in range(len(curves))][::-1]
+    for width, (name, (epochs, rates)) in zip(widths, curves.items(), strict=True):
+        epochs, rates = list(epochs), list(rates)
+        end = 2 * epochs[-1] - epochs[-2] if len(epochs) > 1 else epochs[-1] + 1
+        axes.step([*epochs, end], [*rates, rates[-1]], where='post', lw=width, label=name)
+    figure.legend(loc='outside lower center', fontsize='small')
     figure.savefig(path, dpi=150)
 
 
@@ -185,7 +189,18 @@ def _read_logs(run_dir):
             f'{run_dir}: there is no */vis_data/scalars.json in it; name the work dir of a '
             'training that has logged something'
         )
-    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    return [_read_lines(file) for file in files]
+
+
+def _read_lines(file):
+    # A line is whole if it ends: a kill may cut the last one.
+    lines = []
+    for number, line in enumerate(file.read_text().split('\n')[:-1], 1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{file}, line {number}: {error}; delete the line') from error
+    return lines
 
 
 def _joined_lines(run_dir, key):

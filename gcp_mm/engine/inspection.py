@@ -98,6 +98,12 @@ def inspect_dataset(config: dict, name: str, scope: str | None = None) -> str:
 
 def _count_labels(dataset, name):
     labels = {image['gt_label'] for image in dataset.data_list}
+    classes = len(dataset.metainfo.get('classes') or labels)
+    if min(labels) < 0 or max(labels) >= classes:
+        raise ValueError(
+            f'{name}.dataset: expected labels 0 to {classes - 1}, got {min(labels)} to '
+            f'{max(labels)}; {REMEDY}'
+        )
     folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file
     empty = sorted(folder for folder, label in folders.items() if label not in labels)
     if empty:

@@ -24,7 +24,8 @@ class GCPShuffleNetV2(ShuffleNetV2):
     def init_weights(self):
         """Initialise as PyTorch does, or from the checkpoint of a `Pretrained` `init_cfg`."""
         super().init_weights()
-        if not (isinstance(self.init_cfg, dict) and is_pretrained(self.init_cfg)):
+        init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
+        if not any(map(is_pretrained, init_cfgs)):
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()

@@ -1,5 +1,6 @@
-// circuit.py's pooling, float32, on CPUs: each sample by one thread, from the features to the packed
-// triangle, on matrices that stay in the cache. The 'gram' kind is for N < D, 'covariance' for others.
+// circuit.py's pooling, float32, on CPUs: each sample by one thread, from the features to the
+// packed triangle, on matrices that stay in the cache. For N < D the 'gram' kind of circuit, else
+// 'covariance'.
 //
 // Every product goes tile by tile from the registers into what is wanted of it: a linear
 // combination, a dot product, the packed triangle. Of symmetric results only the tiles that reach

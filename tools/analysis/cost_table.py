@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -129,11 +130,23 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--rows', nargs='+', choices=TABLE_9, default=list(TABLE_9), metavar='ROW')
+    parser.add_argument(
+        '--rows',
+        nargs='+',
+        choices=TABLE_9,
+        default=list(TABLE_9),
+        metavar='ROW',
+        help="rows of the table, such as 'ResNet-18 GCP'; all by default",
+    )
     parser.add_argument('--no-time', action='store_true', help='leave out the measured times')
     parser.add_argument('--batch', type=int, default=32, help='images in a timed step')
     parser.add_argument('--size', type=int, default=224, help='of the timed images, pixels')
-    parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
+    parser.add_argument(
+        '--device',
+        type=torch.device,
+        default=torch.device(get_device()),
+        help='to time on; the GPU by default, if there is one',
+    )
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
     args = parser.parse_args()

@@ -36,7 +36,7 @@ def main():
     for name, number in complexity.multiply_adds.items():
         print(f'  {name:<15}{number / 1e9:10.3f} G')
     print(f'not counted: biases; {", ".join(complexity.uncounted)}')
-    if detector:
+    if 'rpn_head' in cfg.model:
         print('The heads are counted for the proposals an untrained network makes of random noise.')
 
 

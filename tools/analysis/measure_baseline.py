@@ -2,7 +2,7 @@
 
 Commands:
   run   evaluate a checkpoint as tools/test_robustness.py does, by default torchvision's AlexNet
-        with configs/imagenet/alexnet_in1k.py
+        with configs/robustness/alexnet_in1k.py
   mean  the mean of results that tools/test_robustness.py wrote
 """
 

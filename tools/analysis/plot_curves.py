@@ -133,7 +133,12 @@ def main():
     if args.runs:
         report_runs(args.names, args.runs, args.metric, args.error, args.out)
     if args.lr:
-        rates = dict(named_rates(spec, args.images) for spec in args.lr)
+        rates = {}
+        for spec in args.lr:
+            name, curve = named_rates(spec, args.images)
+            if name in rates:
+                raise ValueError(f'--lr: two configs are named {name!r}; draw them one by one')
+            rates[name] = curve
         plot_learning_rates(args.out / 'learning_rates.png', rates)
         print(f'written: {args.out}/learning_rates.png')
 
