@@ -160,7 +160,7 @@ def plot_learning_rates(
     """Draw what :func:`learning_rates` gives, {name: (epochs, rates)}."""
     figure, axes = _figure('epoch', 'learning rate')
     # Thinner and thinner: equal curves are seen beneath each other.
-    widths = [1.5 + 2 * i for i in range(len(curves))][::-1]
+    widths = [1.5 + 0.9 * i for i in range(len(curves))][::-1]
     for width, (name, (epochs, rates)) in zip(widths, curves.items(), strict=True):
         epochs, rates = list(epochs), list(rates)
         end = 2 * epochs[-1] - epochs[-2] if len(epochs) > 1 else epochs[-1] + 1
