@@ -332,7 +332,8 @@ def test_comparison_of_runs(evaluated, tmp_path):
         *('tools/analysis/compare_robustness.py', f'A={results}', f'A={results}', results),
         *('--baseline', baseline, '--out', tmp_path / 'out/report'),
     )
-    assert "In percent of Base's" in out
+    assert 'In percent of Base;' in out
+    assert '- A, Net: no mCE: corruption error: gaussian_noise' in out
     assert '| A |' in out
     assert '| Net |' in out
     assert (tmp_path / 'out/report.png').read_bytes()[:4] == b'\x89PNG'

@@ -23,7 +23,7 @@ CONFIGS = {
     'GCP': 'configs/digits/resnet18-gcp_1xb64-5e_digits.py',
 }
 # Digits of each class, of the 36 kept for validation. A digit becomes 95 images or 320 frames.
-PER_CLASS = {'c': 10, 'p': 3}
+PER_CLASS = {'c': 10, 'p': 4}
 SIZE = 64
 
 

@@ -123,8 +123,8 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
             '',
             '## Corruptions',
             '',
-            'Top-1 error (%) by severity and over all; CE and relative CE in percent of '
-            f"{baseline.name}'s.",
+            'Top-1 error (%) by severity and over all; CE and relative CE in percent of those of '
+            f'{baseline.name}.',
             '',
             *table_head(['corruption', *map(str, SEVERITIES), 'mean', 'CE', 'Rel. CE']),
         ]
@@ -139,7 +139,7 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
             '## Perturbations',
             '',
             'Flip probability (%) and mean top-5 distance (0 to 18); FR and T5D in percent of '
-            f"{baseline.name}'s.",
+            f'those of {baseline.name}.',
             '',
             *table_head(['perturbation', 'FP', 'uT5D', 'FR', 'T5D']),
         ]
@@ -164,18 +164,19 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
     """
     normalised = table_head(['network', *NORMALISED])
     raw = table_head(['network', *RAW])
-    notes = []
+    notes = {}  # text: the labels it is about
     for label, networks in groups.items():
         summaries = []
         for network in networks:
             summary, missing = summarise(network, baseline)
             summaries.append(summary)
             if made := network.provenance.get('regenerated'):
-                notes.append(
-                    f'- {network.name}: {" and ".join(made)} regenerated, not official: comparable '
-                    'with results on the same files alone'
+                missing.append(
+                    f'{" and ".join(made)} regenerated, not official: comparable with results on '
+                    'the same files alone'
                 )
-            notes += [f'- {network.name}: {note}' for note in missing]
+            for note in missing:
+                notes.setdefault(note, {})[label] = None
         for lines, columns in ((normalised, NORMALISED), (raw, RAW)):
             cells = []
             for column in columns:
@@ -185,7 +186,7 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
     runs = {len(networks) for networks in groups.values()}
     several = f' Mean ± standard deviation of {max(runs)} runs.' if max(runs) > 1 else ''
     return [
-        f"In percent of {baseline.name}'s; lower is better.{several}",
+        f'In percent of {baseline.name}; lower is better.{several}',
         '',
         *normalised,
         '',
@@ -194,7 +195,8 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         'benchmarks.',
         '',
         *raw,
-        *(['', *dict.fromkeys(notes)] if notes else []),
+        *([''] if notes else []),
+        *(f'- {", ".join(labels)}: {note}' for note, labels in notes.items()),
     ]
 
 
@@ -281,7 +283,7 @@ def plot(
         axis.axhline(100, color='grey', ls='--', lw=1, label=baseline.name)
         axis.axvline(0.75, color='black', lw=0.8)
         axis.set_xticks(places, [mean, *(n.replace('_', '\n') for n in names)], fontsize='small')
-        axis.set(ylabel=f"{key}, % of {baseline.name}'s", xlim=(-0.6, places[-1] + 0.6))
+        axis.set(ylabel=f'{key}, % of {baseline.name}', xlim=(-0.6, places[-1] + 0.6))
         axis.grid(axis='y', alpha=0.3)
         axis.set_axisbelow(True)
     axes[0, 0].legend(
