@@ -52,7 +52,8 @@ class Circuit:
         """
         q = [q1]
         for a, b in zip(self.a, self.b):  # noqa: B905  PyTorch 2.1 cannot compile `strict`
-            q.append(_combine(b, q).baddbmm_(q[-1], q[-1], alpha=a))
+            scale, rest = _combine(b, q)
+            q.append(rest.baddbmm_(q[-1], q[-1], beta=scale, alpha=a))
         *q, value = q
         if self.c:
             value.add_(torch.eye(q1.shape[-1], dtype=q1.dtype, device=q1.device), alpha=self.c)
@@ -70,9 +71,9 @@ class Circuit:
         """
         bars = [grad]  # of Q_{s+1}, then of Q_s, ..., Q_1
         for j in reversed(range(len(q))):
-            bar = _combine([b[j] for b in reversed(self.b[j:])], bars)
-            m = bars[-1] @ q[j]
-            bars.append(bar.add_(m, alpha=self.a[j]).add_(m.mT, alpha=self.a[j]))
+            scale, rest = _combine([b[j] for b in reversed(self.b[j:])], bars)
+            half = rest.baddbmm_(bars[-1], q[j], beta=scale / 2, alpha=self.a[j])
+            bars.append(half + half.mT)
         return bars[-1]
 
 
@@ -104,9 +105,16 @@ def find_circuit(kind: str, iterations: int) -> Circuit | None:
 
 
 def _combine(coefficients, matrices):
-    """Linear combination of equally shaped tensors, in a new one."""
-    total = None
-    for c, m in zip(coefficients, matrices):  # noqa: B905
-        if c:
-            total = c * m if total is None else total.add_(m, alpha=c)
-    return total
+    """A number and a new tensor whose product is the linear combination of equally shaped tensors.
+
+    Matrix products scale what they are added to for nothing: the number saves one pass.
+    """
+    terms = [(c, m) for c, m in zip(coefficients, matrices) if c]  # noqa: B905
+    (scale, first), *others = terms
+    if not others:
+        return scale, first.clone()
+    (c, m), *others = others
+    total = torch.add(first, m, alpha=c / scale)
+    for c, m in others:
+        total.add_(m, alpha=c / scale)
+    return scale, total

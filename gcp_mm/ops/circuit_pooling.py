@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import extension
 from .circuit import Circuit
-from .covariance import centre, normalise, scatter
+from .covariance import centre, normaliser, scatter
 from .pool_function import Pooling
 from .tracing import is_traced
 from .triangle import triu_vector, triu_vector_adjoint
@@ -125,13 +125,19 @@ def _chunk_size(x):
 
 
 def _evaluate(x, circuit):
-    """tau, its scale, the circuit's value, w (None for N >= D), Q_1 ... Q_s."""
+    """tau, 1 / sqrt(N tau), the circuit's value (times the scale of w), w or None, Q_1 ... Q_s.
+
+    The features are centred and never scaled: what they are multiplied to is smaller.
+    """
+    x = centre(x)
     # transpose and not mT, which the older ONNX exporter does not know
-    x, tau, scale = normalise(centre(x))
+    q1 = x.transpose(1, 2) @ x if circuit.kind == 'gram' else scatter(x)
+    trace = q1.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    tau, scale = normaliser(trace, x.shape[2])
+    value, q = circuit.forward(q1 * scale.square())
     if circuit.kind == 'gram':
-        value, q = circuit.forward(x.transpose(1, 2) @ x)
-        return tau, scale, value, (x @ value) * tau**0.25, *q
-    value, q = circuit.forward(scatter(x))
+        value = value * (tau**0.25 * scale)
+        return tau, scale, value, x @ value, *q
     return tau, scale, value, None, *q
 
 
@@ -145,22 +151,24 @@ def _pool_plainly(x, circuit):
 
 def _pool_backward(circuit, grad, x, tau, scale, value, w, *q, out):
     """Gradient with respect to the features, written to `out`."""
-    x = centre(x).mul_(scale)
-    if circuit.kind == 'covariance':
-        grad = grad * tau[:, :, 0].sqrt()
-    g = triu_vector_adjoint(grad)
+    x = centre(x)
     if circuit.kind == 'gram':
-        dw = (g @ w).mul_(tau**0.25)
+        dw = triu_vector_adjoint(grad) @ w
         g = x.mT @ dw
-        g = g + g.mT  # 2 dr
-        dq = circuit.backward(g, q)
-        dx = torch.baddbmm(dw @ value, x, dq)
-        t = -_inner(value, g) / 4 - _inner(q[0], dq)
+        g = g + g.mT
+        t = -_inner(value, g) / 4
+        dq = circuit.backward(g.mul_(tau**0.25 * scale), q)  # of twice dr
     else:
+        g = triu_vector_adjoint(grad * tau[:, :, 0].sqrt())
+        t = _inner(value, g) / 2
         dq = circuit.backward(g, q)
-        dx = dq @ x
-        t = _inner(value, g) / 2 - _inner(q[0], dq)
-    torch.mul(dx.addcmul_(x, t), scale, out=out)
+    t = t - _inner(q[0], dq)
+    dq.diagonal(dim1=1, dim2=2).add_(t[:, 0])
+    dq.mul_(scale.square())
+    if circuit.kind == 'gram':
+        torch.bmm(dw, value, out=out).baddbmm_(x, dq)
+    else:
+        torch.bmm(dq, x, out=out)
 
 
 def _inner(a, b):

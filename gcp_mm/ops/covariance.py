@@ -1,6 +1,5 @@
 """Sample covariance of a feature map, eq. (1) of https://arxiv.org/abs/2003.11241."""
 
-import torch
 from torch import Tensor
 
 from .newton_schulz import guard_trace
@@ -80,7 +79,7 @@ def scatter(x: Tensor) -> Tensor:
     first, *others = x.chunk(-(-x.shape[2] // 64), dim=2)
     total = first @ first.transpose(1, 2)
     for part in others:
-        total = torch.baddbmm(total, part, part.transpose(1, 2))
+        total.baddbmm_(part, part.transpose(1, 2))
     return total
 
 
@@ -91,9 +90,22 @@ def normalise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x: (B, D, N) centred features.
 
     Returns:
-        The scaled features, (B, D, N), the trace tau and the factor 1 / sqrt(N tau), both
-        (B, 1, 1). Where the trace vanishes it counts as 1 and the factor is 0.
+        The scaled features, (B, D, N), and tau and the factor of :func:`normaliser`.
     """
-    tau, present = guard_trace(x.square().sum((1, 2), keepdim=True) / x.shape[2])
-    scale = (tau * x.shape[2]).rsqrt() * present
+    tau, scale = normaliser(x.square().sum((1, 2), keepdim=True), x.shape[2])
     return x * scale, tau, scale
+
+
+def normaliser(trace: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The factor that scales centred features to unit trace of their covariance.
+
+    Args:
+        trace: of the features' scatter matrix or Gram matrix, (B, 1, 1).
+        n: number of positions N.
+
+    Returns:
+        The trace tau of the covariance and the factor 1 / sqrt(N tau), both (B, 1, 1). Where the
+        trace vanishes it counts as 1 and the factor is 0.
+    """
+    tau, present = guard_trace(trace / n)
+    return tau, (tau * n).rsqrt() * present
