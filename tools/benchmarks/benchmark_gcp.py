@@ -144,7 +144,7 @@ def draw(rows, path):
     """Times of forward + backward per image, one group of bars for each size."""
     sizes = list(dict.fromkeys((row['D'], row['N'], row['B']) for row in rows))
     names = list(dict.fromkeys(row['candidate'] for row in rows))
-    _, axes = plt.subplots(figsize=(2 + 2.2 * len(sizes), 4.5), layout='constrained')
+    figure, axes = plt.subplots(figsize=(2 + 2.2 * len(sizes), 4.5), layout='constrained')
     width = 0.8 / len(names)
     for k, name in enumerate(names):
         bars = [
@@ -158,7 +158,7 @@ def draw(rows, path):
     axes.set_yscale('log')
     axes.set_ylabel('forward + backward, ms per image')
     axes.grid(axis='y', alpha=0.3)
-    axes.legend(fontsize='small', ncols=2)
+    figure.legend(loc='outside upper center', fontsize='small', ncols=5)
     plt.savefig(path, dpi=120)
     plt.close()
 
