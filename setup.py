@@ -16,8 +16,10 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=find_packages(include=['gcp_mm', 'gcp_mm.*']),
+    packages=[*find_packages(include=['gcp_mm', 'gcp_mm.*']), 'gcp_mm.configs'],
+    package_dir={'gcp_mm.configs': 'configs'},  # beside the package here, in it once installed
     package_data={
+        'gcp_mm.configs': ['*/*.py', '*/*/*.py', '*/metafile.yml'],
         'gcp_mm.ops': ['circuits.json', 'circuit_cpu.cpp'],
         'gcp_mm.robustness': ['alexnet.json', 'imagenet_wnids.txt'],
     },

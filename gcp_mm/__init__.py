@@ -13,5 +13,7 @@ from .families import check_families
 check_families()
 
 from . import engine, models, robustness  # noqa: E402, F401  registers modules
+from .zoo import config_file, get_model, list_models, register_models  # noqa: E402
 
+__all__ = ['config_file', 'get_model', 'list_models', 'register_models']
 __version__ = '0.1.0'

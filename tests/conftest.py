@@ -8,11 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 from gcp_mm.data import write_classification, write_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    """Forget the default scope that a test sets for the process, as `init_detector` does."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
 
 
 @pytest.fixture(scope='session')

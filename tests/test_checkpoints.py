@@ -1,8 +1,16 @@
 """A pretrained trunk is loaded whole or not at all."""
 
+import functools
+import hashlib
+import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
+from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.models import GCPResNet
 
 
@@ -172,3 +180,94 @@ def test_file_of_something_else(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match='holds a list'):
         build(path)
+
+
+def test_web_page(tmp_path):
+    path = tmp_path / 'resnet50.pth'
+    path.write_text('<!DOCTYPE html><html>Google Drive - Quota exceeded</html>')
+    with pytest.raises(ValueError, match=r'web page.*quota.*browser'):
+        build(path)
+
+
+@pytest.mark.parametrize('recent', [True, False])
+def test_checkpoint_of_a_run_is_read_safely(recent, trunk, tmp_path, monkeypatch):
+    """With the record of scalars that mmengine puts into it."""
+    if not recent:
+        monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
+    history = HistoryBuffer()
+    history.update(2.0)
+    history.update(4.0)
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=trunk, message_hub=dict(log_scalars=dict(loss=history))), path)
+    content = read_checkpoint(path)
+    assert content['message_hub']['log_scalars']['loss'].mean() == 3
+    assert torch.equal(content['state_dict']['conv1.weight'], trunk['conv1.weight'])
+
+
+class Calls:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize('recent', [True, False])
+@pytest.mark.parametrize(
+    'content',
+    [
+        lambda sign: Calls(os.mkdir, sign),
+        lambda sign: Calls(eval, f'__import__("os").mkdir({sign!r})'),
+        lambda sign: Calls(getattr, HistoryBuffer, '__init__'),
+        lambda sign: Calls(getattr, dict, 'fromkeys'),
+    ],
+    ids=['call', 'eval', 'private', 'other'],
+)
+@pytest.mark.parametrize('new_format', [True, False])
+def test_nothing_is_executed(content, recent, new_format, tmp_path, monkeypatch):
+    if not recent:
+        monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
+    path, sign = tmp_path / 'a.pth', tmp_path / 'sign'
+    torch.save(dict(a=content(str(sign))), path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(ValueError, match=r'more than tensors.*--trust'):
+        read_checkpoint(path)
+    assert not sign.exists()
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder that a web server on this machine offers, and its address."""
+    folder = tmp_path / 'served'
+    folder.mkdir()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, 'log_message', lambda *_: None)
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+        thread.join()
+
+
+def test_download_is_checked_against_its_name(trunk, served, tmp_path):
+    folder, address = served
+    torch.save(trunk, folder / 'net.pth')
+    digits = hashlib.sha256((folder / 'net.pth').read_bytes()).hexdigest()[:8]
+    (folder / 'net.pth').rename(folder / f'net-{digits}.pth')
+    weights = read_checkpoint(f'{address}/net-{digits}.pth')
+    assert torch.equal(weights['conv1.weight'], trunk['conv1.weight'])
+    (folder / f'net-{digits}.pth').unlink()
+    assert read_checkpoint(f'{address}/net-{digits}.pth').keys() == weights.keys()  # kept
+
+    torch.save(trunk, folder / 'net-01234567.pth')
+    with pytest.raises(ValueError, match=r'promises the SHA-256 01234567.*removed'):
+        read_checkpoint(f'{address}/net-01234567.pth')
+    assert not list((tmp_path / 'hub').rglob('*01234567*'))
+
+
+def test_web_page_instead_of_a_download(served):
+    folder, address = served
+    (folder / 'net.pth').write_text('<html>Sign in</html>')
+    with pytest.raises(ValueError, match='web page'):
+        read_checkpoint(f'{address}/net.pth')

@@ -1,5 +1,13 @@
-"""Loading of pretrained weights."""
+"""Reading, proving and converting of weights."""
 
-from .pretrained import check_checkpoint_file, is_pretrained, load_pretrained
+from .conversion import convert_checkpoint
+from .pretrained import is_pretrained, load_pretrained
+from .reading import check_checkpoint_file, read_checkpoint
 
-__all__ = ['check_checkpoint_file', 'is_pretrained', 'load_pretrained']
+__all__ = [
+    'check_checkpoint_file',
+    'convert_checkpoint',
+    'is_pretrained',
+    'load_pretrained',
+    'read_checkpoint',
+]

@@ -5,13 +5,13 @@ prefix trains from random weights and says so in one line among thousands.
 """
 
 import re
-import zipfile
-from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
+
+from ..ops.triangle import VECTOR_LAYOUT
+from .reading import read_checkpoint
 
 
 def is_pretrained(init_cfg: dict) -> bool:
@@ -21,8 +21,12 @@ def is_pretrained(init_cfg: dict) -> bool:
 
 
 def load_pretrained(
-    module: nn.Module, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu'
-) -> None:
+    module: nn.Module,
+    checkpoint: str,
+    prefix: str | None = None,
+    map_location: str = 'cpu',
+    trust: bool = False,
+) -> dict:
     """Load weights into `module` and prove that all of it was filled from one like it.
 
     Keys of the file that belong to other parts of a network (`fc.weight`, `head.fc.weight`) are
@@ -31,26 +35,29 @@ def load_pretrained(
 
     Args:
         module: the module to fill, in place.
-        checkpoint: local path, or any address :class:`mmengine.runner.CheckpointLoader` takes
-            (``torchvision://resnet50``, ``https://...``).
+        checkpoint: local path or address, see :func:`.reading.read_checkpoint`.
         prefix: what the keys of the module's weights begin with in the file, such as
             ``'backbone.'``.
         map_location: device to read the file onto.
+        trust: read a file that holds Python objects, which executes what is in it.
+
+    Returns:
+        What the file says of itself: the `meta` of mmengine's checkpoints, {} where there is none.
 
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: if it cannot be read, or its keys or shapes are not the module's; the message
-            names them.
+            names them and, where a config explains them, the setting.
     """
     prefix = prefix or ''
     if prefix and not prefix.endswith('.'):
         prefix += '.'
-    weights = _read_state_dict(checkpoint, map_location)
-    state = {key[len(prefix) :]: w for key, w in weights.items() if key.startswith(prefix)}
+    weights, meta = read_weights(checkpoint, map_location, trust)
+    found = {key[len(prefix) :]: w for key, w in weights.items() if key.startswith(prefix)}
     children = {name.split('.')[0] for name in module.state_dict()}
-    state = {key: w for key, w in state.items() if key.split('.')[0] in children}
+    state = {key: w for key, w in found.items() if key.split('.')[0] in children}
 
-    where = f'checkpoint {checkpoint!r} with prefix {prefix!r}'
+    where = f'checkpoint {str(checkpoint)!r} with prefix {prefix!r}'
     if not state:
         raise ValueError(
             f'{where} holds none of the weights of {type(module).__name__}, such as '
@@ -67,63 +74,80 @@ def load_pretrained(
     unexpected = [key for key in state if key not in own]
     if missing or unexpected or shapes:
         raise ValueError(
-            f'{where} is not a {type(module).__name__} like this one: '
-            f'missing keys: {_some(missing)}; unexpected keys: {_some(unexpected)}; '
-            f'other shapes: {_some(sorted(shapes))}. Check the depth and the prefix.'
+            f'{where} is not a {type(module).__name__} like this one. {_explain(own, found)} '
+            f'In detail: missing keys: {_some(missing)}; unexpected keys: '
+            f'{_some(unexpected)}; other shapes: {_some(sorted(shapes))}'
         )
     module.load_state_dict(state)
     print_log(
         f'{type(module).__name__}: loaded all {len(own)} tensors from {where}', logger='current'
     )
+    return meta
 
 
-def check_checkpoint_file(checkpoint: str) -> None:
-    """Check that a checkpoint is there and whole, without reading its weights.
+def read_weights(
+    checkpoint: str, map_location: str = 'cpu', trust: bool = False
+) -> tuple[dict, dict]:
+    """The weights in a checkpoint by name, and its `meta`, {} where there is none.
 
     Args:
-        checkpoint: local path, or an address with a scheme, which passes.
+        checkpoint: see :func:`.reading.read_checkpoint`, as for the other arguments.
 
     Raises:
-        TypeError: if `checkpoint` is not a string.
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or, a zip archive as PyTorch writes them since 1.6, truncated.
+        ValueError: if it holds something else, or its vectors are laid out otherwise than this
+            version's; besides what :func:`.reading.read_checkpoint` raises.
     """
-    if not isinstance(checkpoint, str):
-        raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
-    if re.match(r'[\w-]+:', checkpoint):
-        return
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'checkpoint {checkpoint!r} does not exist; train the network it comes from first, '
-            'or name another file'
-        )
-    with path.open('rb') as file:
-        start = file.read(2)
-    if not start or (start == b'PK' and not zipfile.is_zipfile(path)):
-        raise _unreadable(checkpoint, f'it ends after {path.stat().st_size} bytes')
-
-
-def _read_state_dict(checkpoint, map_location):
-    check_checkpoint_file(checkpoint)
-    try:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location, logger=None)
-    except OSError:
-        raise  # no way to it, or none to a disk: says so itself
-    except Exception as error:  # whatever unpickling arbitrary bytes comes to
-        raise _unreadable(checkpoint, error) from error
-    if not isinstance(content, dict):
+    content = read_checkpoint(checkpoint, map_location, trust)
+    state = content.get('state_dict', content) if isinstance(content, dict) else content
+    if not isinstance(state, dict):
         raise ValueError(
-            f'checkpoint {checkpoint!r} holds a {type(content).__name__}, not a dict of weights'
+            f'checkpoint {str(checkpoint)!r} holds a {type(state).__name__}, not a dict of weights'
         )
-    return content.get('state_dict', content)
+    meta = content.get('meta') or {}
+    layout = meta.get('vector_layout', VECTOR_LAYOUT)
+    if layout != VECTOR_LAYOUT:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} is for covariance vectors of layout {layout!r}, and '
+            f'this version of gcp_mm makes {VECTOR_LAYOUT!r}: use the version it was made with'
+        )
+    return state, meta
 
 
-def _unreadable(checkpoint, reason):
-    return ValueError(
-        f'checkpoint {checkpoint!r} cannot be read ({reason}); it is truncated or no checkpoint: '
-        'copy or train it again, or name another file'
-    )
+def _explain(own, state):
+    """How the network of a config and that of a file differ, in the words of a config."""
+    (pools, widths), (file_pools, file_widths) = map(_reduction, (own, state))
+    if pools != file_pools:
+        names = {True: 'global covariance pooling', False: 'global average pooling'}
+        return (
+            f'The file is of a network with {names[file_pools]}, the config of one with '
+            f'{names[pools]}: take the config or the file of the other.'
+        )
+    if widths != file_widths:
+        d = file_widths[-1]
+        return (
+            f'The neck reduces to {widths} channels and in the file to {file_widths}: set '
+            f'model.neck.reduction={file_widths} and model.head.in_channels={d * (d + 1) // 2}.'
+        )
+    for layer, more in (('head.fc', 0), ('roi_head.bbox_head.fc_cls', 1)):
+        classes, file_classes = (
+            len(weights[f'{layer}.weight']) - more if f'{layer}.weight' in weights else None
+            for weights in (own, state)
+        )
+        if None not in (classes, file_classes) and classes != file_classes:
+            return (
+                f'The file has {file_classes} classes and the config {classes}: set num_classes='
+                f'{file_classes} or, to train on other classes, load the trunk alone with the '
+                "init_cfg of the backbone, dict(type='Pretrained', prefix='backbone.')."
+            )
+    return 'Check the depth and the prefix.'
+
+
+def _reduction(weights):
+    """Whether there is a GCP neck with weights, and the channels it reduces to."""
+    matches = [re.fullmatch(r'neck\.reduction\.(\d+)\.conv\.weight', key) for key in weights]
+    keys = sorted((match for match in matches if match), key=lambda match: int(match[1]))
+    widths = tuple(len(weights[match[0]]) for match in keys)
+    return bool(widths), widths
 
 
 def _suggest_prefix(weights, children):
@@ -133,7 +157,10 @@ def _suggest_prefix(weights, children):
     found = sorted(repr(prefix) for prefix in found if prefix)
     if found:
         return f'it does under prefix {" or ".join(found)}'
-    return f'its keys are {_some(list(weights))}'
+    return (
+        f'its keys are {_some(list(weights))}. tools/model_converters/convert_checkpoint.py makes '
+        "files of torchvision and of the paper's authors fit"
+    )
 
 
 def _some(names, limit=8):

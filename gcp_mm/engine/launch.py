@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from .. import zoo
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -38,13 +39,7 @@ def read_config(args: Namespace) -> Config:
         ValueError: for a config of a package other than the two frameworks, which mmengine would
             try to install.
     """
-    package, separator, _ = args.config.partition('::')
-    if separator and package not in ('mmpretrain', 'mmdet'):
-        raise ValueError(
-            f"config: expected a file, or a config of 'mmpretrain::' or 'mmdet::', got "
-            f'{args.config!r}'
-        )
-    cfg = get_config(args.config) if separator else Config.fromfile(args.config)
+    cfg = zoo.resolve_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
     return cfg
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from .newton_schulz import check_square
 from .tracing import is_traced
 
+# Written into converted checkpoints, so that another layout could never be taken for this one
+VECTOR_LAYOUT = 'row-major upper triangle'
+
 
 def triu_vector(m: Tensor, out: Tensor | None = None) -> Tensor:
     """Row-major upper triangle of square matrices.

@@ -1,0 +1,129 @@
+"""From a checkpoint of another project to one of this project, and back."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+
+from ..ops.triangle import VECTOR_LAYOUT
+from .layouts import from_ours, to_ours
+from .pretrained import read_weights
+from .reading import check_checkpoint_file, sha256
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    trunk_only: bool = False,
+    reverse: bool = False,
+    trust: bool = False,
+    force: bool = False,
+) -> Path:
+    """Write a checkpoint with the weights of another under this project's names.
+
+    The file holds tensors and plain values alone, `state_dict` and `meta`. `meta` says what the
+    network is (`architecture`, `reduction`, `num_classes`), how its covariance vectors are laid
+    out (`vector_layout`), and the layout and SHA-256 of the source.
+
+    Args:
+        source: file of a layout that :func:`.layouts.to_ours` recognises; with `reverse`, of one
+            of this project's ResNets.
+        target: where to write, a name in ``.pth``. As OpenMMLab's releases are, the file is called
+            ``<target>-<the first 8 digits of its SHA-256>.pth``.
+        trunk_only: leave out neck and head, for a detector.
+        reverse: write torchvision's names, and those the paper's authors gave the layer, in a
+            plain dict, as torchvision's releases are.
+        trust: read a source that holds Python objects, which executes what is in it.
+        force: replace an earlier ``<target>-<digits>.pth``.
+
+    Returns:
+        Path of the file written.
+
+    Raises:
+        FileNotFoundError: if there is no such source.
+        FileExistsError: if there is such a target already, and not `force`.
+        ValueError: if the source cannot be read, is of another layout, or its weights are not
+            exactly those of the network; if `target` does not end in ``.pth``; if `trunk_only`
+            and `reverse` are asked for together.
+    """
+    target = Path(target)
+    if target.suffix != '.pth':
+        raise ValueError(f'target: expected a file name that ends in .pth, got {str(target)!r}')
+    if trunk_only and reverse:
+        raise ValueError('trunk_only, reverse: the way back is for whole classifiers; ask for one')
+    earlier = _written_before(target)
+    if earlier and not force:
+        raise FileExistsError(
+            f'target: {", ".join(map(str, earlier))} exists; name another, or replace it with '
+            'force=True (--force)'
+        )
+    check_checkpoint_file(source)
+    state, _ = read_weights(source, trust=trust)
+    state = {key: _plain(source, key, value) for key, value in state.items()}
+    try:
+        content = from_ours(state) if reverse else _ours(state, source, trunk_only)
+    except ValueError as error:
+        raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
+    path = _write(content, target)
+    for file in earlier:
+        if file != path:
+            file.unlink()
+    weights = content if reverse else content['state_dict']
+    print_log(f'{len(weights)} tensors written to {path}', logger='current')
+    return path
+
+
+def _ours(state, source, trunk_only):
+    state, network, layout = to_ours(state)
+    meta = dict(
+        architecture=network.architecture,
+        reduction=network.reduction,
+        num_classes=network.num_classes,
+        vector_layout=VECTOR_LAYOUT,
+        source_layout=layout,
+        source_sha256=sha256(Path(source)),
+    )
+    if trunk_only:
+        state = {key: value for key, value in state.items() if key.startswith('backbone.')}
+    return dict(meta=meta, state_dict=state)
+
+
+def _plain(source, key, value):
+    """A tensor of its own memory: not a parameter, and no view of a larger one."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(
+            f'checkpoint {str(source)!r}: {key!r} is a {type(value).__name__}, not a tensor'
+        )
+    return value.detach().clone()
+
+
+def _write(content, target):
+    """Write whole or not at all, under a name with the file's hash."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.stem, suffix='.partial')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(content, file)
+        path = target.with_name(f'{target.stem}-{sha256(Path(name))[:8]}.pth')
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _written_before(target):
+    pattern = re.compile(re.escape(target.stem) + r'-[0-9a-f]{8}\.pth')
+    if not target.parent.is_dir():
+        return []
+    return sorted(file for file in target.parent.iterdir() if pattern.fullmatch(file.name))
+
+
+def _umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,212 @@
+"""Reading of checkpoint files without running anything that is in them.
+
+A checkpoint is a pickle, and a pickle is a program. PyTorch's `weights_only` reads tensors and
+plain Python values alone; mmengine falls back to running the program where that fails.
+"""
+
+import hashlib
+import io
+import pickle
+import re
+import types
+import zipfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+import mmengine.fileio
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import get_torchvision_models
+from torch._weights_only_unpickler import _get_allowed_globals
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # NumPy 1
+    from numpy.core import multiarray
+
+
+def _statistic(owner, name):
+    """In place of `getattr`, by which a HistoryBuffer names its own statistics."""
+    if owner is not HistoryBuffer or not isinstance(name, str) or name.startswith('_'):
+        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr of {name!r}')
+    return getattr(owner, name)
+
+
+# What mmengine's Runner saves beside the weights, its record of scalars in NumPy arrays, by the
+# names it has in a file. NumPy's are those of the version that wrote the file.
+RECORDS = {
+    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    'builtins.getattr': _statistic,
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    **{
+        f'numpy.{core}.multiarray.{name}': getattr(multiarray, name)
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    },
+}
+_DTYPES = {type(np.dtype(kind)) for kind in 'bBiIlLqQfd'}  # as `numpy.dtype` makes them
+
+
+def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = False) -> object:
+    """Read a checkpoint, by default without executing anything that is in it.
+
+    Args:
+        checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``, or one
+            that a file backend of mmengine serves. A download whose name ends in a hash, as in
+            ``resnet50-0676ba61.pth``, is checked against it.
+        map_location: device to read the tensors onto.
+        trust: read a file with arbitrary Python objects too, which executes what it says.
+
+    Returns:
+        What was saved: tensors, containers, numbers and strings.
+
+    Raises:
+        TypeError: if `checkpoint` is not a string or a path.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, truncated, a web page or no checkpoint, if a download does not
+            have the hash in its name, or if it holds Python objects and `trust` is not set.
+    """
+    file = _open(checkpoint)
+    try:
+        return _read_safely(file, map_location)
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        if not found:
+            raise _unreadable(checkpoint, error) from error
+        if not trust:
+            raise ValueError(
+                f'checkpoint {str(checkpoint)!r} holds more than tensors and plain values '
+                f'({found[1]}): reading it would execute what the file says. If you trust where it '
+                'comes from, say so with trust=True (--trust), which does that'
+            ) from error
+    except OSError:
+        raise  # no way to it, or none to a disk: says so itself
+    except Exception as error:  # whatever unpickling arbitrary bytes comes to
+        raise _unreadable(checkpoint, error) from error
+    if isinstance(file, io.IOBase):
+        file.seek(0)
+    return torch.load(file, map_location=map_location, weights_only=False)
+
+
+def check_checkpoint_file(checkpoint: str) -> None:
+    """Check that a checkpoint is there and whole, without reading its weights.
+
+    Args:
+        checkpoint: local path, or an address with a scheme, which passes.
+
+    Raises:
+        TypeError: if `checkpoint` is not a string or a path.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, a web page or, a zip archive as PyTorch writes them since 1.6,
+            truncated.
+    """
+    if not isinstance(checkpoint, str | Path):
+        raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
+    if _scheme(checkpoint):
+        return
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'checkpoint {str(checkpoint)!r} does not exist; train the network it comes from '
+            'first, or name another file'
+        )
+    with path.open('rb') as file:
+        start = file.read(64)
+    if start.lstrip()[:1] == b'<':
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} cannot be read (it is a web page): no checkpoint. '
+            'Sites that share large files send one in their place, to ask for a confirmation or '
+            'to say that a quota is used up: download it with a browser'
+        )
+    if not start or (start[:2] == b'PK' and not zipfile.is_zipfile(path)):
+        raise _unreadable(checkpoint, f'it ends after {path.stat().st_size} bytes')
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _scheme(checkpoint):
+    """The scheme of an address, '' for a local path."""
+    match = re.match(r'([\w-]+):', str(checkpoint))
+    return match[1] if match else ''
+
+
+def _open(checkpoint):
+    """A path of `checkpoint`, or its bytes, once it is known to be there."""
+    check_checkpoint_file(checkpoint)
+    scheme, address = _scheme(checkpoint), str(checkpoint)
+    if not scheme:
+        return Path(checkpoint).expanduser()
+    if scheme in ('torchvision', 'modelzoo'):
+        models = get_torchvision_models()
+        name = address.partition('://')[2]
+        if name not in models:
+            raise ValueError(f'checkpoint {address!r}: torchvision has no weights {name!r}')
+        address, scheme = models[name], 'https'
+    if scheme in ('http', 'https'):
+        path = _download(address)
+        check_checkpoint_file(path)
+        return path
+    return io.BytesIO(mmengine.fileio.get(address))
+
+
+def _download(url):
+    """Path of a file from the web, kept where PyTorch keeps them; proves the hash in its name."""
+    name = Path(urlparse(url).path).name
+    hashed = re.search(r'-([0-9a-f]{8,64})\.', name)
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    found = sha256(path)
+    if hashed and not found.startswith(hashed[1]):
+        path.unlink()
+        raise ValueError(
+            f'checkpoint {url!r}: its name promises the SHA-256 {hashed[1]}..., the download has '
+            f'{found[:16]}...; it was removed. Try again, or ask who offers it'
+        )
+    return path
+
+
+def _read_safely(file, map_location):
+    """torch.load with `weights_only` for what a Runner saves.
+
+    Raises:
+        pickle.UnpicklingError: for other objects, with 'GLOBAL <name>' in its message.
+    """
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        allowed = [*((value, name) for name, value in RECORDS.items()), *_DTYPES]
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(file, map_location=map_location, weights_only=True)
+    # Before PyTorch 2.6 `weights_only` knows no exceptions, and does not hold for every format.
+    module = types.ModuleType('restricted_pickle')
+    module.Unpickler = _Unpickler
+    module.load = lambda file, **options: _Unpickler(file, **options).load()
+    return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what PyTorch's `weights_only` allows and RECORDS; nothing else can be called."""
+
+    def find_class(self, module, name):
+        full = f'{module}.{name}'.replace('__builtin__', 'builtins')  # Python 2's name of it
+        allowed = _get_allowed_globals() | RECORDS
+        if full not in allowed:
+            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {full}')
+        return allowed[full]
+
+
+def _unreadable(checkpoint, reason):
+    first_line = (str(reason).strip() or type(reason).__name__).partition('\n')[0]
+    return ValueError(
+        f'checkpoint {str(checkpoint)!r} cannot be read ({first_line}); it is truncated or no '
+        'checkpoint: copy or train it again, or name another file'
+    )

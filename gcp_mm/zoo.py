@@ -1,0 +1,137 @@
+"""The networks of this project by name, for its own tools and for those of the frameworks."""
+
+import difflib
+import fnmatch
+import functools
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import nn
+
+from .checkpoints import load_pretrained
+
+# In an installed package the configs lie in it, in a checkout beside it.
+_PACKAGE = Path(__file__).parent
+CONFIGS = next(
+    folder for folder in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if folder.is_dir()
+)
+
+
+def list_models(pattern: str = '*') -> list[str]:
+    """Names of this project's configs, as :func:`get_model` takes them.
+
+    Args:
+        pattern: with wildcards, such as ``'resnet50-gcp*in1k'``.
+    """
+    return fnmatch.filter(sorted(_config_files()), pattern)
+
+
+def config_file(name: str) -> Path:
+    """Path of one of this project's configs, for whatever takes a config file.
+
+    Args:
+        name: of the config, such as ``'faster-rcnn_r50-gcp-m_fpn_1x_coco'``.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    files = _config_files()
+    if name not in files:
+        close = difflib.get_close_matches(name, sorted(files))
+        raise ValueError(
+            f'model {name!r}: there is no config of that name; '
+            f'{"near it: " + ", ".join(close) if close else "gcp_mm.list_models() names them"}'
+        )
+    return files[name]
+
+
+def resolve_config(config: str | Path | Config) -> Config:
+    """Read a config from wherever there is one.
+
+    Args:
+        config: a file (``.py``), one that comes with a framework (``mmpretrain::...``,
+            ``mmdet::...``), the name of one of this project's, or a Config, which is copied.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: for an unknown name, or a package other than the two frameworks, which mmengine
+            would try to install.
+    """
+    if isinstance(config, Config):
+        return config.copy()
+    package, separator, _ = str(config).partition('::')
+    if separator:
+        if package not in ('mmpretrain', 'mmdet'):
+            raise ValueError(
+                "config: expected a file, a name, or a config of 'mmpretrain::' or 'mmdet::', got "
+                f'{str(config)!r}'
+            )
+        return get_config(str(config))
+    if Path(config).suffix != '.py':
+        config = config_file(str(config))
+    return Config.fromfile(config)
+
+
+def get_model(
+    model: str | Path | Config,
+    pretrained: str | Path | None = None,
+    device: str = 'cpu',
+    trust: bool = False,
+    **kwargs,
+) -> nn.Module:
+    """Build a classifier or a detector, and fill it with weights that are proven to fit.
+
+    Args:
+        model: a config, in any form that :func:`resolve_config` takes.
+        pretrained: checkpoint, a path or an address; a download is checked against the hash in
+            its name. None: random weights.
+        device: to put the network on.
+        trust: read a checkpoint that holds Python objects, which executes what is in it.
+        **kwargs: override settings of the config's `model`.
+
+    Returns:
+        The network in evaluation mode, as mmpretrain's `get_model` or mmdet's `init_detector`
+        makes it: for :class:`mmpretrain.ImageClassificationInferencer` or
+        :func:`mmdet.apis.inference_detector`. `_config` is its config.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the config or the checkpoint is unknown or cannot be read, or they do not
+            belong together; the message says in which respect.
+    """
+    cfg = resolve_config(model)
+    cfg.merge_from_dict(dict(model=kwargs))
+    if cfg.model.get('backbone'):
+        cfg.model.backbone.init_cfg = None  # the trunk of its training is not needed
+    if cfg.get('default_scope') == 'mmdet':
+        from mmdet.apis import init_detector
+
+        with warnings.catch_warnings():  # of the weights and classes that are read below
+            warnings.filterwarnings('ignore', 'checkpoint is None')
+            network = init_detector(cfg, device=device)
+        network._config = cfg
+    else:
+        from mmpretrain.apis import get_model as get_classifier
+
+        network = get_classifier(cfg, device=device)
+    if pretrained is not None:
+        meta = load_pretrained(network, pretrained, map_location=device, trust=trust)
+        if 'dataset_meta' in meta:
+            name = 'dataset_meta' if cfg.get('default_scope') == 'mmdet' else '_dataset_meta'
+            setattr(network, name, meta['dataset_meta'])
+    return network
+
+
+@functools.cache
+def register_models() -> None:
+    """Make this project's classifiers known to mmpretrain's `list_models` and `get_model`."""
+    from mmpretrain.apis import ModelHub
+
+    ModelHub.register_model_index(CONFIGS / 'imagenet/metafile.yml', config_prefix=CONFIGS.parent)
+
+
+def _config_files():
+    """Path of each config by its name, but for those that only serve as a base."""
+    return {path.stem: path for path in CONFIGS.glob('[!_]*/*.py')}

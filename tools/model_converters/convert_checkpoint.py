@@ -1,0 +1,31 @@
+"""Convert weights of torchvision, of the paper's authors or of iSQRT-COV's to this project's."""
+
+import argparse
+from pathlib import Path
+
+from gcp_mm.checkpoints import convert_checkpoint
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', type=Path, help='checkpoint; its layout is recognised')
+    parser.add_argument(
+        'target', type=Path, help='name in .pth, to which 8 digits of the hash are added'
+    )
+    parser.add_argument('--trunk-only', action='store_true', help='without neck and head')
+    parser.add_argument(
+        '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
+    )
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='read a file that holds Python objects, which executes what is in it',
+    )
+    parser.add_argument('--force', action='store_true', help='replace an earlier target')
+    args = parser.parse_args()
+    path = convert_checkpoint(**vars(args))
+    print(f'written: {path}')
+
+
+if __name__ == '__main__':
+    main()
