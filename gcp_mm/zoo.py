@@ -118,9 +118,7 @@ def get_model(
         network = get_classifier(cfg, device=device)
     if pretrained is not None:
         meta = load_pretrained(network, pretrained, map_location=device, trust=trust)
-        if 'dataset_meta' in meta:
-            name = 'dataset_meta' if cfg.get('default_scope') == 'mmdet' else '_dataset_meta'
-            setattr(network, name, meta['dataset_meta'])
+        _set_classes(network, cfg, meta)
     return network
 
 
@@ -130,6 +128,18 @@ def register_models() -> None:
     from mmpretrain.apis import ModelHub
 
     ModelHub.register_model_index(CONFIGS / 'imagenet/metafile.yml', config_prefix=CONFIGS.parent)
+
+
+def _set_classes(network, cfg, meta):
+    """Give a network the names of its classes: the checkpoint's or, without any, the config's."""
+    dataset_meta = meta.get('dataset_meta')
+    if not dataset_meta and 'CLASSES' in meta:  # before MMPretrain 1 and MMDetection 3
+        dataset_meta = dict(classes=meta['CLASSES'])
+    if not dataset_meta:
+        dataset_meta = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo')
+    if dataset_meta:
+        name = 'dataset_meta' if cfg.get('default_scope') == 'mmdet' else '_dataset_meta'
+        setattr(network, name, dict(dataset_meta))
 
 
 def _config_files():

@@ -84,8 +84,8 @@ def test_settings_can_be_overridden(files):
 @pytest.mark.parametrize(
     ('config', 'file', 'settings', 'message'),
     [
-        (CLS, GAP, {}, 'file is of a network with global average pooling, the config of one with'),
-        (GAP, CLS, {}, 'file is of a network with global covariance pooling'),
+        (CLS, GAP, {}, 'with global covariance pooling, the file of one with none'),
+        (GAP, CLS, {}, 'with none .*, the file of one with global covariance pooling'),
         (CLS, CLS, dict(head=dict(num_classes=7)), r'10 classes and the config 7: set num_classes'),
         (
             DET,

@@ -117,10 +117,10 @@ def _explain(own, state):
     """How the network of a config and that of a file differ, in the words of a config."""
     (pools, widths), (file_pools, file_widths) = map(_reduction, (own, state))
     if pools != file_pools:
-        names = {True: 'global covariance pooling', False: 'global average pooling'}
+        words = {True: 'global covariance pooling', False: 'none (global average pooling)'}
         return (
-            f'The file is of a network with {names[file_pools]}, the config of one with '
-            f'{names[pools]}: take the config or the file of the other.'
+            f'The config is of a network with {words[pools]}, the file of one with '
+            f'{words[file_pools]}: take the config or the file of the other.'
         )
     if widths != file_widths:
         d = file_widths[-1]

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from ..ops.pooling import check_options, global_covariance_pooling
 from ..ops.tracing import is_traced
+from .pretrained import StrictlyPretrained
 
 
 @MODELS.register_module()
-class GlobalCovariancePooling(BaseModule):
+class GlobalCovariancePooling(StrictlyPretrained, BaseModule):
     """Channel reduction, then global covariance pooling of every feature map.
 
     Each entry of `reduction` is a 1x1 convolution without bias, a normalisation layer and an
@@ -46,7 +47,9 @@ class GlobalCovariancePooling(BaseModule):
         conv_cfg: config of the convolutions.
         norm_cfg: config of the normalisation layers.
         act_cfg: config of the activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
-        init_cfg: initialisation; the default is He's, fan-out, for the convolutions.
+        init_cfg: initialisation; the default is He's, fan-out, for the convolutions. A
+            `Pretrained` one, with `prefix='neck.'`, has to fill all reductions: see
+            :func:`gcp_mm.checkpoints.load_pretrained`.
 
     Raises:
         TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer, or

@@ -4,12 +4,11 @@ Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimizat
 CVPR 2020, https://arxiv.org/abs/2003.11241, sections 3.2, 4.4 and Table 8.
 """
 
-from mmengine.model.weight_init import update_init_info
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ResNet
 from torch import nn
 
-from ..checkpoints import is_pretrained, load_pretrained
+from .pretrained import StrictlyPretrained
 
 # Stride of conv5's first block under each treatment of its down-sampling.
 CONV5_STRIDES = {'none': 1, 'stride': 2, 'maxpool': 1}
@@ -17,7 +16,7 @@ CONV5_STRIDES = {'none': 1, 'stride': 2, 'maxpool': 1}
 
 # force: the class takes the place of the function that imported this module.
 @MODELS.register_module(force=True)
-class GCPResNet(ResNet):
+class GCPResNet(StrictlyPretrained, ResNet):
     """MMPretrain's ResNet with a choice of down-sampling in conv5, for both frameworks.
 
     The three variants have the same weights under the same names, which are those of the ResNets
@@ -94,20 +93,6 @@ class GCPResNet(ResNet):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def init_weights(self):
-        """Initialise as `init_cfg` says; a `Pretrained` one has to fill the whole trunk."""
-        init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
-        pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]
-        if not pretrained:
-            super().init_weights()
-            return
-        # The whole trunk is filled, so that nothing is left for other entries to initialise.
-        options = {key: value for key, value in pretrained[-1].items() if key != 'type'}
-        load_pretrained(self, **options)
-        if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight
-            update_init_info(self, f'GCPResNet: load from {options["checkpoint"]}')
-        self.is_init = True
 
     def train(self, mode=True):
         """Set the mode, frozen stages and frozen BN apart.

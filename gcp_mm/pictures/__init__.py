@@ -1,0 +1,1 @@
+"""Networks on picture and video files: what tools/image_demo.py is made of."""
