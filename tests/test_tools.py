@@ -8,6 +8,8 @@ import shutil
 import pytest
 import torch
 
+from gcp_mm.checkpoints import read_checkpoint
+
 from .conftest import CLS, ROOT
 
 MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
@@ -70,6 +72,30 @@ def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
     assert 'resumed epoch: 1' in done.stdout
     assert 'Saving checkpoint at 2 epochs' in done.stdout
     assert 'Saving checkpoint at 1 epochs' not in done.stdout
+
+
+class Creates:
+    """Pickled, a call that makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('tool', ['tools/test.py', 'tools/train.py'])
+def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, tool):
+    checkpoint, sign = tmp_path / 'a.pth', tmp_path / 'sign'
+    content = read_checkpoint(trained / 'epoch_1.pth')
+    torch.save(content | dict(extra=Creates(sign)), checkpoint)
+    done = run_tool(
+        *(tool, CLS, *(['--resume'] if tool == 'tools/train.py' else []), checkpoint),
+        *('--work-dir', tmp_path / 'w', '--cfg-options', *short_cls),
+    )
+    assert done.returncode != 0
+    assert 'say so with trust=True (--trust)' in done.stdout
+    assert not sign.exists()
 
 
 def test_wrong_head_is_refused_before_anything_is_written(run_tool, trained, tmp_path):

@@ -11,7 +11,7 @@ from mmengine.device import get_device
 from gcp_mm import get_model
 from gcp_mm.analysis.feature_file import DTYPES
 from gcp_mm.analysis.features import STAGES, extract_features
-from gcp_mm.engine import add_config_arguments, read_config
+from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
 
 
 def parse_args():
@@ -36,11 +36,7 @@ def parse_args():
     add('--workers', type=int, help="processes that read images; by default the config's")
     add('--device', help='such as cuda:1; by default the accelerator, if there is one')
     add('--force', action='store_true', help='replace OUT')
-    add(
-        '--trust',
-        action='store_true',
-        help='read a checkpoint that holds Python objects, which executes what is in it',
-    )
+    add_trust_argument(parser)
     return parser.parse_args()
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm.checkpoints import check_checkpoint_file
-from gcp_mm.engine import add_config_arguments, read_config
+from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
 from gcp_mm.pictures.files import (
     VideoOutput,
     count_frames,
@@ -53,11 +53,7 @@ def parse_args():
         action='store_true',
         help='classifiers with GlobalCovariancePooling: show what decided each class',
     )
-    parser.add_argument(
-        '--trust',
-        action='store_true',
-        help='read a checkpoint that holds Python objects, which executes what is in it',
-    )
+    add_trust_argument(parser)
     args = parser.parse_args()
     if args.batch_size < 1:
         parser.error(f'--batch-size {args.batch_size}: expected at least 1')

@@ -60,7 +60,7 @@ def main():
     def test(runner):
         # mmengine only logs the keys that do not match, and evaluates random weights.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        load_pretrained(model, args.checkpoint)
+        load_pretrained(model, args.checkpoint, trust=args.trust)
         if args.out and args.out.endswith('.pkl'):
             dump_predictions(runner, args.out)
         metrics = runner.test()

@@ -2,7 +2,7 @@
 
 from .conversion import convert_checkpoint
 from .pretrained import is_pretrained, load_pretrained
-from .reading import check_checkpoint_file, read_checkpoint
+from .reading import check_checkpoint_file, read_checkpoint, use_in_mmengine
 
 __all__ = [
     'check_checkpoint_file',
@@ -10,4 +10,5 @@ __all__ = [
     'is_pretrained',
     'load_pretrained',
     'read_checkpoint',
+    'use_in_mmengine',
 ]

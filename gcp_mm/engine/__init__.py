@@ -3,7 +3,14 @@
 from .inspection import data_checks
 from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape_hook import LandscapeHook
-from .launch import add_common_arguments, add_config_arguments, launch, load_config, read_config
+from .launch import (
+    add_common_arguments,
+    add_config_arguments,
+    add_trust_argument,
+    launch,
+    load_config,
+    read_config,
+)
 from .preflight import check_run
 
 __all__ = [
@@ -11,6 +18,7 @@ __all__ = [
     'LandscapeHook',
     'add_common_arguments',
     'add_config_arguments',
+    'add_trust_argument',
     'check_run',
     'data_checks',
     'launch',

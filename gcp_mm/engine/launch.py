@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import zoo
+from ..checkpoints import use_in_mmengine
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -32,6 +33,15 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_trust_argument(parser: ArgumentParser) -> None:
+    """Add the argument `--trust` of whatever reads a checkpoint."""
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='read checkpoints that hold Python objects, which executes what is in them',
+    )
+
+
 def read_config(args: Namespace) -> Config:
     """Read the config that the arguments of :func:`add_config_arguments` name and alter.
 
@@ -48,11 +58,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that training and testing share, as MMPretrain and MMDetection have them.
 
     Args:
-        parser: gets `config`, `--work-dir`, `--amp`, `--cfg-options`, `--launcher` and
+        parser: gets `config`, `--work-dir`, `--trust`, `--amp`, `--cfg-options`, `--launcher` and
             `--local-rank`.
     """
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    add_trust_argument(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='of jobs'
@@ -77,6 +88,7 @@ def load_config(args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
+    use_in_mmengine(args.trust)
     cfg = read_config(args)
     cfg.launcher = args.launcher
     if args.work_dir:

@@ -134,7 +134,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
             raise TypeError(
                 f'{args.config}: expected a classifier of MMPretrain, got {type(model).__name__}'
             )
-        load_pretrained(model, args.checkpoint)
+        load_pretrained(model, args.checkpoint, trust=args.trust)
         shared = [done]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
         runner.call_hook('before_run')

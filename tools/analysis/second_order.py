@@ -140,6 +140,7 @@ def use(config, args, run):
             launcher='none',
             local_rank=0,
             amp=False,
+            trust=False,
         )
     )
     check_run(cfg, args.split)

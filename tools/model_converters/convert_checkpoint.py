@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gcp_mm.checkpoints import convert_checkpoint
+from gcp_mm.engine import add_trust_argument
 
 
 def main():
@@ -16,11 +17,7 @@ def main():
     parser.add_argument(
         '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
     )
-    parser.add_argument(
-        '--trust',
-        action='store_true',
-        help='read a file that holds Python objects, which executes what is in it',
-    )
+    add_trust_argument(parser)
     parser.add_argument('--force', action='store_true', help='replace an earlier target')
     args = parser.parse_args()
     path = convert_checkpoint(**vars(args))
