@@ -40,6 +40,7 @@ setup(
             'mmpretrain>=1.2,<1.3',
         ],
         'extension': ['ninja'],
+        'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
         'test': [
             *('pytest', 'pytest-xdist', 'ruff'),

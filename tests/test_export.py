@@ -70,10 +70,11 @@ def test_exported(strict):
         torch.testing.assert_close(run(more), module(more))
 
 
+@pytest.mark.parametrize('size', [(2, 3), (9, 9)], ids=['gram', 'covariance'])
 @pytest.mark.parametrize('dynamo', [True, False])
-def test_onnx(dynamo, tmp_path):
+def test_onnx(dynamo, size, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
-    module, x, path = neck(), features((2, 12, 2, 3)), tmp_path / 'neck.onnx'
+    module, x, path = neck(), features((2, 12, *size)), tmp_path / 'neck.onnx'
     if 'dynamo' not in inspect.signature(torch.onnx.export).parameters:
         if dynamo:
             pytest.skip('this PyTorch has the older exporter only')
@@ -87,7 +88,7 @@ def test_onnx(dynamo, tmp_path):
         options |= dict(dynamic_axes=dict(x={0: 'batch'}))
     torch.onnx.export(module, (x,), str(path), input_names=['x'], **options)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    for batch in (x, features((5, 12, 2, 3))):
+    for batch in (x, features((5, 12, *size))):
         (out,) = session.run(None, dict(x=batch.numpy()))
         np.testing.assert_allclose(out, module(batch).detach().numpy(), rtol=1e-4, atol=1e-5)
 

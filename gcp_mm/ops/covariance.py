@@ -76,7 +76,7 @@ def scatter(x: Tensor) -> Tensor:
     """
     # A long sum of squares in float32 drifts to one side by many times its rounding error: the
     # positions are summed piecewise.
-    first, *others = x.chunk(-(-x.shape[2] // 64), dim=2)
+    first, *others = x.chunk((x.shape[2] + 63) // 64, dim=2)
     total = first @ first.transpose(1, 2)
     for part in others:
         total.baddbmm_(part, part.transpose(1, 2))

@@ -1,0 +1,66 @@
+"""Export a classifier to a file that runs without this package and without MMPretrain.
+
+OUT ends in .pt2 (torch.export), .onnx (ONNX) or .pt (a trace in TorchScript). The file takes
+batches of any number of images, of one size; docs/export.md says of what kind. It is read again,
+and its logits are compared with the network's, before it gets its name.
+"""
+
+import argparse
+from pathlib import Path
+
+from gcp_mm import get_model
+from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
+from gcp_mm.export import BATCHES, check_target, export_classifier, image_size
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('out', type=Path, metavar='OUT', help='file to write')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help="size of the images, pixels; by default that of the config's test pipeline",
+    )
+    parser.add_argument(
+        '--with-normalisation',
+        action='store_true',
+        help='the file takes RGB images of 0 to 255 and normalises them itself',
+    )
+    parser.add_argument('--device', default='cpu', help='the file is to run on, such as cuda')
+    parser.add_argument('--force', action='store_true', help='replace OUT where it exists')
+    add_trust_argument(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    check_target(args.out, args.force)
+    cfg = read_config(args)
+    if cfg.get('default_scope') == 'mmdet':
+        raise ValueError(
+            f'config: {args.config} is of a detector, and only classifiers are exported; '
+            'docs/export.md has what can be done with the trunk and FPN of a detector'
+        )
+    height, width = args.size or image_size(cfg)
+    model = get_model(cfg, args.checkpoint, device=args.device, trust=args.trust)
+    print(f'writing {args.out} ...')
+    difference = export_classifier(
+        model, args.out, (height, width), args.with_normalisation, args.force
+    )
+    kind = 'RGB, 0 to 255' if args.with_normalisation else 'normalised as in training'
+    print(f'takes   images (batch, 3, {height}, {width}), float32, {kind}')
+    print('gives   logits (batch, classes)')
+    print(
+        f'largest difference from the network, of the largest logit: {difference:.1e} at batches '
+        f'of {" and ".join(map(str, BATCHES))}'
+    )
+
+
+if __name__ == '__main__':
+    main()
