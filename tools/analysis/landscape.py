@@ -16,9 +16,10 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
+from gcp_mm import get_model
 from gcp_mm.analysis.hessian import (
     directional_sharpness,
     gradient,
@@ -28,7 +29,6 @@ from gcp_mm.analysis.hessian import (
 )
 from gcp_mm.analysis.landscape import full_float32
 from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
-from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.engine import check_run
 
 matplotlib.use('Agg')
@@ -72,14 +72,6 @@ def parse_args():
         parser.error('--etas: a step of 0 has no length')
     args.out = args.out or Path(args.checkpoint).parent / 'landscape'
     return args
-
-
-def build_model(cfg, checkpoint):
-    """The classifier in evaluation mode, all its weights from the checkpoint."""
-    cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(cfg.model)
-    load_pretrained(model, checkpoint)
-    return model.to(get_device()).eval()
 
 
 def read_batches(cfg, model, args):
@@ -188,7 +180,7 @@ def main():
     cfg.merge_from_dict(args.cfg_options)
     check_run(cfg, 'train')
     init_default_scope(cfg.default_scope)
-    model = build_model(cfg, args.checkpoint)
+    model = get_model(cfg, args.checkpoint, get_device())
     batches = read_batches(cfg, model, args)
     with full_float32():
         found = measure(model, batches, args)
