@@ -4,6 +4,7 @@ A checkpoint is a pickle, and a pickle is a program. PyTorch's `weights_only` re
 plain Python values alone; mmengine falls back to running the program where that fails.
 """
 
+import codecs
 import hashlib
 import io
 import pickle
@@ -38,6 +39,7 @@ def _statistic(owner, name):
 RECORDS = {
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     'builtins.getattr': _statistic,
+    '_codecs.encode': codecs.encode,  # of the bytes in arrays
     'numpy.ndarray': np.ndarray,
     'numpy.dtype': np.dtype,
     **{
