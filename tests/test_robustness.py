@@ -282,5 +282,8 @@ def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
     assert '| both | 75.0 ± 35.4 |' in page
     plot(groups, alexnet, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
+    # The mean of three equal numbers may be off by a rounding error: no whisker is negative.
+    uneven = {name: k / 97 for k, name in enumerate(alexnet.corruption_error)}
+    plot({'equal': [Robustness('uneven', {}, 0.1, uneven)] * 3}, alexnet, tmp_path / 'plot.png')
     with pytest.raises(ValueError, match='nothing to draw'):
         plot({'x': [Robustness('x', {})]}, alexnet, tmp_path / 'none.png')

@@ -269,9 +269,10 @@ def plot(
             heights = [fmean(column) for column in columns]
             whiskers = None
             if len(runs) > 1:
+                # The mean of equal numbers may be off by a rounding error.
                 whiskers = [
-                    [h - min(c) for h, c in zip(heights, columns, strict=True)],
-                    [max(c) - h for h, c in zip(heights, columns, strict=True)],
+                    [max(h - min(c), 0) for h, c in zip(heights, columns, strict=True)],
+                    [max(max(c) - h, 0) for h, c in zip(heights, columns, strict=True)],
                 ]
             axis.bar(
                 [x + (i - (len(groups) - 1) / 2) * width for x in places],
