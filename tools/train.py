@@ -2,9 +2,7 @@
 
 import argparse
 
-from mmengine.runner import find_latest_checkpoint
-
-from gcp_mm.engine import add_common_arguments, check_run, launch, load_config
+from gcp_mm.engine import add_common_arguments, check_run, launch, load_config, set_resume
 
 
 def parse_args():
@@ -14,7 +12,8 @@ def parse_args():
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint or, without a path, from the latest in the work dir',
+        help='continue from this checkpoint or, without a path, from the latest whole one of the '
+        'work dir',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -31,10 +30,7 @@ def main():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = args.resume
-        if args.resume == 'auto':
-            cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+        set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise ValueError(

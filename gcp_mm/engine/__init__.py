@@ -1,5 +1,6 @@
 """From a command line to a run: its config, checks of that and of the data, launch and hooks."""
 
+from .checkpoint_hook import GCPCheckpointHook
 from .inspection import data_checks
 from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape_hook import LandscapeHook
@@ -12,8 +13,12 @@ from .launch import (
     read_config,
 )
 from .preflight import check_run
+from .resume import set_resume
+from .seed_hook import GCPEpochSeedHook
 
 __all__ = [
+    'GCPCheckpointHook',
+    'GCPEpochSeedHook',
     'KFACOptimWrapper',
     'LandscapeHook',
     'add_common_arguments',
@@ -24,4 +29,5 @@ __all__ = [
     'launch',
     'load_config',
     'read_config',
+    'set_resume',
 ]

@@ -1,5 +1,6 @@
 """From a command line to a Runner, for both frameworks and with or without an accelerator."""
 
+import gc
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
@@ -135,6 +136,10 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         return run(runner)
     finally:
         if dist.is_initialized():
+            # The group goes, and joins its threads, with the last reference to it, and the model's
+            # wrapper holds one. Left to the end of the interpreter, its threads abort the process.
+            runner = None
+            gc.collect()
             dist.destroy_process_group()
 
 

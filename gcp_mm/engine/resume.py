@@ -1,0 +1,157 @@
+"""From which checkpoint an interrupted run continues."""
+
+import logging
+import os.path as osp
+import pickle
+import re
+import zipfile
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
+
+from ..checkpoints import check_checkpoint_file, read_checkpoint
+
+
+def check_whole(checkpoint: str | Path, trust: bool = False) -> None:
+    """Check that every byte of a checkpoint is as it was written, which reads it once.
+
+    The file is a zip archive with the CRC-32 of each record, which PyTorch does not look at when
+    it loads one. All are compared, so a file cut short, with a hole of zeros or with a flipped bit
+    is found. What the records say, and whether it fits the network, is not looked at. A file in
+    the format before PyTorch 1.6, which has no checksums, is read instead.
+
+    Args:
+        checkpoint: local path.
+        trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`, for the old format.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, truncated, damaged or no checkpoint.
+    """
+    check_checkpoint_file(checkpoint)
+    path = Path(checkpoint).expanduser()
+    if zipfile.is_zipfile(path):
+        damage = _damaged_record(path)
+    elif _is_pickle(path):
+        read_checkpoint(checkpoint, trust=trust)
+        return
+    else:
+        damage = 'it is neither a zip archive nor a pickle'
+    if damage:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} is damaged ({damage}): copy or train it again, or '
+            'name another file'
+        )
+
+
+def find_checkpoint(
+    work_dir: str | Path, folder: str | Path | None = None, template: str = 'epoch_{}.pth'
+) -> str | None:
+    """The newest checkpoint of a run that is whole, by :func:`check_whole`.
+
+    That is the one that the file `last_checkpoint` names or, with a warning, the newest of the
+    whole ones before it. Without that file, all of the folder are considered.
+
+    Args:
+        work_dir: of the run, where `last_checkpoint` is.
+        folder: where the checkpoints are, by default the work dir. A file there goes before one
+            of the same name at the place that `last_checkpoint` says, so that a run that was
+            moved or copied continues from its own.
+        template: name of a checkpoint, '{}' for its number. The best (`best_*`), which have no
+            optimizer's state, do not have such names.
+
+    Returns:
+        Its path, or None if there is no checkpoint at all.
+
+    Raises:
+        ValueError: if there are some, and none is whole.
+    """
+    folder = Path(folder or work_dir)
+    pattern = r'(\d+)'.join(re.escape(part) for part in template.split('{}'))
+    numbers = {
+        path: int(match[1])
+        for path in folder.glob('*')
+        if (match := re.fullmatch(pattern, path.name))
+    }
+    candidates = sorted(numbers, key=numbers.get, reverse=True)
+    named = find_latest_checkpoint(str(work_dir))
+    if named:
+        latest = folder / Path(named).name
+        latest = latest if latest.exists() else Path(named)
+        match = re.fullmatch(pattern, latest.name)
+        before = int(match[1]) if match else 0
+        candidates = [latest, *(path for path in candidates if numbers[path] < before)]
+    reasons = []
+    for path in candidates:
+        try:
+            check_whole(path)
+        except (FileNotFoundError, ValueError) as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            print_log(
+                f'{"; ".join(reasons)}. Resuming from {str(path)!r} instead',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return str(path)
+    if reasons:
+        raise ValueError(
+            f'--resume: no checkpoint of {str(work_dir)!r} can be used: {"; ".join(reasons)}. To '
+            'start anew, remove them and the file last_checkpoint'
+        )
+    return None
+
+
+def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
+    """Set in a config from where it resumes, if it does.
+
+    Args:
+        cfg: the config, changed in place. Where its own CheckpointHook writes is looked at; on a
+            remote storage, as mmengine does, without a check.
+        resume: path or address of a checkpoint, or 'auto': what :func:`find_checkpoint` finds.
+            Without any, the run starts as if it were not to resume, from the config's own
+            `load_from` if it has one.
+        trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`.
+
+    Raises:
+        FileNotFoundError: if `resume` does not exist.
+        ValueError: if it, or with 'auto' every checkpoint of the run, is broken.
+    """
+    if resume == 'auto':
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        kind = 'epoch' if hook.get('by_epoch', True) else 'iter'
+        folder = str(hook.get('out_dir') or cfg.work_dir)
+        if '://' in folder:
+            resume = find_latest_checkpoint(cfg.work_dir)
+        else:
+            if folder != cfg.work_dir:  # as the hook has it
+                folder = osp.join(folder, osp.basename(cfg.work_dir.rstrip(osp.sep)))
+            template = hook.get('filename_tmpl') or f'{kind}_{{}}.pth'
+            resume = find_checkpoint(cfg.work_dir, folder, template)
+    elif '://' not in resume:
+        check_whole(resume, trust)
+    cfg.resume = bool(resume)
+    if resume:
+        cfg.load_from = resume
+    else:
+        print_log(f'--resume: no checkpoint in {cfg.work_dir!r} yet', logger='current')
+
+
+def _damaged_record(path):
+    """What is wrong in a zip archive, or None."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except OSError:
+        raise  # of the disk
+    except Exception as error:  # whatever reading arbitrary bytes comes to
+        return str(error) or type(error).__name__
+    return record and f'its record {record!r}'
+
+
+def _is_pickle(path):
+    with path.open('rb') as file:
+        return file.read(1) == pickle.PROTO

@@ -1,0 +1,437 @@
+"""Runs that are killed, at whatever moment, end as if nothing had been."""
+
+import random
+import re
+import shutil
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.fileio import get_file_backend
+from mmengine.runner import Runner
+
+from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.engine.checkpoint_hook import AtomicBackend, write_atomically
+from gcp_mm.engine.launch import launch
+from gcp_mm.engine.resume import check_whole, find_checkpoint, set_resume
+from gcp_mm.engine.seed_hook import GCPEpochSeedHook, epoch_seed
+
+from .conftest import CLS, ROOT
+from .test_landscape_hook import assert_equal
+
+EPOCHS = 3
+# Cropping and mixing draw from NumPy's generator, stochastic depth from PyTorch's.
+RUN = """
+_base_ = {base!r}
+custom_imports = dict(imports=['gcp_mm', 'tests.faults'])
+model = dict(
+    backbone=dict(stem_channels=8, base_channels=8, drop_path_rate=0.3),
+    neck=dict(in_channels=64, reduction=(16,)),
+    head=dict(in_channels=136, loss=dict(use_soft=True)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def options(short_cls):
+    indices = str(list(range(0, 1440, 90))).replace(' ', '')  # images of all classes
+    return [
+        *(option for option in short_cls if 'save_optimizer' not in option),
+        *(f'train_dataloader.dataset.indices={indices}', f'train_cfg.max_epochs={EPOCHS}'),
+        *(f'param_scheduler.end={EPOCHS}', 'default_hooks.logger.interval=1'),
+    ]
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp('config') / 'narrow.py'
+    path.write_text(RUN.format(base=str(ROOT / CLS)))
+    return path
+
+
+@pytest.fixture(scope='module')
+def run(run_tool, config, options):
+    """Run tools/train.py, with the arguments of a FaultHook or without."""
+
+    def run(work_dir, *arguments, **fault):
+        faults = ['default_hooks.fault.type=FaultHook'] if fault else []
+        faults += [f'default_hooks.fault.{key}={value}' for key, value in fault.items()]
+        return run_tool(
+            *('tools/train.py', config, '--work-dir', work_dir, *arguments),
+            *('--cfg-options', *options, *faults),
+            PYTHONPATH=str(ROOT),
+        )
+
+    return run
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(run, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('uninterrupted')
+    done = run(work_dir)
+    assert done.returncode == 0, done.stdout
+    return work_dir
+
+
+def assert_same_end(a, b):
+    """Weights, buffers, momentum and schedule after the last epoch, bit for bit."""
+    a, b = (read_checkpoint(work_dir / f'epoch_{EPOCHS}.pth') for work_dir in (a, b))
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_equal(a[key], b[key], key)
+
+
+def files(work_dir):
+    return {path.name for path in work_dir.glob('*.pth*')}
+
+
+def test_killed_at_a_random_moment(run, uninterrupted, tmp_path):
+    done = run(tmp_path, at='random', epoch=EPOCHS)
+    assert done.returncode == -signal.SIGKILL, done.stdout
+    done = run(tmp_path, '--resume')
+    assert done.returncode == 0, done.stdout
+    assert re.search('resumed epoch: [23],', done.stdout)
+    assert_same_end(uninterrupted, tmp_path)
+
+
+def test_full_disk_and_a_broken_copy(run, uninterrupted, tmp_path):
+    done = run(tmp_path, at='full', epoch=2)
+    assert done.returncode == 1
+    assert 'OSError: [Errno 27] File too large; the file was not written, earlier' in done.stdout
+    assert str(tmp_path / 'epoch_2.pth') in done.stdout
+    assert files(tmp_path) == {'epoch_1.pth'}
+    broken, whole = tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.pth'
+    broken.write_bytes(whole.read_bytes()[:100_000])
+    (tmp_path / 'last_checkpoint').write_text(str(broken))
+    done = run(tmp_path, '--resume')
+    assert done.returncode == 0, done.stdout
+    assert re.search(
+        f"WARNING - checkpoint '{broken}' cannot be read .* Resuming from '{whole}'", done.stdout
+    )
+    assert 'resumed epoch: 1,' in done.stdout
+    assert_same_end(uninterrupted, tmp_path)
+
+
+KILLS = [  # where, in which epoch, what is left, after which epoch the next run goes on
+    ('write', 1, {'epoch_1.pth.part'}, None),
+    ('step', 2, {'epoch_1.pth'}, 1),
+    ('write', 2, {'epoch_1.pth', 'epoch_2.pth.part'}, 1),
+    ('rename', 2, {'epoch_1.pth', 'epoch_2.pth.part'}, 1),
+    ('validation', 2, {'epoch_2.pth'}, 2),
+    ('write', 3, {'epoch_2.pth', 'epoch_3.pth.part'}, 2),
+    ('name', 3, {'epoch_2.pth', 'epoch_3.pth'}, 2),
+    ('remove', 3, {'epoch_2.pth', 'epoch_3.pth'}, 3),
+]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(run, uninterrupted, tmp_path):
+    """One run, killed at every point in turn, with a single checkpoint kept."""
+    for at, epoch, left, start in KILLS:
+        done = run(tmp_path, '--resume', at=at, epoch=epoch)
+        by = signal.SIGXFSZ if at == 'write' else signal.SIGKILL
+        assert done.returncode == -by, done.stdout
+        assert files(tmp_path) == left, at
+        assert find_checkpoint(tmp_path) == (start and str(tmp_path / f'epoch_{start}.pth'))
+    done = run(tmp_path, '--resume')
+    assert done.returncode == 0, done.stdout
+    assert_same_end(uninterrupted, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes(run_tool, config, options, tmp_path):
+    """Each draws its own numbers, and again the same."""
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    fault = [f'default_hooks.fault.{pair}' for pair in ('type=FaultHook', 'at=step', 'epoch=3')]
+    options = [*options, 'train_dataloader.batch_size=4']
+    for work_dir, extra, resume in (
+        (whole, [], []),
+        (killed, fault, []),
+        (killed, [], ['--resume']),
+    ):
+        done = run_tool(
+            *('tools/dist_train.sh', config, 2, '--work-dir', work_dir, *resume),
+            *('--cfg-options', *options, *extra),
+        )
+        # Not the exit status: gloo now and then aborts when all is done and written.
+        saved = f'Saving checkpoint at {EPOCHS} epochs' in done.stdout
+        assert saved == (not extra), done.stdout
+    assert 'resumed epoch: 2,' in done.stdout
+    assert_same_end(whole, killed)
+
+
+@pytest.fixture
+def train(config, options):
+    """Train in this process, which spares seconds of imports."""
+
+    def train(work_dir, resume=None, **changes):
+        cfg = Config.fromfile(config)
+        pairs = [option.split('=', 1) for option in options]
+        cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
+        cfg.merge_from_dict(
+            dict(work_dir=str(work_dir), launcher='none', experiment_name=work_dir.name) | changes
+        )
+        for name in ('train_dataloader', 'val_dataloader'):
+            cfg[name].collate_fn = dict(type='default_collate')
+        if resume:
+            set_resume(cfg, resume)
+        launch(cfg, lambda runner: runner.train())
+
+    return train
+
+
+@pytest.mark.slow
+def test_worker_processes(train, tmp_path):
+    whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
+    workers = {f'train_dataloader.{key}': 2 for key in ('num_workers', 'prefetch_factor')}
+    workers['train_dataloader.persistent_workers'] = True
+    train(whole, **workers, **{'default_hooks.checkpoint.max_keep_ckpts': -1})
+    resumed.mkdir()
+    shutil.copy(whole / 'epoch_1.pth', resumed)
+    train(resumed, 'auto', **workers)
+    assert_same_end(whole, resumed)
+
+
+class Draws(torch.utils.data.Dataset):
+    """Each sample: one number of each generator."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return [random.random(), np.random.random(), torch.rand(()).item()]
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_what_workers_draw_depends_on_the_epoch_alone(persistent):
+    def epochs(start):
+        workers = dict(num_workers=2, persistent_workers=persistent)
+        loader = Runner.build_dataloader(
+            dict(
+                **dict(dataset=Draws(), sampler=dict(type='DefaultSampler', shuffle=False)),
+                **dict(batch_size=2, collate_fn=dict(type='default_collate'), **workers),
+            ),
+            seed=7,
+        )
+        hook, runner = GCPEpochSeedHook(), SimpleNamespace(train_dataloader=loader, seed=7)
+        hook.before_train(runner)
+        for runner.epoch in range(start, 3):
+            hook.before_train_epoch(runner)
+            yield [value for batch in loader for column in batch for value in column.tolist()]
+
+    whole = list(epochs(0))
+    assert list(epochs(1)) == whole[1:]
+    numbers = [value for epoch in whole for value in epoch]
+    assert len(set(numbers)) == len(numbers) == 3 * 8 * 3  # no worker and no epoch as another
+
+
+def test_worker_init_fn_of_the_config_is_kept():
+    seeding = print
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(worker_init_fn=seeding))
+    GCPEpochSeedHook().before_train(runner)
+    assert runner.train_dataloader.worker_init_fn is seeding
+
+
+def test_outdated_and_best_are_removed_after_their_successors(train, tmp_path, monkeypatch):
+    """Every removal finds the file that takes the place of the removed one."""
+    seen = []
+    remove = AtomicBackend.remove
+
+    def watch(self, path):
+        seen.append((str(path)[len(str(tmp_path)) + 1 :], files(tmp_path)))
+        remove(self, path)
+
+    monkeypatch.setattr(AtomicBackend, 'remove', watch)
+    # The rule 'less' with accuracies near zero: decided here, whatever the network learns.
+    values = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(
+        'mmpretrain.evaluation.Accuracy.compute_metrics', lambda *_: {'top1': next(values)}
+    )
+    best = {'save_best': 'accuracy/top1', 'rule': 'less'}
+    train(tmp_path, **{f'default_hooks.checkpoint.{key}': value for key, value in best.items()})
+    name = 'best_accuracy_top1_epoch_{}.pth'
+    for epoch in (1, 2):
+        for old in (f'epoch_{epoch}.pth', name.format(epoch)):
+            (present,) = [present for path, present in seen if path == old]
+            assert old.replace(str(epoch), str(epoch + 1)).replace('top2', 'top1') in present
+    assert len(seen) == 4
+    assert files(tmp_path) == {'epoch_3.pth', name.format(3)}
+    assert read_checkpoint(tmp_path / 'epoch_3.pth')['message_hub']['runtime_info'][
+        'best_ckpt'
+    ] == str(tmp_path / name.format(3))
+
+
+def save(path, seed=0):
+    torch.save(dict(state_dict=dict(w=torch.full((5000,), float(seed)))), path)
+    return path
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """With three checkpoints, the file that names the latest, and others not to resume from."""
+    for number in (2, 9, 10):
+        save(tmp_path / f'epoch_{number}.pth')
+    for name in ('best_accuracy_top1_epoch_11.pth', 'epoch_12.pth.part', 'iter_99.pth'):
+        save(tmp_path / name)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_10.pth'))
+    return tmp_path
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def punch(path):
+    """A copy that skipped a block: the size and both ends are right."""
+    content = bytearray(save(path, seed=1).read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 512] = bytes(512)
+    path.write_bytes(content)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path)  # PyTorch does not mind
+
+
+DAMAGES = [truncate, empty, zero, punch, flip]
+
+
+@pytest.mark.parametrize('damage', [*DAMAGES, lambda path: path.unlink()])
+def test_one_before_a_broken_one_is_found_with_a_warning(work_dir, damage, monkeypatch):
+    said = []
+    monkeypatch.setattr('gcp_mm.engine.resume.print_log', lambda text, **_: said.append(text))
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
+    assert not said
+    damage(work_dir / 'epoch_10.pth')
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    (warning,) = said
+    assert f"checkpoint '{work_dir / 'epoch_10.pth'}'" in warning
+    assert f"Resuming from '{work_dir / 'epoch_9.pth'}' instead" in warning
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_broken_file_named_by_hand_is_an_error(work_dir, damage):
+    path = work_dir / 'epoch_10.pth'
+    damage(path)
+    with pytest.raises(ValueError, match=rf"checkpoint '{path}' (cannot be read|is damaged) \("):
+        set_resume(Config(dict(work_dir=str(work_dir))), str(path))
+
+
+def test_only_broken_ones_are_an_error(work_dir):
+    for number, damage in ((2, empty), (9, truncate), (10, flip)):
+        damage(work_dir / f'epoch_{number}.pth')
+    with pytest.raises(ValueError, match=r'epoch_10.*epoch_9.*epoch_2\.pth.*To start anew, remove'):
+        find_checkpoint(work_dir)
+
+
+def test_missing_checkpoint_that_is_named_is_an_error(tmp_path):
+    """Its disk may not be there: not a reason to start anew."""
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    with pytest.raises(ValueError, match=r"'elsewhere/epoch_3\.pth' does not exist"):
+        find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize('latest', [None, ''])
+def test_without_the_name_of_the_latest(work_dir, latest):
+    """As a kill leaves it while mmengine's own hook writes it."""
+    (work_dir / 'last_checkpoint').unlink()
+    if latest is not None:
+        (work_dir / 'last_checkpoint').write_text(latest)
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
+    assert find_checkpoint(work_dir, template='iter_{}.pth') == str(work_dir / 'iter_99.pth')
+
+
+def test_later_ones_of_another_run_are_not_taken(work_dir):
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    empty(work_dir / 'epoch_9.pth')
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_2.pth')
+
+
+def test_copied_run_continues_from_its_own(work_dir, tmp_path_factory):
+    copied = shutil.copytree(work_dir, tmp_path_factory.mktemp('copy') / 'run')
+    assert find_checkpoint(copied) == str(copied / 'epoch_10.pth')
+    shutil.rmtree(work_dir)
+    assert find_checkpoint(copied) == str(copied / 'epoch_10.pth')
+
+
+@pytest.mark.parametrize(
+    ('hook', 'name'),
+    [
+        (None, '{run}/epoch_10.pth'),
+        (dict(by_epoch=False), '{run}/iter_8.pth'),
+        (dict(filename_tmpl='net-{}.pth', out_dir='{root}/out'), '{root}/out/run/net-7.pth'),
+    ],
+)
+def test_where_the_config_says(tmp_path, hook, name):
+    run, out = tmp_path / 'run', tmp_path / 'out' / 'run'
+    for folder in (run, out):
+        folder.mkdir(parents=True)
+        for file in ('epoch_10.pth', 'iter_8.pth', 'net-7.pth', 'net-x.pth'):
+            save(folder / file)
+    hook = hook and {
+        key: value.format('{}', root=tmp_path) if isinstance(value, str) else value
+        for key, value in hook.items()
+    }
+    cfg = Config(dict(work_dir=str(run), default_hooks=dict(checkpoint=hook)))
+    set_resume(cfg, 'auto')
+    assert cfg.resume is True
+    assert cfg.load_from == name.format(root=tmp_path, run=run)
+
+
+def test_nothing_to_resume_from_starts_as_the_config_says(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text('')
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth', resume=True))
+    set_resume(cfg, 'auto')
+    assert cfg.resume is False
+    assert cfg.load_from == 'start.pth'
+
+
+def test_old_format_is_read_as_a_whole(tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(w=torch.ones(1000)), path, _use_new_zipfile_serialization=False)
+    check_whole(path)
+    truncate(path)
+    with pytest.raises(ValueError, match='cannot be read'):
+        check_whole(path)
+
+
+def test_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
+    path = tmp_path / 'a'
+    write_atomically(path, b'old')
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr('os.fsync', full)
+        with pytest.raises(OSError, match='No space left on device; the file was not') as caught:
+            write_atomically(path, b'new')
+    assert (caught.value.errno, caught.value.filename) == (28, str(path))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b'old']
+    (tmp_path / 'a.part').write_bytes(b'longer, of an attempt that was killed')
+    get_file_backend(backend_args=dict(backend='gcp_atomic')).put(b'new', str(path))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b'new']
+
+
+def test_seeds_have_nothing_in_common():
+    arguments = [(seed, epoch, rank) for seed in range(4) for epoch in range(50) for rank in (0, 1)]
+    seeds = [epoch_seed(*each) for each in arguments]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [epoch_seed(*each) for each in arguments]
+    for seed in seeds[:3]:
+        np.random.seed(seed)  # in its range
