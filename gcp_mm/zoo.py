@@ -56,11 +56,14 @@ def resolve_config(config: str | Path | Config) -> Config:
 
     Raises:
         FileNotFoundError: if the file does not exist.
+        TypeError: if it is none of these.
         ValueError: for an unknown name, or a package other than the two frameworks, which mmengine
             would try to install.
     """
     if isinstance(config, Config):
         return config.copy()
+    if not isinstance(config, str | Path):
+        raise TypeError(f'config: expected a file, a name or a Config, got {config!r}')
     package, separator, _ = str(config).partition('::')
     if separator:
         if package not in ('mmpretrain', 'mmdet'):
@@ -71,6 +74,8 @@ def resolve_config(config: str | Path | Config) -> Config:
         return get_config(str(config))
     if Path(config).suffix != '.py':
         config = config_file(str(config))
+    elif not Path(config).is_file():
+        raise FileNotFoundError(f'config: the file {str(config)!r} does not exist')
     return Config.fromfile(config)
 
 
@@ -108,9 +113,13 @@ def get_model(
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.apis import init_detector
 
-        with warnings.catch_warnings():  # of the weights and classes that are read below
-            warnings.filterwarnings('ignore', 'checkpoint is None')
+        with warnings.catch_warnings(record=True) as caught:  # it sets a filter of its own
             network = init_detector(cfg, device=device)
+        for warning in caught:
+            if 'checkpoint is None' not in str(warning.message):  # its weights are read below
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
         network._config = cfg
     else:
         from mmpretrain.apis import get_model as get_classifier

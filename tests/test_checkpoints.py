@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import threading
+import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -234,6 +235,63 @@ def test_nothing_is_executed(content, recent, new_format, tmp_path, monkeypatch)
     assert not sign.exists()
 
 
+def crafted(content, path):
+    """A checkpoint whose pickle is `content`, beside PyTorch's own other records."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED) as archive:
+        for name, record in records.items():
+            archive.writestr(name, content if name.endswith('data.pkl') else record)
+
+
+@pytest.mark.parametrize('recent', [True, False])
+@pytest.mark.parametrize(
+    'content',
+    [
+        # the state of a function: new defaults for it
+        b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.',
+        # an array of Python objects
+        b'\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00O8K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ'
+        b'\xff\xff\xff\xffK\x00tb.',
+    ],
+    ids=['function', 'dtype'],
+)
+def test_nothing_is_changed(content, recent, tmp_path, monkeypatch):
+    if not recent:
+        monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
+    crafted(content, tmp_path / 'a.pth')
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with pytest.raises(ValueError, match=r'a\.pth'):
+        read_checkpoint(tmp_path / 'a.pth')
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+
+
+@pytest.mark.parametrize('recent', [True, False])
+def test_statistics_of_a_file_stay_in_it(recent, tmp_path, monkeypatch):
+    if not recent:
+        monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
+    buffer = HistoryBuffer()
+    buffer.update(1.0)
+    before = dict(HistoryBuffer._statistics_methods)
+    with monkeypatch.context() as patch:
+        patch.setitem(HistoryBuffer._statistics_methods, 'mean', 'poisoned')
+        torch.save(buffer, tmp_path / 'a.pth')
+    read_checkpoint(tmp_path / 'a.pth')
+    assert HistoryBuffer._statistics_methods == before
+
+
+def test_program_of_torchscript(tmp_path):
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / 'a.pth'))
+    with pytest.raises(ValueError, match='program of TorchScript'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_folder(tmp_path):
+    with pytest.raises(ValueError, match='is a folder'):
+        read_checkpoint(tmp_path)
+
+
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A folder that a web server on this machine offers, and its address."""
@@ -271,3 +329,20 @@ def test_web_page_instead_of_a_download(served):
     (folder / 'net.pth').write_text('<html>Sign in</html>')
     with pytest.raises(ValueError, match='web page'):
         read_checkpoint(f'{address}/net.pth')
+    (folder / 'net.pth').unlink()
+    torch.save({'a': torch.ones(1)}, folder / 'net.pth')
+    assert read_checkpoint(f'{address}/net.pth').keys() == {'a'}  # the page was not kept
+
+
+def test_addresses_that_end_alike(served):
+    folder, address = served
+    for name in ('x', 'y'):
+        (folder / name).mkdir()
+        torch.save({name: torch.ones(1)}, folder / name / 'net.pth')
+    assert read_checkpoint(f'{address}/x/net.pth').keys() == {'x'}
+    assert read_checkpoint(f'{address}/y/net.pth').keys() == {'y'}
+
+
+def test_address_without_a_file(served):
+    with pytest.raises(OSError, match=r'none\.pth.* cannot be downloaded'):
+        read_checkpoint(f'{served[1]}/none.pth')

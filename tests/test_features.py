@@ -375,3 +375,12 @@ def test_tools(call_tool, model, folders, extracted, tmp_path, capsys):
     assert json.loads((tmp_path / 'one.json').read_text())['retrieval'] == pytest.approx(
         retrieval(cosines(train, train), train.labels, train.labels, same=True)
     )
+
+
+def test_a_folder_of_something_else_is_kept(tmp_path):
+    other = tmp_path / 'x.npz.partial' / 'notes.txt'
+    other.parent.mkdir()
+    other.write_text('mine')
+    with pytest.raises(FileExistsError, match=r'x\.npz\.partial exists and is not'):
+        UnfinishedFeatures(tmp_path / 'x.npz', 1, 1, 'float32', dict(stage='neck'))
+    assert other.read_text() == 'mine'

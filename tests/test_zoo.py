@@ -86,6 +86,8 @@ def test_settings_can_be_overridden(files):
     [
         (CLS, GAP, {}, 'with global covariance pooling, the file of one with none'),
         (GAP, CLS, {}, 'with none .*, the file of one with global covariance pooling'),
+        (DET, CLS, {}, 'config is of a detector, the file of a classifier'),
+        (CLS, DET, {}, 'config is of a classifier, the file of a detector'),
         (CLS, CLS, dict(head=dict(num_classes=7)), r'10 classes and the config 7: set num_classes'),
         (
             DET,

@@ -76,6 +76,10 @@ def table(results):
 
 def main():
     args = parse_args()
+    if args.test and args.test.resolve() == args.train.resolve():
+        raise ValueError(f'{args.test} is both TRAIN and TEST; one file alone ranks its own images')
+    if args.out and not args.out.parent.is_dir():
+        raise FileNotFoundError(f'--out: the folder {args.out.parent} does not exist')
     train = read_features(args.train)
     test = read_features(args.test) if args.test else None
     results = evaluate(train, test, args.C)

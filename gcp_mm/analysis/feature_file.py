@@ -114,6 +114,11 @@ class UnfinishedFeatures:
                 f'{self.folder} holds the beginning of other features (other {", ".join(other)}); '
                 'finish them with their own command, or discard them with --force (force=True)'
             )
+        if not found and self.folder.exists() and any(self.folder.iterdir()) and not discard:
+            raise FileExistsError(
+                f'{self.folder} exists and is not the beginning of features; name another file, or '
+                'discard it with --force (force=True)'
+            )
         if other:
             if self.folder.exists():
                 shutil.rmtree(self.folder)

@@ -37,7 +37,7 @@ def convert_checkpoint(
         reverse: write torchvision's names, and those the paper's authors gave the layer, in a
             plain dict, as torchvision's releases are.
         trust: read a source that holds Python objects, which executes what is in it.
-        force: replace an earlier ``<target>-<digits>.pth``.
+        force: write although there is an earlier ``<target>-<digits>.pth``. It stays.
 
     Returns:
         Path of the file written.
@@ -49,28 +49,26 @@ def convert_checkpoint(
             exactly those of the network; if `target` does not end in ``.pth``; if `trunk_only`
             and `reverse` are asked for together.
     """
-    target = Path(target)
+    source, target = Path(source), Path(target)
     if target.suffix != '.pth':
         raise ValueError(f'target: expected a file name that ends in .pth, got {str(target)!r}')
     if trunk_only and reverse:
         raise ValueError('trunk_only, reverse: the way back is for whole classifiers; ask for one')
-    earlier = _written_before(target)
+    earlier = [file for file in _written_before(target) if file.absolute() != source.absolute()]
     if earlier and not force:
         raise FileExistsError(
-            f'target: {", ".join(map(str, earlier))} exists; name another, or replace it with '
-            'force=True (--force)'
+            f'target: {", ".join(map(str, earlier))} exists; name another, or write one more '
+            'beside it with force=True (--force)'
         )
     check_checkpoint_file(source)
     state, _ = read_weights(source, trust=trust)
-    state = {key: _plain(source, key, value) for key, value in state.items()}
+    # Of their own memory: no parameters, and no views of larger tensors
+    state = {key: value.detach().clone() for key, value in state.items()}
     try:
         content = from_ours(state) if reverse else _ours(state, source, trunk_only)
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
     path = _write(content, target)
-    for file in earlier:
-        if file != path:
-            file.unlink()
     weights = content if reverse else content['state_dict']
     print_log(f'{len(weights)} tensors written to {path}', logger='current')
     return path
@@ -89,15 +87,6 @@ def _ours(state, source, trunk_only):
     if trunk_only:
         state = {key: value for key, value in state.items() if key.startswith('backbone.')}
     return dict(meta=meta, state_dict=state)
-
-
-def _plain(source, key, value):
-    """A tensor of its own memory: not a parameter, and no view of a larger one."""
-    if not isinstance(value, torch.Tensor):
-        raise ValueError(
-            f'checkpoint {str(source)!r}: {key!r} is a {type(value).__name__}, not a tensor'
-        )
-    return value.detach().clone()
 
 
 def _write(content, target):

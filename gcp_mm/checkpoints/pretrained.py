@@ -8,7 +8,7 @@ import re
 
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
-from torch import nn
+from torch import Tensor, nn
 
 from ..ops.triangle import VECTOR_LAYOUT
 from .reading import read_checkpoint
@@ -74,8 +74,8 @@ def load_pretrained(
     unexpected = [key for key in state if key not in own]
     if missing or unexpected or shapes:
         raise ValueError(
-            f'{where} is not a {type(module).__name__} like this one. {_explain(own, found)} '
-            f'In detail: missing keys: {_some(missing)}; unexpected keys: '
+            f'{where} is of another network than this {type(module).__name__}. '
+            f'{_explain(own, found)} In detail: missing keys: {_some(missing)}; unexpected keys: '
             f'{_some(unexpected)}; other shapes: {_some(sorted(shapes))}'
         )
     module.load_state_dict(state)
@@ -103,7 +103,16 @@ def read_weights(
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} holds a {type(state).__name__}, not a dict of weights'
         )
-    meta = content.get('meta') or {}
+    if not all(isinstance(key, str) for key in state):
+        raise ValueError(f'checkpoint {str(checkpoint)!r} names its weights by other than strings')
+    strange = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} holds other things than tensors among its weights: '
+            f'{_some(strange)}'
+        )
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
     layout = meta.get('vector_layout', VECTOR_LAYOUT)
     if layout != VECTOR_LAYOUT:
         raise ValueError(
@@ -115,6 +124,11 @@ def read_weights(
 
 def _explain(own, state):
     """How the network of a config and that of a file differ, in the words of a config."""
+    kinds = ('roi_head.', 'rpn_head.', 'bbox_head.'), ('head.',)
+    for kind, other in (kinds, kinds[::-1]):
+        if any(key.startswith(kind) for key in own) and any(key.startswith(other) for key in state):
+            names = ('detector', 'classifier') if kind == kinds[0] else ('classifier', 'detector')
+            return f'The config is of a {names[0]}, the file of a {names[1]}.'
     (pools, widths), (file_pools, file_widths) = map(_reduction, (own, state))
     if pools != file_pools:
         words = {True: 'global covariance pooling', False: 'none (global average pooling)'}

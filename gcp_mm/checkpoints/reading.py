@@ -5,13 +5,16 @@ plain Python values alone; mmengine falls back to running the program where that
 """
 
 import codecs
+import contextlib
 import hashlib
 import io
 import pickle
 import re
 import types
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlparse
 
 import mmengine.fileio
@@ -72,11 +75,12 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
     """
     file = _open(checkpoint)
     try:
-        return _read_safely(file, map_location)
+        with _own_statistics():
+            return _read_safely(file, map_location)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         if not found:
-            raise _unreadable(checkpoint, error) from error
+            raise _unreadable(checkpoint, 'PyTorch refuses what is in it') from error
         if not trust:
             raise ValueError(
                 f'checkpoint {str(checkpoint)!r} holds more than tensors and plain values '
@@ -115,14 +119,16 @@ def check_checkpoint_file(checkpoint: str) -> None:
     Raises:
         TypeError: if `checkpoint` is not a string or a path.
         FileNotFoundError: if there is no such file.
-        ValueError: if it is empty, a web page or, a zip archive as PyTorch writes them since 1.6,
-            truncated.
+        ValueError: if it is a folder, empty, a web page, a program of TorchScript or, a zip archive
+            as PyTorch writes them since 1.6, truncated.
     """
     if not isinstance(checkpoint, str | Path):
         raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
     if _scheme(checkpoint):
         return
     path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        raise ValueError(f'checkpoint {str(checkpoint)!r} is a folder; name a file in it')
     if not path.is_file():
         raise FileNotFoundError(
             f'checkpoint {str(checkpoint)!r} does not exist; train the network it comes from '
@@ -130,7 +136,7 @@ def check_checkpoint_file(checkpoint: str) -> None:
         )
     with path.open('rb') as file:
         start = file.read(64)
-    if start.lstrip()[:1] == b'<':
+    if start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b'<':
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} cannot be read (it is a web page): no checkpoint. '
             'Sites that share large files send one in their place, to ask for a confirmation or '
@@ -138,6 +144,11 @@ def check_checkpoint_file(checkpoint: str) -> None:
         )
     if not start or (start[:2] == b'PK' and not zipfile.is_zipfile(path)):
         raise _unreadable(checkpoint, f'it ends after {path.stat().st_size} bytes')
+    if start[:2] == b'PK' and _is_program(path):
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} is a program of TorchScript, not a file of weights; '
+            'save the state_dict() of the network it was made from'
+        )
 
 
 def sha256(path: Path) -> str:
@@ -151,7 +162,7 @@ def sha256(path: Path) -> str:
 
 def _scheme(checkpoint):
     """The scheme of an address, '' for a local path."""
-    match = re.match(r'([\w-]+):', str(checkpoint))
+    match = re.match(r'([\w-]+)://', str(checkpoint))
     return match[1] if match else ''
 
 
@@ -168,20 +179,23 @@ def _open(checkpoint):
             raise ValueError(f'checkpoint {address!r}: torchvision has no weights {name!r}')
         address, scheme = models[name], 'https'
     if scheme in ('http', 'https'):
-        path = _download(address)
-        check_checkpoint_file(path)
-        return path
+        return _download(address)
     return io.BytesIO(mmengine.fileio.get(address))
 
 
 def _download(url):
     """Path of a file from the web, kept where PyTorch keeps them; proves the hash in its name."""
-    name = Path(urlparse(url).path).name
+    name = Path(urlparse(url).path).name or 'checkpoint'
     hashed = re.search(r'-([0-9a-f]{8,64})\.', name)
+    if not hashed:  # other addresses end alike
+        name = f'{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}'
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
+        try:
+            torch.hub.download_url_to_file(url, str(path))
+        except OSError as error:
+            raise OSError(f'checkpoint {url!r} cannot be downloaded: {error}') from error
     found = sha256(path)
     if hashed and not found.startswith(hashed[1]):
         path.unlink()
@@ -189,7 +203,18 @@ def _download(url):
             f'checkpoint {url!r}: its name promises the SHA-256 {hashed[1]}..., the download has '
             f'{found[:16]}...; it was removed. Try again, or ask who offers it'
         )
+    try:
+        check_checkpoint_file(path)
+    except ValueError:
+        path.unlink()  # for the next attempt to download it again
+        raise
     return path
+
+
+def _is_program(path):
+    """Whether a zip archive is of TorchScript: PyTorch would build its objects by its own code."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.split('/')[-1] == 'constants.pkl' for name in archive.namelist())
 
 
 def _read_safely(file, map_location):
@@ -209,8 +234,10 @@ def _read_safely(file, map_location):
     return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds what PyTorch's `weights_only` allows and RECORDS; nothing else can be called."""
+class _Unpickler(pickle._Unpickler):
+    """The rules of PyTorch's `weights_only`, and RECORDS; in Python, for these to be changed."""
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module, name):
         full = f'{module}.{name}'.replace('__builtin__', 'builtins')  # Python 2's name of it
@@ -218,6 +245,38 @@ class _Unpickler(pickle.Unpickler):
         if full not in allowed:
             raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {full}')
         return allowed[full]
+
+    def load_reduce(self):
+        function = self.stack[-2]
+        if not any(function is known for known in (_get_allowed_globals() | RECORDS).values()):
+            raise pickle.UnpicklingError(f'call of GLOBAL {function!r}')
+        super().load_reduce()
+        if isinstance(self.stack[-1], np.dtype) and type(self.stack[-1]) not in _DTYPES:
+            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype {self.stack[-1]}')
+
+    def load_build(self):
+        state = self.stack.pop()
+        built = self.stack[-1]
+        if type(built) is OrderedDict:
+            built.__dict__.update(state)
+        elif type(built) in (torch.Tensor, HistoryBuffer, np.ndarray, *_DTYPES):
+            built.__setstate__(state)
+        else:
+            raise pickle.UnpicklingError(f'state of GLOBAL {type(built).__name__}')
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+@contextlib.contextmanager
+def _own_statistics():
+    """Keep the statistics of all HistoryBuffers, to which one that is read adds its own."""
+    before = HistoryBuffer._statistics_methods.copy()
+    try:
+        yield
+    finally:
+        HistoryBuffer._statistics_methods.clear()
+        HistoryBuffer._statistics_methods.update(before)
 
 
 def _unreadable(checkpoint, reason):

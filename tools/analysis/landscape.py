@@ -29,7 +29,7 @@ from gcp_mm.analysis.hessian import (
 )
 from gcp_mm.analysis.landscape import full_float32
 from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
-from gcp_mm.engine import check_run
+from gcp_mm.engine import add_trust_argument, check_run
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
@@ -60,6 +60,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='override the config'
     )
+    add_trust_argument(parser)
     args = parser.parse_args()
     for name in ('images', 'batch_size', 'iterations'):
         if getattr(args, name) < 1:
@@ -180,7 +181,7 @@ def main():
     cfg.merge_from_dict(args.cfg_options)
     check_run(cfg, 'train')
     init_default_scope(cfg.default_scope)
-    model = get_model(cfg, args.checkpoint, get_device())
+    model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     batches = read_batches(cfg, model, args)
     with full_float32():
         found = measure(model, batches, args)

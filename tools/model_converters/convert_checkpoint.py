@@ -18,7 +18,7 @@ def main():
         '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
     )
     add_trust_argument(parser)
-    parser.add_argument('--force', action='store_true', help='replace an earlier target')
+    parser.add_argument('--force', action='store_true', help='write beside an earlier target')
     args = parser.parse_args()
     path = convert_checkpoint(**vars(args))
     print(f'written: {path}')
