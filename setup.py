@@ -43,7 +43,7 @@ setup(
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
         'test': [
-            *('pytest', 'pytest-xdist', 'ruff'),
+            *('pytest', 'pytest-xdist', 'hypothesis', 'ruff'),
             *('onnx', 'onnxruntime', 'onnxscript', 'imageio-ffmpeg'),
         ],
     },

@@ -1,6 +1,7 @@
 """From a command line to a run: its config, checks of that and of the data, launch and hooks."""
 
 from .checkpoint_hook import GCPCheckpointHook
+from .divergence_hook import DivergenceHook
 from .inspection import data_checks
 from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape_hook import LandscapeHook
@@ -17,6 +18,7 @@ from .resume import set_resume
 from .seed_hook import GCPEpochSeedHook
 
 __all__ = [
+    'DivergenceHook',
     'GCPCheckpointHook',
     'GCPEpochSeedHook',
     'KFACOptimWrapper',
