@@ -146,7 +146,9 @@ def test_neck_is_filled_whole_or_not_at_all(tmp_path):
     for key, value in build((6, 4)).items():
         assert torch.equal(value, state[f'neck.{key}'])
     for wrong in (dict(reduction=(6,)), dict(reduction=(4,)), dict(reduction=(6, 4, 2))):
-        with pytest.raises(ValueError, match='is not a GlobalCovariancePooling like this one'):
+        with pytest.raises(
+            ValueError, match='of another network than this GlobalCovariancePooling'
+        ):
             build(**wrong)
     with pytest.raises(ValueError, match=r"it does under prefix 'neck\.'"):
         build((6, 4), 'backbone.')

@@ -76,7 +76,7 @@ def table(results):
 
 def main():
     args = parse_args()
-    if args.test and args.test.resolve() == args.train.resolve():
+    if args.test and Path(args.test).resolve() == Path(args.train).resolve():
         raise ValueError(f'{args.test} is both TRAIN and TEST; one file alone ranks its own images')
     if args.out and not args.out.parent.is_dir():
         raise FileNotFoundError(f'--out: the folder {args.out.parent} does not exist')

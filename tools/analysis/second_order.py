@@ -30,7 +30,7 @@ from gcp_mm.analysis.second_order import (
     spectrum,
 )
 from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
-from gcp_mm.engine import check_run, launch, load_config
+from gcp_mm.engine import add_trust_argument, check_run, launch, load_config
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
 
@@ -70,6 +70,7 @@ def parse_args():
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, default={}, help='override both configs'
     )
+    add_trust_argument(parser)
     args = parser.parse_args()
     for name, value in (('--images', args.images), ('--head-images', args.head_images)):
         if value < 1:
@@ -86,19 +87,20 @@ class Network:
         runner: holds the model.
         checkpoint: file.
         neck_type: of the neck the model has to have.
+        trust: read a file that holds Python objects.
 
     Raises:
         ValueError: if it has another.
     """
 
-    def __init__(self, runner, checkpoint, neck_type):
+    def __init__(self, runner, checkpoint, neck_type, trust=False):
         self.model = runner.model
         if not isinstance(getattr(self.model, 'neck', None), neck_type):
             raise ValueError(
                 f'{runner.cfg.filename}: expected a classifier whose neck is a '
                 f'{neck_type.__name__}, got {type(getattr(self.model, "neck", None)).__name__}'
             )
-        load_pretrained(self.model, checkpoint)
+        load_pretrained(self.model, checkpoint, trust=trust)
         self.model.eval()
         self.config, self.checkpoint = str(runner.cfg.filename), checkpoint
 
@@ -140,7 +142,7 @@ def use(config, args, run):
             launcher='none',
             local_rank=0,
             amp=False,
-            trust=False,
+            trust=args.trust,
         )
     )
     check_run(cfg, args.split)
@@ -215,7 +217,7 @@ def measure_gcp(runner, args):
     Returns:
         The results, and the data they were measured on.
     """
-    network = Network(runner, args.checkpoint, GlobalCovariancePooling)
+    network = Network(runner, args.checkpoint, GlobalCovariancePooling, args.trust)
     head = network.model.head
     loader = Runner.build_dataloader(runner.cfg[f'{args.split}_dataloader'], seed=0)
     data, vectors, targets = read(network, loader, args)
@@ -287,7 +289,7 @@ def measure_gcp(runner, args):
 
 def measure_gap(runner, args, data):
     """The network with GAP, with its own trunk, on the same images."""
-    network = Network(runner, args.gap[1], GlobalAveragePooling)
+    network = Network(runner, args.gap[1], GlobalAveragePooling, args.trust)
     batches = [network.batch(one) for one in data]
     name, conv = network.last_conv(batches[0][0])
     gap = measure_gradients(
