@@ -13,8 +13,9 @@ from mmengine.config import Config, DictAction
 from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 
+from gcp_mm.atomic import write_atomically
 from gcp_mm.checkpoints import read_checkpoint
-from gcp_mm.engine.checkpoint_hook import AtomicBackend, write_atomically
+from gcp_mm.engine.checkpoint_hook import AtomicBackend
 from gcp_mm.engine.launch import launch
 from gcp_mm.engine.resume import check_whole, find_checkpoint, set_resume
 from gcp_mm.engine.seed_hook import GCPEpochSeedHook, epoch_seed

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic import write_atomically
+
 DTYPES = ('float32', 'float16')
 
 
@@ -122,10 +124,7 @@ class UnfinishedFeatures:
         if other:
             if self.folder.exists():
                 shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
-            part = record.with_suffix('.part')  # so that the record is whole or absent
-            part.write_text(json.dumps(made_with, indent=2) + '\n')
-            part.rename(record)
+            write_atomically(record, (json.dumps(made_with, indent=2) + '\n').encode())
 
     @property
     def done(self) -> int:

@@ -1,17 +1,18 @@
 """From a checkpoint of another project to one of this project, and back."""
 
-import os
+import hashlib
+import io
 import re
-import tempfile
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 
+from ..atomic import write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
 from .layouts import from_ours, to_ours
 from .pretrained import read_weights
-from .reading import check_checkpoint_file, sha256
+from .reading import sha256
 
 
 def convert_checkpoint(
@@ -60,7 +61,6 @@ def convert_checkpoint(
             f'target: {", ".join(map(str, earlier))} exists; name another, or write one more '
             'beside it with force=True (--force)'
         )
-    check_checkpoint_file(source)
     state, _ = read_weights(source, trust=trust)
     # Of their own memory: no parameters, and no views of larger tensors
     state = {key: value.detach().clone() for key, value in state.items()}
@@ -82,7 +82,7 @@ def _ours(state, source, trunk_only):
         num_classes=network.num_classes,
         vector_layout=VECTOR_LAYOUT,
         source_layout=layout,
-        source_sha256=sha256(Path(source)),
+        source_sha256=sha256(source),
     )
     if trunk_only:
         state = {key: value for key, value in state.items() if key.startswith('backbone.')}
@@ -91,17 +91,11 @@ def _ours(state, source, trunk_only):
 
 def _write(content, target):
     """Write whole or not at all, under a name with the file's hash."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.stem, suffix='.partial')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            torch.save(content, file)
-        path = target.with_name(f'{target.stem}-{sha256(Path(name))[:8]}.pth')
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    file = io.BytesIO()
+    torch.save(content, file)
+    digest = hashlib.sha256(file.getvalue()).hexdigest()
+    path = target.with_name(f'{target.stem}-{digest[:8]}.pth')
+    write_atomically(path, file.getvalue())
     return path
 
 
@@ -110,9 +104,3 @@ def _written_before(target):
     if not target.parent.is_dir():
         return []
     return sorted(file for file in target.parent.iterdir() if pattern.fullmatch(file.name))
-
-
-def _umask():
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

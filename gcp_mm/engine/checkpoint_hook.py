@@ -1,7 +1,6 @@
 """Checkpoints that a kill while they are written cannot break."""
 
 import copy
-import os
 import os.path as osp
 from pathlib import Path
 
@@ -9,39 +8,10 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.utils import mkdir_or_exist
+
+from ..atomic import write_atomically
 
 BACKEND = 'gcp_atomic'
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file that is at any moment there whole, with its old or its new content.
-
-    The content goes to ``<path>.part`` and to the disk (fsync) before that takes the name. A
-    process killed on the way leaves the ``.part``, which the next attempt overwrites.
-
-    Args:
-        path: of the file, in a folder that exists.
-        content: all of it.
-
-    Raises:
-        OSError: if the disk is full or cannot be written. Nothing is left of the attempt.
-    """
-    part = f'{path}.part'
-    try:
-        with open(part, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        Path(part).unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f'{error.strerror}; the file was not written, earlier ones are as they were. Once '
-            'there is room, continue with --resume',
-            str(path),
-        ) from error
 
 
 @register_backend(BACKEND)
@@ -50,7 +20,6 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file, whose folder is made if it is absent."""
-        mkdir_or_exist(osp.dirname(filepath))
         write_atomically(filepath, obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:

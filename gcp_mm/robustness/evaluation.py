@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from ..atomic import write_atomically
 from ..checkpoints import load_pretrained
 from ..engine import check_run, launch, load_config
 from .baseline import Robustness
@@ -350,17 +350,3 @@ def robustness_of(results: dict) -> Robustness:
         flip_probability=flips,
         top5_distance=distances,
     )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that at any moment is whole, the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}')
-    try:
-        with partial.open('wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from gcp_mm.atomic import write_atomically
 from gcp_mm.engine import add_common_arguments, load_config
 from gcp_mm.robustness.baseline import mean_of
 from gcp_mm.robustness.evaluation import (
@@ -20,7 +21,6 @@ from gcp_mm.robustness.evaluation import (
     evaluate,
     read_results,
     robustness_of,
-    write_atomically,
 )
 
 ALEXNET = 'torchvision://alexnet'
