@@ -16,6 +16,33 @@ ROOT = Path(__file__).resolve().parent.parent
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        '--tables', action='store_true', help='print what tests recorded as rows of tables'
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print a Markdown table of each name under which `record_property(name, {column: value})`."""
+    if not config.getoption('--tables'):
+        return
+    reports = [
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, 'when', None) == 'call'
+    ]
+    tables = {}
+    for report in sorted(reports, key=lambda report: report.location[:2]):
+        for name, row in report.user_properties:
+            tables.setdefault(name, []).append(row)
+    for name, rows in tables.items():
+        terminalreporter.section(name)
+        lines = [list(rows[0]), ['---'] * len(rows[0]), *(row.values() for row in rows)]
+        for line in lines:
+            terminalreporter.line(f'| {" | ".join(map(str, line))} |')
+
+
 @pytest.fixture(autouse=True)
 def _default_scope():
     """Forget the default scope that a test sets for the process, as `init_detector` does."""
