@@ -1,19 +1,26 @@
 """Shared by the tests: small data in the real layout, and a way to run tools."""
 
-import os
 import runpy
-import socket
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
 
 from gcp_mm.data import write_classification, write_scenes
 
-ROOT = Path(__file__).resolve().parent.parent
+from .runs import ROOT, Training, finish, start
+
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
+NARROW = """
+_base_ = {base!r}
+custom_imports = dict(imports=['gcp_mm', 'tests.faults', 'tests.run_state'])
+model = dict(
+    backbone=dict(stem_channels=8, base_channels=8, drop_path_rate=0.3),
+    neck=dict(in_channels=64, reduction=(16,)),
+    head=dict(in_channels=136, loss=dict(use_soft=True)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
+)
+"""
 
 
 def pytest_addoption(parser):
@@ -86,23 +93,26 @@ def run_tool():
     """Run a command in the project's root; returns the finished process, output in `.stdout`."""
 
     def run(*command, timeout=600, **environment):
-        if str(command[0]).endswith('.py'):
-            command = (sys.executable, *command)
-        with socket.socket() as free:  # for launchers: tests may run side by side
-            free.bind(('127.0.0.1', 0))
-            port = str(free.getsockname()[1])
-        defaults = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PORT=port)
-        return subprocess.run(
-            [str(word) for word in command],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, **defaults, **environment},
-        )
+        return finish(start(*command, **environment), timeout)
 
     return run
+
+
+@pytest.fixture(scope='session')
+def narrow_cls(short_cls, tmp_path_factory):
+    """Three epochs of a narrow classifier that draws random numbers wherever one can.
+
+    Cropping and mixing draw from NumPy's generator, stochastic depth from PyTorch's.
+    """
+    path = tmp_path_factory.mktemp('config') / 'narrow.py'
+    path.write_text(NARROW.format(base=str(ROOT / CLS)))
+    indices = str(list(range(0, 1440, 90))).replace(' ', '')  # images of all classes
+    options = [
+        *(option for option in short_cls if 'save_optimizer' not in option),
+        *(f'train_dataloader.dataset.indices={indices}', 'train_cfg.max_epochs=3'),
+        *('param_scheduler.end=3', 'default_hooks.logger.interval=1'),
+    ]
+    return Training(path, options, epochs=3)
 
 
 @pytest.fixture

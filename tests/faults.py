@@ -1,12 +1,11 @@
 """A hook that ends a run where a test wants it: killed, or on a full disk."""
 
 import os
-import random
 import resource
 import signal
-import threading
-import time
+from pathlib import Path
 
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -19,24 +18,30 @@ class FaultHook(Hook):
 
     Args:
         epoch: counted from 1.
-        at: 'random', killed at some moment from the beginning of the epoch on; 'step', between
-            the first and the second; 'write', with 200 kB of a checkpoint written; 'rename', with
-            all of it, and not yet its name; 'name', before `last_checkpoint` is replaced;
-            'remove', before the outdated checkpoint is; 'validation'; 'full': no file can grow
-            beyond 200 kB.
+        at: 'step', killed between the first and the second; 'machine', the same with its launcher;
+            'hang', stopped and not ended; 'write', with 200 kB of a checkpoint
+            written; 'rename', with all of it, and not yet its name; 'name', before
+            `last_checkpoint` is replaced; 'remove', before the outdated checkpoint is;
+            'validation'; 'full': no file can grow beyond 200 kB; 'log': nor its logs at all.
+        rank: of the process.
     """
 
-    def __init__(self, epoch, at):
+    def __init__(self, epoch, at, rank=0):
         self.epoch = epoch
         self.at = at
+        self.rank = rank
 
     def before_train_epoch(self, runner):
-        if self.due(runner, 'random'):
-            # not from the generators that the training uses
-            threading.Timer(random.SystemRandom().uniform(0, 0.5), kill).start()
+        if self.due(runner, 'log'):
+            size = Path(runner.log_dir, 'vis_data/scalars.json').stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if batch_idx and self.due(runner, 'step'):
+        if batch_idx and self.due(runner, 'machine'):
+            os.kill(os.getppid(), signal.SIGKILL)
+        if batch_idx and self.due(runner, 'hang'):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if batch_idx and self.due(runner, 'step', 'machine'):
             kill()
 
     def after_train_epoch(self, runner):
@@ -56,12 +61,9 @@ class FaultHook(Hook):
         if self.at == 'validation' and runner.epoch == self.epoch:  # already counted on
             kill()
 
-    def after_train(self, runner):
-        if self.at == 'random':
-            time.sleep(60)  # for a kill that comes late
-
     def due(self, runner, *points):
-        return self.at in points and runner.epoch + 1 == self.epoch
+        at_hand = runner.epoch + 1 == self.epoch and get_rank() == self.rank
+        return at_hand and self.at in points
 
 
 def kill():

@@ -281,6 +281,15 @@ def test_statistics_of_a_file_stay_in_it(recent, tmp_path, monkeypatch):
     assert HistoryBuffer._statistics_methods == before
 
 
+def test_statistics_are_there_after_the_first_file(tmp_path, monkeypatch):
+    """In a process that resumes and has made no history itself, as all but the main one."""
+    buffer = HistoryBuffer()
+    buffer.update(1.0)
+    torch.save(buffer, tmp_path / 'a.pth')
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', {})
+    assert read_checkpoint(tmp_path / 'a.pth').statistics('mean') == 1
+
+
 def test_program_of_torchscript(tmp_path):
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / 'a.pth'))
     with pytest.raises(ValueError, match='program of TorchScript'):

@@ -1,9 +1,7 @@
-"""Runs that are killed, at whatever moment, end as if nothing had been."""
+"""From which checkpoint a run continues, and with which random numbers; see also test_faults."""
 
 import random
-import re
 import shutil
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,157 +18,16 @@ from gcp_mm.engine.launch import launch
 from gcp_mm.engine.resume import check_whole, find_checkpoint, set_resume
 from gcp_mm.engine.seed_hook import GCPEpochSeedHook, epoch_seed
 
-from .conftest import CLS, ROOT
 from .test_landscape_hook import assert_equal
-
-EPOCHS = 3
-# Cropping and mixing draw from NumPy's generator, stochastic depth from PyTorch's.
-RUN = """
-_base_ = {base!r}
-custom_imports = dict(imports=['gcp_mm', 'tests.faults'])
-model = dict(
-    backbone=dict(stem_channels=8, base_channels=8, drop_path_rate=0.3),
-    neck=dict(in_channels=64, reduction=(16,)),
-    head=dict(in_channels=136, loss=dict(use_soft=True)),
-    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
-)
-"""
-
-
-@pytest.fixture(scope='module')
-def options(short_cls):
-    indices = str(list(range(0, 1440, 90))).replace(' ', '')  # images of all classes
-    return [
-        *(option for option in short_cls if 'save_optimizer' not in option),
-        *(f'train_dataloader.dataset.indices={indices}', f'train_cfg.max_epochs={EPOCHS}'),
-        *(f'param_scheduler.end={EPOCHS}', 'default_hooks.logger.interval=1'),
-    ]
-
-
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-    path = tmp_path_factory.mktemp('config') / 'narrow.py'
-    path.write_text(RUN.format(base=str(ROOT / CLS)))
-    return path
-
-
-@pytest.fixture(scope='module')
-def run(run_tool, config, options):
-    """Run tools/train.py, with the arguments of a FaultHook or without."""
-
-    def run(work_dir, *arguments, **fault):
-        faults = ['default_hooks.fault.type=FaultHook'] if fault else []
-        faults += [f'default_hooks.fault.{key}={value}' for key, value in fault.items()]
-        return run_tool(
-            *('tools/train.py', config, '--work-dir', work_dir, *arguments),
-            *('--cfg-options', *options, *faults),
-            PYTHONPATH=str(ROOT),
-        )
-
-    return run
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(run, tmp_path_factory):
-    work_dir = tmp_path_factory.mktemp('uninterrupted')
-    done = run(work_dir)
-    assert done.returncode == 0, done.stdout
-    return work_dir
-
-
-def assert_same_end(a, b):
-    """Weights, buffers, momentum and schedule after the last epoch, bit for bit."""
-    a, b = (read_checkpoint(work_dir / f'epoch_{EPOCHS}.pth') for work_dir in (a, b))
-    for key in ('state_dict', 'optimizer', 'param_schedulers'):
-        assert_equal(a[key], b[key], key)
-
-
-def files(work_dir):
-    return {path.name for path in work_dir.glob('*.pth*')}
-
-
-def test_killed_at_a_random_moment(run, uninterrupted, tmp_path):
-    done = run(tmp_path, at='random', epoch=EPOCHS)
-    assert done.returncode == -signal.SIGKILL, done.stdout
-    done = run(tmp_path, '--resume')
-    assert done.returncode == 0, done.stdout
-    assert re.search('resumed epoch: [23],', done.stdout)
-    assert_same_end(uninterrupted, tmp_path)
-
-
-def test_full_disk_and_a_broken_copy(run, uninterrupted, tmp_path):
-    done = run(tmp_path, at='full', epoch=2)
-    assert done.returncode == 1
-    assert 'OSError: [Errno 27] File too large; the file was not written, earlier' in done.stdout
-    assert str(tmp_path / 'epoch_2.pth') in done.stdout
-    assert files(tmp_path) == {'epoch_1.pth'}
-    broken, whole = tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.pth'
-    broken.write_bytes(whole.read_bytes()[:100_000])
-    (tmp_path / 'last_checkpoint').write_text(str(broken))
-    done = run(tmp_path, '--resume')
-    assert done.returncode == 0, done.stdout
-    assert re.search(
-        f"WARNING - checkpoint '{broken}' cannot be read .* Resuming from '{whole}'", done.stdout
-    )
-    assert 'resumed epoch: 1,' in done.stdout
-    assert_same_end(uninterrupted, tmp_path)
-
-
-KILLS = [  # where, in which epoch, what is left, after which epoch the next run goes on
-    ('write', 1, {'epoch_1.pth.part'}, None),
-    ('step', 2, {'epoch_1.pth'}, 1),
-    ('write', 2, {'epoch_1.pth', 'epoch_2.pth.part'}, 1),
-    ('rename', 2, {'epoch_1.pth', 'epoch_2.pth.part'}, 1),
-    ('validation', 2, {'epoch_2.pth'}, 2),
-    ('write', 3, {'epoch_2.pth', 'epoch_3.pth.part'}, 2),
-    ('name', 3, {'epoch_2.pth', 'epoch_3.pth'}, 2),
-    ('remove', 3, {'epoch_2.pth', 'epoch_3.pth'}, 3),
-]
-
-
-@pytest.mark.slow
-def test_killed_again_and_again(run, uninterrupted, tmp_path):
-    """One run, killed at every point in turn, with a single checkpoint kept."""
-    for at, epoch, left, start in KILLS:
-        done = run(tmp_path, '--resume', at=at, epoch=epoch)
-        by = signal.SIGXFSZ if at == 'write' else signal.SIGKILL
-        assert done.returncode == -by, done.stdout
-        assert files(tmp_path) == left, at
-        assert find_checkpoint(tmp_path) == (start and str(tmp_path / f'epoch_{start}.pth'))
-    done = run(tmp_path, '--resume')
-    assert done.returncode == 0, done.stdout
-    assert_same_end(uninterrupted, tmp_path)
-
-
-@pytest.mark.slow
-def test_two_processes(run_tool, config, options, tmp_path):
-    """Each draws its own numbers, and again the same."""
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    fault = [f'default_hooks.fault.{pair}' for pair in ('type=FaultHook', 'at=step', 'epoch=3')]
-    options = [*options, 'train_dataloader.batch_size=4']
-    for work_dir, extra, resume in (
-        (whole, [], []),
-        (killed, fault, []),
-        (killed, [], ['--resume']),
-    ):
-        done = run_tool(
-            *('tools/dist_train.sh', config, 2, '--work-dir', work_dir, *resume),
-            *('--cfg-options', *options, *extra),
-        )
-        # Not the exit status: gloo now and then aborts when all is done and written.
-        saved = f'Saving checkpoint at {EPOCHS} epochs' in done.stdout
-        assert saved == (not extra), done.stdout
-    assert 'resumed epoch: 2,' in done.stdout
-    assert_same_end(whole, killed)
 
 
 @pytest.fixture
-def train(config, options):
+def train(narrow_cls):
     """Train in this process, which spares seconds of imports."""
 
     def train(work_dir, resume=None, **changes):
-        cfg = Config.fromfile(config)
-        pairs = [option.split('=', 1) for option in options]
+        cfg = Config.fromfile(narrow_cls.config)
+        pairs = [option.split('=', 1) for option in narrow_cls.options]
         cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
         cfg.merge_from_dict(
             dict(work_dir=str(work_dir), launcher='none', experiment_name=work_dir.name) | changes
@@ -185,7 +42,7 @@ def train(config, options):
 
 
 @pytest.mark.slow
-def test_worker_processes(train, tmp_path):
+def test_worker_processes(train, narrow_cls, tmp_path):
     whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
     workers = {f'train_dataloader.{key}': 2 for key in ('num_workers', 'prefetch_factor')}
     workers['train_dataloader.persistent_workers'] = True
@@ -193,7 +50,11 @@ def test_worker_processes(train, tmp_path):
     resumed.mkdir()
     shutil.copy(whole / 'epoch_1.pth', resumed)
     train(resumed, 'auto', **workers)
-    assert_same_end(whole, resumed)
+    assert_equal(narrow_cls.final(whole), narrow_cls.final(resumed))
+
+
+def files(work_dir):
+    return {path.name for path in work_dir.glob('*.pth*')}
 
 
 class Draws(torch.utils.data.Dataset):

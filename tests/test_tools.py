@@ -151,13 +151,6 @@ def test_dist_test_gives_the_metrics_of_one_process(run_tool, trained, short_cls
     assert json.loads(out[0].read_text()) == json.loads(out[1].read_text())
 
 
-@pytest.mark.parametrize('processes', [(), ('two',), (0,)])
-def test_dist_train_wants_a_number_of_processes(run_tool, processes):
-    done = run_tool('tools/dist_train.sh', CLS, *processes)
-    assert done.returncode == 2
-    assert 'number of processes' in done.stdout
-
-
 def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, detection_options, tmp_path):
     options = ('--work-dir', tmp_path, '--cfg-options', *detection_options)
     done = run_tool('tools/train.py', MASK, *options)
@@ -207,29 +200,3 @@ def test_checkpoint_of_another_network_is_not_evaluated(run_tool, trained, short
     )
     assert done.returncode != 0
     assert 'missing keys: backbone.bn1.weight' in done.stdout
-
-
-@pytest.fixture
-def srun(tmp_path):
-    """A stand-in for Slurm's launcher that prints what it is asked to run."""
-    (tmp_path / 'srun').write_text('#!/usr/bin/env bash\necho "$PYTHONPATH" "$@"\n')
-    (tmp_path / 'srun').chmod(0o755)
-    return f'{tmp_path}:{os.environ["PATH"]}'
-
-
-@pytest.mark.parametrize(
-    ('script', 'tail'),
-    [
-        ('slurm_train.sh', 'train.py c.py --work-dir w --resume --launcher slurm'),
-        ('slurm_test.sh', 'test.py c.py w --resume --launcher slurm'),
-    ],
-)
-def test_slurm_scripts(run_tool, srun, script, tail):
-    done = run_tool(f'tools/{script}', 'gpu', 'job', 'c.py', 'w', '--resume', PATH=srun, GPUS='16')
-    assert done.stdout.strip().endswith(f'/tools/{tail}')
-    assert (
-        '--partition=gpu --job-name=job --gres=gpu:8 --ntasks=16 --ntasks-per-node=8' in done.stdout
-    )
-    done = run_tool(f'tools/{script}', 'gpu', 'job', 'c.py', PATH=srun)
-    assert done.returncode == 2
-    assert f'usage: tools/{script} PARTITION JOB_NAME CONFIG' in done.stdout

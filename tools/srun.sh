@@ -5,8 +5,8 @@ set -eu
 tools=$(cd "$(dirname "$0")" && pwd)
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-8}
-# shellcheck disable=SC2086  # SRUN_ARGS holds several arguments
+read -ra arguments <<<"${SRUN_ARGS:-}" # split at blanks; node[1-4] is no pattern of files
 PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec srun --partition="$1" --job-name="$2" \
     --gres=gpu:"$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 "${arguments[@]}" \
     "${PYTHON:-python}" -u "$tools/$3" "${@:4}" --launcher slurm

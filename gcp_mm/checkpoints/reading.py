@@ -271,6 +271,7 @@ class _Unpickler(pickle._Unpickler):
 @contextlib.contextmanager
 def _own_statistics():
     """Keep the statistics of all HistoryBuffers, to which one that is read adds its own."""
+    HistoryBuffer()  # the first one registers mmengine's, and may not have been made yet
     before = HistoryBuffer._statistics_methods.copy()
     try:
         yield

@@ -5,6 +5,7 @@ import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from datetime import timedelta
 
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
@@ -106,7 +107,8 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     """Build the Runner of a config and use it, in every process of a distributed job.
 
     Without an accelerator the processes talk over gloo: mmengine's own set-up of a distributed
-    run selects a CUDA device and so fails there.
+    run selects a CUDA device and so fails there. As with an accelerator,
+    `cfg.env_cfg.dist_cfg.timeout` is for how many seconds they wait for one of them that hangs.
 
     Args:
         cfg: the final config.
@@ -124,7 +126,9 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
                 f'launcher={cfg.launcher!r} needs accelerators, and PyTorch finds none; without '
                 "them launch with 'pytorch', as tools/dist_train.sh does"
             )
-        dist.init_process_group('gloo')
+        timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+        waiting = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
+        dist.init_process_group('gloo', **waiting)
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,  # not left out: mmengine would fill in the local rank

@@ -4,6 +4,7 @@ from importlib import import_module
 
 from mmengine.registry import MODELS
 
+from .all_reduce_bn import AllReduceBatchNorm
 from .gcp_neck import GlobalCovariancePooling
 
 # mmpretrain.models imports mmdet and mmcv's compiled operators wherever they are installed, which
@@ -16,7 +17,7 @@ SUBCLASSES = {
     'GCPShuffleNetV2': 'gcp_shufflenet',
 }
 
-__all__ = ['GlobalCovariancePooling', *SUBCLASSES]
+__all__ = ['AllReduceBatchNorm', 'GlobalCovariancePooling', *SUBCLASSES]
 
 
 def __getattr__(name):

@@ -1,0 +1,61 @@
+"""Batch normalisation by the statistics of all processes, on any device.
+
+Ioffe and Szegedy, Batch Normalization, ICML 2015, https://arxiv.org/abs/1502.03167; Peng et al.,
+MegDet, CVPR 2018, https://arxiv.org/abs/1711.07240, section 3.3, over several devices.
+"""
+
+import torch
+import torch.distributed as dist
+from mmengine.registry import MODELS
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@MODELS.register_module('AllReduceBN')
+class AllReduceBatchNorm(_BatchNorm):
+    """What PyTorch's SyncBatchNorm computes, on CPUs too, which that refuses.
+
+    With it a run of several processes is the run of one process with all their images, to
+    rounding::
+
+        norm_cfg=dict(type='AllReduceBN')
+
+    On GPUs 'SyncBN' is faster, for it has kernels of its own. Weights and their names are those of
+    BatchNorm2d, its arguments too. In evaluation, or without a process group, it is BatchNorm2d.
+
+    The input is (B, C, ...), of any number of images in each process. Statistics are in float32 at
+    least, the output has the input's type.
+    """
+
+    def _check_input_dim(self, x):
+        if x.dim() < 2:
+            raise ValueError(f'x: expected (B, C, ...), got {tuple(x.shape)}')
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not dist.is_initialized():
+            return super().forward(x)
+        self._check_input_dim(x)
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        others = [i for i in range(x.dim()) if i != 1]
+        channels = [1, -1] + [1] * (x.dim() - 2)
+        count = wide.new_tensor(x.numel() // x.shape[1])
+        dist.all_reduce(count)
+        mean = all_reduce(wide.sum(others)) / count
+        centred = wide - mean.view(channels)
+        # not by the mean of squares, which loses the variance of features far from zero
+        var = all_reduce(centred.square().sum(others)) / count
+        self._update(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
+        y = centred * (var + self.eps).rsqrt().view(channels)
+        if self.affine:
+            y = y * self.weight.view(channels) + self.bias.view(channels)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean, unbiased_var):
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked += 1
+        rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), float(rate))
+        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), float(rate))
