@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -199,8 +200,9 @@ CONV = 'backbone.layer1.0.conv1.weight'
     ('momentum', 'hooks'),
     [
         pytest.param(True, '', id='momentum'),
-        # Whose checkpoint holds the average where the weights are otherwise
-        pytest.param(False, "ema=dict(type='EMAHook')", id='average'),
+        # Whose checkpoint holds the average where the weights are otherwise; MMPretrain's own
+        # EMAHook takes the weights whatever the run is.
+        pytest.param(False, "ema=dict(type='mmengine.EMAHook')", id='average'),
     ],
 )
 def test_restore_goes_back_and_lowers_the_rates(train, momentum, hooks):
@@ -221,6 +223,17 @@ def test_restore_goes_back_and_lowers_the_rates(train, momentum, hooks):
         assert_equal(record.after[3]['momentum'], record.after[5]['momentum'])
     assert len(record.after) == 2 * STEPS
     assert not torch.equal(record.after[6]['model'][CONV], record.after[5]['model'][CONV])
+
+
+def test_restore_scales_the_rates_a_schedule_restarts_from(train):
+    """A schedule that goes up again takes its rates from those it began with."""
+    schedule = dict(type='CosineRestartLR', periods=[5, 3], restart_weights=[1, 1], eta_min=0)
+    options = {'train_cfg.max_epochs': 2, 'param_scheduler': [dict(schedule, by_epoch=False)]}
+    _, plain = train(**options)
+    hook = DivergenceHook('restore', restore_scale=0.25)
+    _, record = train(hook, weights=[(4, CONV, math.nan)], **options)
+    assert plain.rates[5] == plain.rates[0]
+    assert record.rates[5:] == pytest.approx([rate / 4 for rate in plain.rates[5:]], rel=1e-12)
 
 
 def test_restore_stops_without_a_checkpoint_of_this_run(train, files):
@@ -262,6 +275,24 @@ def test_the_search_leaves_no_trace(train, files, monkeypatch):
         lambda model, forward: dict(name='', type='', inputs=[], output=None, images=[]),
     )
     assert_equal(load(searched), load(train(DivergenceHook('skip'), [files[1][0]], hooks=DUMP)[0]))
+
+
+def test_the_search_draws_what_the_step_drew():
+    class Draws(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.drawn = nn.Linear(1, 1), []
+
+        def forward(self, inputs, mode):
+            self.drawn.append((torch.rand(()).item(), np.random.rand(), random.random()))
+            return dict(loss=self.layer(inputs).sum() * math.nan)
+
+    model = Draws()
+    with divergence.watched_forward(model) as forward:
+        model.forward(torch.ones(1, 1), mode='loss')
+    torch.rand(3), np.random.rand(3), random.random()
+    assert divergence.first_not_finite(model, forward)
+    assert model.drawn[0] == model.drawn[1]
 
 
 def test_a_huge_learning_rate(train):

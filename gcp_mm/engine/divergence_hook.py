@@ -7,13 +7,12 @@ import os
 import os.path as osp
 
 import torch
-from mmengine.device import get_device
 from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, autocast
+from mmengine.runner import autocast
 
 from .divergence import (
     Forward,
@@ -21,10 +20,10 @@ from .divergence import (
     not_finite,
     readable,
     replaced,
-    spoilt,
     tensors,
     watched_forward,
 )
+from .restoration import restore
 
 FOLDER = 'divergence'
 POLICIES = ('stop', 'skip', 'restore')
@@ -32,7 +31,6 @@ SMALL_BATCH = 64 * 2**20  # bytes
 # A loss scale starts at 2^16 and is halved for each step its scaler leaves out:
 # an infinity after so many of them in a row is not the scale's.
 SETTLING = 32
-RATES = ('lr', 'initial_lr', 'max_lr', 'min_lr')  # of a group of parameters, or its scheduler
 
 
 class _NotFinite(Exception):  # noqa: N818 - a signal out of the step; never leaves the hook
@@ -246,39 +244,6 @@ class DivergenceHook(Hook):
             f'went back to {path}, restoration {self.restores} of at most {self.max_restores}; '
             f'learning rates times {self.restore_scale}: {runner.optim_wrapper.get_lr()}'
         )
-
-
-def restore(runner: Runner, path: str, scale: float) -> bool:
-    """Load weights, buffers and optimizer state, and scale the rest of the learning rates.
-
-    The scaled rates are part of checkpoints saved later, and so of runs that resume from them.
-
-    Args:
-        runner: in training.
-        path: of a checkpoint of this run.
-        scale: factor of the learning rates.
-
-    Returns:
-        Whether the weights in the checkpoint are finite.
-    """
-    with replaced(runner, '_resume', True):  # EMAHook: the trained weights, not their average
-        checkpoint = runner.load_checkpoint(path, map_location=get_device(), strict=True)
-    wrapper = runner.optim_wrapper
-    # Those of the schedule today, not those of the checkpoint
-    settings = [{k: v for k, v in g.items() if k != 'params'} for g in wrapper.param_groups]
-    if 'optimizer' in checkpoint:
-        wrapper.load_state_dict(checkpoint['optimizer'])
-    else:
-        runner.logger.warning(f'{path} holds no optimizer state: momentum starts anew')
-        wrapper.optimizer.state.clear()
-    for group, values in zip(wrapper.param_groups, settings, strict=True):
-        scaled = {key: values[key] * scale for key in RATES if key in values}
-        group.update({**values, **scaled})
-    for scheduler in runner.param_schedulers or ():
-        # ReduceOnPlateau has none, and goes on from the rate as it is.
-        if scheduler.param_name == 'lr' and hasattr(scheduler, 'base_values'):
-            scheduler.base_values = [value * scale for value in scheduler.base_values]
-    return not spoilt(checkpoint['state_dict'])
 
 
 def _raise_foreign(forward, own, processes):
