@@ -133,10 +133,12 @@ def attempt(command, moment=None):
 )
 def test_killed_at_random_moments(trainings, uninterrupted, tmp_path, record_property, name, count):
     """One run after another, each until it is through, and so many kills in all."""
-    training, random = trainings[name], SystemRandom()
-    end, work_dir, kills, row = uninterrupted(name), tmp_path, 0, None
+    training, random, end = trainings[name], SystemRandom(), uninterrupted(name)
+    kills = runs = 0
+    work_dir, row = tmp_path / 'run0', None
     while kills < count or row:
-        moment = random.uniform(0, 0.6 * end.seconds) if kills < count else None
+        through = newest(work_dir) == training.epochs
+        moment = None if through or kills == count else random.uniform(0, 0.6 * end.seconds)
         done = attempt(training.command(work_dir, '--resume'), moment)
         if row:
             note_resumption(row, done.stdout)
@@ -151,8 +153,8 @@ def test_killed_at_random_moments(trainings, uninterrupted, tmp_path, record_pro
             continue
         assert done.returncode == 0, done.stdout
         assert_equal(end.state, training.final(work_dir))
-        work_dir = tmp_path / str(kills)
-        work_dir.mkdir()
+        runs += 1
+        work_dir = tmp_path / f'run{runs}'
 
 
 def note_resumption(row, output):

@@ -224,6 +224,26 @@ def test_later_ones_of_another_run_are_not_taken(work_dir):
     assert find_checkpoint(work_dir) == str(work_dir / 'epoch_2.pth')
 
 
+@pytest.mark.parametrize(
+    ('times', 'found'),
+    [
+        (dict(epoch_9='20260101_000001', epoch_10='20260101_000002'), 'epoch_10'),
+        (dict(epoch_9='20260101_000002', epoch_10='20260101_000001'), 'epoch_9'),
+        (dict(epoch_9='20260101_000001', epoch_10=None), 'epoch_9'),
+        (dict(epoch_9=None, epoch_10='20260101_000002'), 'epoch_2'),
+    ],
+)
+def test_later_one_that_the_run_could_not_name(work_dir, times, found):
+    """It was saved after the one that is named; None: the file is cut short."""
+    for name, time in times.items():
+        path = work_dir / f'{name}.pth'
+        torch.save(dict(meta=dict(time=time), state_dict={}), path)
+        if time is None:
+            truncate(path)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
+    assert find_checkpoint(work_dir) == str(work_dir / f'{found}.pth')
+
+
 def test_copied_run_continues_from_its_own(work_dir, tmp_path_factory):
     copied = shutil.copytree(work_dir, tmp_path_factory.mktemp('copy') / 'run')
     assert find_checkpoint(copied) == str(copied / 'epoch_10.pth')

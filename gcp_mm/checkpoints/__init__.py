@@ -1,8 +1,9 @@
 """Reading, proving and converting of weights."""
 
 from .conversion import convert_checkpoint
+from .in_mmengine import use_in_mmengine
 from .pretrained import is_pretrained, load_pretrained
-from .reading import check_checkpoint_file, read_checkpoint, use_in_mmengine
+from .reading import check_checkpoint_file, read_checkpoint
 
 __all__ = [
     'check_checkpoint_file',

@@ -21,7 +21,7 @@ import mmengine.fileio
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
+from mmengine.runner.checkpoint import get_torchvision_models
 from torch._weights_only_unpickler import _get_allowed_globals
 
 try:
@@ -94,20 +94,6 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
     if isinstance(file, io.IOBase):
         file.seek(0)
     return torch.load(file, map_location=map_location, weights_only=False)
-
-
-def use_in_mmengine(trust: bool = False) -> None:
-    """Have mmengine's own loading, as its Runner resumes, read files like :func:`read_checkpoint`.
-
-    Args:
-        trust: as there.
-    """
-
-    def load(filename, map_location=None):
-        return read_checkpoint(filename, map_location, trust)
-
-    for prefix in ('', 'http://', 'https://', 'torchvision://', 'modelzoo://'):
-        CheckpointLoader.register_scheme(prefix, load, force=True)
 
 
 def check_checkpoint_file(checkpoint: str) -> None:

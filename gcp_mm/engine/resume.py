@@ -52,7 +52,9 @@ def find_checkpoint(
     """The newest checkpoint of a run that is whole, by :func:`check_whole`.
 
     That is the one that the file `last_checkpoint` names or, with a warning, the newest of the
-    whole ones before it. Without that file, all of the folder are considered.
+    whole ones before it. A later one is taken only if it was saved after that one, by a run that
+    ended before it could name it; an earlier run may have left others. Without that file, all of
+    the folder are considered.
 
     Args:
         work_dir: of the run, where `last_checkpoint` is.
@@ -81,8 +83,12 @@ def find_checkpoint(
         latest = folder / Path(named).name
         latest = latest if latest.exists() else Path(named)
         match = re.fullmatch(pattern, latest.name)
-        before = int(match[1]) if match else 0
-        candidates = [latest, *(path for path in candidates if numbers[path] < before)]
+        number = int(match[1]) if match else 0
+        later = [path for path in candidates if numbers[path] > number] if match else []
+        candidates = [
+            *_saved_after(latest, later),
+            *(latest, *(path for path in candidates if numbers[path] < number)),
+        ]
     reasons = []
     for path in candidates:
         try:
@@ -138,6 +144,18 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
         cfg.load_from = resume
     else:
         print_log(f'--resume: no checkpoint in {cfg.work_dir!r} yet', logger='current')
+
+
+def _saved_after(latest, others):
+    """Those of `others` that are whole and were saved after `latest`, by what they say of it."""
+    times = {}
+    for path in (latest, *others) if others else ():
+        try:
+            check_whole(path)
+            times[path] = read_checkpoint(path)['meta']['time']
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            continue  # not fit to be resumed from; `latest` is looked at again where that counts
+    return [path for path in others if path in times and times[path] >= times.get(latest, '~')]
 
 
 def _damaged_record(path):

@@ -1,0 +1,51 @@
+"""mmengine's own reading of files, such that none of them runs code."""
+
+import yaml
+from mmengine.fileio import register_handler
+from mmengine.fileio.handlers import PickleHandler, YamlHandler
+from mmengine.runner import CheckpointLoader
+
+from .reading import read_checkpoint
+
+
+class _Loader(yaml.SafeLoader):
+    """Of plain values and tuples, which YAML's writer makes a tag of."""
+
+    def construct_tuple(self, node):
+        return tuple(self.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor('tag:yaml.org,2002:python/tuple', _Loader.construct_tuple)
+
+
+class _SafeYamlHandler(YamlHandler):
+    def load_from_fileobj(self, file, **kwargs):
+        return super().load_from_fileobj(file, **{**kwargs, 'Loader': _Loader})
+
+
+class _RefusingPickleHandler(PickleHandler):
+    def load_from_fileobj(self, file, **kwargs):
+        raise ValueError(
+            'a file to be read is a pickle, which can execute code as it is read: save its content '
+            'as JSON or, if you trust where it comes from, give --trust'
+        )
+
+
+def use_in_mmengine(trust: bool = False) -> None:
+    """Have mmengine read files, on its own account or for the frameworks, without running code.
+
+    Checkpoints, as its Runner loads and resumes them, are read by
+    :func:`gcp_mm.checkpoints.read_checkpoint`. Pickles that are no checkpoints, such as annotations
+    in a ``.pkl``, are refused, and YAML is read as plain values.
+
+    Args:
+        trust: whether the files may run code, see :func:`gcp_mm.checkpoints.read_checkpoint`.
+    """
+
+    def load(filename, map_location=None):
+        return read_checkpoint(filename, map_location, trust)
+
+    for prefix in ('', 'http://', 'https://', 'torchvision://', 'modelzoo://'):
+        CheckpointLoader.register_scheme(prefix, load, force=True)
+    register_handler(['yaml', 'yml'])(YamlHandler if trust else _SafeYamlHandler)
+    register_handler(['pickle', 'pkl'])(PickleHandler if trust else _RefusingPickleHandler)
