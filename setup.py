@@ -24,7 +24,9 @@ setup(
         'gcp_mm.robustness': ['alexnet.json', 'imagenet_wnids.txt'],
     },
     python_requires='>=3.10',
-    install_requires=['torch>=2.1', 'numpy', 'scipy', 'matplotlib', 'scikit-learn', 'tqdm'],
+    install_requires=[
+        *('torch>=2.1', 'numpy', 'packaging', 'scipy', 'matplotlib', 'scikit-learn', 'tqdm'),
+    ],
     # The two families share their import names: install one (see gcp_mm/families.py).
     extras_require={
         'onedl': [

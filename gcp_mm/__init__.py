@@ -12,7 +12,15 @@ from .families import check_families
 
 check_families()
 
-from . import engine, models, robustness  # noqa: E402, F401  registers modules
+try:
+    from . import engine, models, robustness  # noqa: F401  registers modules
+except ImportError as error:
+    from .requirements import unmet_requirements
+
+    reasons = list(unmet_requirements())
+    if not reasons:
+        raise
+    raise ImportError('\n'.join([str(error), *reasons])) from error
 from .zoo import config_file, get_model, list_models, register_models  # noqa: E402
 
 __all__ = ['config_file', 'get_model', 'list_models', 'register_models']

@@ -30,7 +30,7 @@ from PIL import Image
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gcp_mm.engine import add_common_arguments, load_config
-from gcp_mm.engine.preflight import check_head
+from gcp_mm.preflight.head import check_head
 
 from .coco_files import CATEGORY_IDS, write_coco
 from .conftest import ROOT

@@ -1,12 +1,31 @@
 """Mistakes in a config are found before a run begins."""
 
+import functools
+import re
+
+import mmengine.config.utils
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 
-import gcp_mm  # noqa: F401
-from gcp_mm.engine import check_run
-from gcp_mm.engine.preflight import check_dataset, check_head
+from gcp_mm.preflight import check_run, warnings_in
+from gcp_mm.preflight.batch import check_batch
+from gcp_mm.preflight.classes import check_classes, count_classes
+from gcp_mm.preflight.data import check_dataset
+from gcp_mm.preflight.head import check_head
+from gcp_mm.preflight.keys import check_keys
+from gcp_mm.preflight.schedule import check_schedule
+from gcp_mm.zoo import list_models, resolve_config
+
+from .conftest import CLS
+
+
+@pytest.fixture(scope='module', autouse=True)
+def metafiles_are_read_once():
+    """mmengine reads all of MMPretrain's for every base that a config takes from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.utils, 'load', functools.cache(mmengine.config.utils.load))
+        yield
 
 
 def model(in_channels, reduction=(128,), **neck):
@@ -158,3 +177,82 @@ def test_load_from_has_to_exist(tmp_path):
         check_run(config(load_from=str(path)), 'test')
     torch.save({}, path)
     check_run(config(load_from=str(path)), 'test')
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_all_configs(name):
+    """None has a warning for the number of GPUs in its name, or that of its table."""
+    cfg = resolve_config(name)
+    gpus = re.search(r'_(\d+)xb', name)
+    gpus = int(gpus[1]) if gpus else 4 if name.endswith('_coco') else 1
+    found = [
+        *(*check_keys(cfg, 'train'), *check_keys(cfg, 'test'), *check_schedule(cfg)),
+        *(*check_classes(cfg, 'train'), *check_classes(cfg, 'test'), *check_batch(cfg, gpus)),
+    ]
+    assert warnings_in(found) == []
+
+
+def test_warnings_are_returned_for_the_log():
+    cfg = resolve_config(CLS)
+    cfg.merge_from_dict(dict(train_dataloader=None, val_dataloader=None, test_dataloader=None))
+    assert check_run(cfg, 'train') == []
+    cfg.train_cfg.max_epochs = 10
+    (text,) = check_run(cfg, 'train')
+    assert 'PolyLR ends at 5 of 10 epochs' in text
+    assert check_run(cfg, 'test') == []
+
+
+def test_heads_and_classes_of_a_classifier(digits):
+    cfg = resolve_config(CLS)
+    for split, root in (('train', digits), ('val', 'nowhere'), ('test', 'nowhere')):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+    (found,) = check_classes(cfg, 'train')
+    assert found.text == 'model.head.num_classes=10, and the data have 10 classes'
+    cfg.model.head.num_classes = 12
+    (text,) = warnings_in(check_classes(cfg, 'train'))
+    assert 'set model.head.num_classes=10, unless' in text
+    cfg.model.head.num_classes = 9
+    with pytest.raises(
+        ValueError,
+        match=r'^model.head.num_classes=9, but train_dataloader.dataset has 10 classes: set model',
+    ):
+        check_classes(cfg, 'train')
+    (found,) = check_classes(cfg, 'test')  # its folders are not there
+    assert found.status == 'skipped'
+
+
+def test_heads_and_classes_of_a_detector():
+    cfg = resolve_config('mask-rcnn_r50_fpn_1x_coco')
+    found = [finding.text for finding in check_classes(cfg, 'train')]
+    assert found == [
+        'model.roi_head.bbox_head.num_classes=80, and the data have 80 classes',
+        'model.roi_head.mask_head.num_classes=80, and the data have 80 classes',
+    ]
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('a', 'b'))
+    with pytest.raises(ValueError, match=r'bbox_head\.num_classes=80, .* 2 classes'):
+        check_classes(cfg, 'train')
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'classes'),
+    [
+        (dict(type='ImageNet'), 1000),
+        (dict(type='mmdet.CocoDataset'), 80),
+        (dict(type='mmdet.CocoPanopticDataset'), None),
+        (dict(type='CustomDataset', metainfo=dict(classes=['a'])), 1),
+        (dict(type='CustomDataset', classes='names.txt'), None),
+        (dict(type='CustomDataset', data_root='nowhere'), None),
+        (dict(type='CustomDataset', ann_file='list.txt', data_root='.'), None),
+    ],
+)
+def test_number_of_classes(dataset, classes):
+    assert count_classes(dataset, 'mmpretrain') == classes
+
+
+def test_classes_are_folders(tmp_path):
+    for name in ('cat', 'dog'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+    (tmp_path / 'train/list.txt').touch()
+    folder = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='train')
+    assert count_classes(folder) == 2
+    assert count_classes(dict(folder, with_label=False)) is None

@@ -9,7 +9,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS
 
 from gcp_mm.checkpoints import load_pretrained
-from gcp_mm.engine import add_common_arguments, check_run, launch, load_config
+from gcp_mm.engine import add_common_arguments, launch, load_config
+from gcp_mm.preflight import check_run
 
 
 def parse_args():
@@ -55,9 +56,11 @@ def main():
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
-    check_run(cfg, 'test')
+    warnings = check_run(cfg, 'test')
 
     def test(runner):
+        for text in warnings:
+            runner.logger.warning(text)
         # mmengine only logs the keys that do not match, and evaluates random weights.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         load_pretrained(model, args.checkpoint, trust=args.trust)

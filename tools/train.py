@@ -2,7 +2,14 @@
 
 import argparse
 
-from gcp_mm.engine import add_common_arguments, check_run, launch, load_config, set_resume
+from gcp_mm.engine import (
+    add_common_arguments,
+    launch,
+    load_config,
+    set_auto_scale_lr,
+    set_resume,
+)
+from gcp_mm.preflight import check_disk, check_run, warnings_in
 
 
 def parse_args():
@@ -32,14 +39,15 @@ def main():
     if args.resume:
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
-        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise ValueError(
-                '--auto-scale-lr: the config does not say for which batch size its learning rate '
-                'is; set auto_scale_lr = dict(base_batch_size=...)'
-            )
-        cfg.auto_scale_lr.enable = True
-    check_run(cfg, 'train')
-    launch(cfg, lambda runner: runner.train())
+        set_auto_scale_lr(cfg)
+    warnings = check_run(cfg, 'train')
+
+    def train(runner):
+        for text in [*warnings, *warnings_in(check_disk(cfg, runner.model))]:
+            runner.logger.warning(text)  # only the first of several processes logs
+        runner.train()
+
+    launch(cfg, train)
 
 
 if __name__ == '__main__':

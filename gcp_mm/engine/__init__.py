@@ -1,4 +1,4 @@
-"""From a command line to a run: its config, checks of that and of the data, launch and hooks."""
+"""From a command line to a run: its config, a look at its data, launch and hooks."""
 
 from .checkpoint_hook import GCPCheckpointHook
 from .divergence_hook import DivergenceHook
@@ -12,8 +12,8 @@ from .launch import (
     launch,
     load_config,
     read_config,
+    set_auto_scale_lr,
 )
-from .preflight import check_run
 from .resume import set_resume
 from .seed_hook import GCPEpochSeedHook
 
@@ -26,10 +26,10 @@ __all__ = [
     'add_common_arguments',
     'add_config_arguments',
     'add_trust_argument',
-    'check_run',
     'data_checks',
     'launch',
     'load_config',
     'read_config',
+    'set_auto_scale_lr',
     'set_resume',
 ]

@@ -8,7 +8,7 @@ from functools import partial
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from .preflight import (
+from ..preflight.data import (
     DOWNLOADED,
     REMEDY,
     check_dataset,

@@ -103,6 +103,23 @@ def load_config(args: Namespace) -> Config:
     return cfg
 
 
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Turn on the scaling of the learning rate by the ratio of the actual to the base batch size.
+
+    Args:
+        cfg: config, changed in place.
+
+    Raises:
+        ValueError: if it does not say what the base batch size is.
+    """
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise ValueError(
+            '--auto-scale-lr: the config does not say for which batch size its learning rate '
+            'is; set auto_scale_lr = dict(base_batch_size=...)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     """Build the Runner of a config and use it, in every process of a distributed job.
 

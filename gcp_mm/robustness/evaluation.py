@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 
 from ..atomic import write_atomically
 from ..checkpoints import load_pretrained
-from ..engine import check_run, launch, load_config
+from ..engine import launch, load_config
+from ..preflight import check_run
 from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS

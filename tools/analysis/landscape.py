@@ -29,7 +29,8 @@ from gcp_mm.analysis.hessian import (
 )
 from gcp_mm.analysis.landscape import full_float32
 from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
-from gcp_mm.engine import add_trust_argument, check_run
+from gcp_mm.engine import add_trust_argument
+from gcp_mm.preflight import check_run
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

@@ -30,9 +30,10 @@ from gcp_mm.analysis.second_order import (
     spectrum,
 )
 from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
-from gcp_mm.engine import add_trust_argument, check_run, launch, load_config
+from gcp_mm.engine import add_trust_argument, launch, load_config
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.preflight import check_run
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

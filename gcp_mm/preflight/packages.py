@@ -1,0 +1,72 @@
+"""The installed packages go together, and those with compiled parts load."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from ..families import FAMILIES
+from ..requirements import installed_family, requirement_of, unmet_requirements, versions
+from .finding import Finding
+
+
+def check_packages(cfg: Config) -> list[Finding]:
+    """Compare the installed versions, and import what the config's framework is made of.
+
+    A run imports all of it too, with an error that does not say what to do.
+
+    Args:
+        cfg: config of a classifier or of a detector, by its `default_scope`.
+
+    Raises:
+        ImportError: for a package that is absent or does not load, with the command that mends it.
+    """
+    scope = cfg.get('default_scope')
+    mmcv, _, mmdet, mmpretrain = FAMILIES[installed_family()]
+    check_numpy()
+    if scope in ('mmpretrain', 'mmdet'):
+        check_import(
+            'torchvision',
+            f'it has to be the one for torch {torch.__version__}: pip install --force-reinstall '
+            'torch torchvision, both from one place',
+        )
+        check_import('mmpretrain', f'pip install "{requirement_of(mmpretrain)}"')
+    if scope == 'mmdet':
+        check_import(
+            'mmcv.ops',
+            'it has no compiled operators, or those for another PyTorch: MMCV_WITH_OPS=1 pip '
+            'install --force-reinstall --no-deps --no-build-isolation --no-binary '
+            f'{mmcv} "{requirement_of(mmcv)}"',
+        )
+        check_import('mmdet', f'pip install "{requirement_of(mmdet)}"')
+    optional = () if scope == 'mmdet' else (mmdet,)
+    found = [Finding('warning', text) for text in unmet_requirements(optional)]
+    return found or [Finding('ok', versions())]
+
+
+def check_import(module: str, remedy: str) -> None:
+    """Raise ImportError, with a remedy, unless a module can be imported.
+
+    Args:
+        module: its name.
+        remedy: what to do, for the message.
+    """
+    try:
+        import_module(module)
+    except Exception as error:  # RuntimeError, AssertionError, OSError: whatever is broken in it
+        raise ImportError(
+            f'{module} cannot be imported ({type(error).__name__}: {error}); {remedy}'
+        ) from error
+
+
+def check_numpy() -> None:
+    """Raise ImportError unless PyTorch was compiled against a numpy like the installed one."""
+    try:
+        torch.from_numpy(np.zeros(1))
+    except RuntimeError as error:
+        raise ImportError(
+            f'torch {torch.__version__} does not work with numpy {version("numpy")} ({error}): '
+            'pip install "numpy<2"'
+        ) from error

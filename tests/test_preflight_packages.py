@@ -1,0 +1,169 @@
+"""Packages that are missing, of other versions or broken are named, with a command."""
+
+import sys
+from importlib import metadata
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from gcp_mm import requirements
+from gcp_mm.families import FAMILIES
+from gcp_mm.preflight.packages import check_import, check_numpy, check_packages
+from gcp_mm.requirements import requirement_of, unmet_requirements
+
+MMCV, MMENGINE, MMDET, MMPRETRAIN = FAMILIES['onedl']
+# name: (version, what it requires)
+FITTING = {
+    'gcp_mm': (
+        '1.0',
+        [
+            'torch>=2.1',
+            *(f'{name}<2,>=1; extra == "onedl"' for name in FAMILIES['onedl']),
+            *(f'{name}<9,>=8; extra == "openmmlab"' for name in FAMILIES['openmmlab']),
+        ],
+    ),
+    **dict.fromkeys(FAMILIES['onedl'], ('1.5', None)),
+    'torch': ('2.11.0+cpu', ['numpy']),
+    'torchvision': ('0.26.0', ['torch==2.11.0', 'scipy>9; extra == "scipy"']),
+    'numpy': ('2.2', None),
+    'opencv-python': ('4.12', ['numpy<2; python_version < "3"', 'numpy<2.3,>=2']),
+}
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Pretend that these packages are installed, {name: (version, requirements)}, and no others."""
+
+    def install(**changed):
+        packages = {name: p for name, p in {**FITTING, **changed}.items() if p is not None}
+
+        def look_up(name):
+            if name not in packages:
+                raise metadata.PackageNotFoundError(name)
+            return packages[name]
+
+        monkeypatch.setattr(requirements.metadata, 'version', lambda name: look_up(name)[0])
+        monkeypatch.setattr(requirements.metadata, 'requires', lambda name: look_up(name)[1])
+
+    return install
+
+
+def test_versions_that_fit(install):
+    install()
+    assert list(unmet_requirements()) == []
+    assert requirement_of(MMCV) == 'onedl-mmcv<2,>=1'
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        (
+            {MMCV: ('2.0', None)},
+            'onedl-mmcv 2.0 is outside the range that gcp_mm is tested with: '
+            'pip install "onedl-mmcv<2,>=1"',
+        ),
+        (
+            {MMDET: None},
+            'onedl-mmdetection is not installed: pip install "onedl-mmdetection<2,>=1"',
+        ),
+        (
+            {'torch': ('2.10.0', None)},
+            'torchvision 0.26.0 needs torch==2.11.0, and 2.10.0 is installed: '
+            'pip install "torch==2.11.0", or another torchvision',
+        ),
+        (
+            {'numpy': ('2.4', None)},
+            'opencv-python 4.12 needs numpy<2.3,>=2, and 2.4 is installed: '
+            'pip install "numpy<2.3,>=2", or another opencv-python',
+        ),
+        # between packages of the family
+        (
+            {MMPRETRAIN: ('1.5', [f'{MMCV}>=1.6'])},
+            'onedl-mmpretrain 1.5 needs onedl-mmcv>=1.6, and 1.5 is installed: '
+            'pip install "onedl-mmcv>=1.6", or another onedl-mmpretrain',
+        ),
+    ],
+)
+def test_versions_that_do_not(install, changed, message):
+    install(**changed)
+    assert list(unmet_requirements()) == [message]
+
+
+def test_mmdet_is_for_detectors(install):
+    install(**{MMDET: None})
+    assert list(unmet_requirements(optional=(MMDET,))) == []
+    assert check_packages(Config(dict(default_scope='mmpretrain')))[0].status == 'ok'
+    assert check_packages(Config(dict(default_scope='mmdet')))[0].status == 'warning'
+
+
+def test_gcp_mm_that_is_not_installed(install):
+    """As from a checkout on PYTHONPATH: its ranges are not known, those of others are."""
+    install(gcp_mm=None, numpy=('2.4', None))
+    assert len(list(unmet_requirements())) == 1
+    assert requirement_of(MMCV) == MMCV
+
+
+def test_this_environment():
+    for scope in ('mmpretrain', 'mmdet'):
+        (found,) = check_packages(Config(dict(default_scope=scope)))
+        assert found.status == 'ok'
+        assert f'torch {torch.__version__.split("+")[0]}' in found.text
+
+
+def test_mismatch_is_a_warning(install):
+    install(numpy=('2.4', None))
+    (found,) = check_packages(Config(dict()))
+    assert found.status == 'warning'
+
+
+@pytest.mark.parametrize(
+    ('scope', 'module', 'remedy'),
+    [
+        ('mmpretrain', 'torchvision', 'it has to be the one for torch'),
+        ('mmdet', 'mmcv.ops', 'MMCV_WITH_OPS=1 pip install --force-reinstall'),
+        ('mmdet', 'mmdet', 'pip install "'),
+        ('mmpretrain', 'mmpretrain', 'pip install "'),
+    ],
+)
+def test_packages_that_do_not_load(monkeypatch, scope, module, remedy):
+    monkeypatch.setitem(sys.modules, module, None)  # importing it raises ImportError
+    with pytest.raises(ImportError, match=f'^{module} cannot be imported .*{remedy}'):
+        check_packages(Config(dict(default_scope=scope)))
+
+
+def test_classifiers_do_not_need_compiled_operators(monkeypatch):
+    for module in ('mmcv.ops', 'mmdet'):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert check_packages(Config(dict(default_scope='mmpretrain')))[0].status != 'error'
+
+
+def test_whatever_a_broken_package_raises(monkeypatch, tmp_path):
+    text = 'operator torchvision::nms does not exist'
+    (tmp_path / 'broken_vision.py').write_text(f'raise RuntimeError({text!r})')
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=rf'\(RuntimeError: {text}\); mend it'):
+        check_import('broken_vision', 'mend it')
+
+
+def test_torch_of_another_numpy(monkeypatch):
+    def from_numpy(_):
+        raise RuntimeError('Numpy is not available')
+
+    check_numpy()
+    monkeypatch.setattr(torch, 'from_numpy', from_numpy)
+    with pytest.raises(ImportError, match=r'Numpy is not available\): pip install "numpy<2"'):
+        check_numpy()
+
+
+def test_import_of_gcp_mm_says_why(run_tool, tmp_path):
+    """A family's package that does not load, of another version than gcp_mm is tested with."""
+    name = FAMILIES[requirements.installed_family()][0]
+    (tmp_path / 'mmcv.py').write_text("raise ImportError('undefined symbol: _ZN3c10')")
+    info = tmp_path / f'{name.replace("-", "_")}-0.1.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n')
+    done = run_tool(sys.executable, '-c', 'import gcp_mm', PYTHONPATH=f'{tmp_path}:.')
+    assert done.returncode == 1
+    assert 'undefined symbol: _ZN3c10\n' in done.stdout
+    assert f'{name} 0.1 is outside the range that gcp_mm is tested with: pip' in done.stdout

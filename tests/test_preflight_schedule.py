@@ -1,0 +1,220 @@
+"""Schedules, checkpoints and batches that do not fit the training are told, others are not."""
+
+import pytest
+from mmengine.config import Config
+
+from gcp_mm.preflight import check_run
+from gcp_mm.preflight.batch import check_batch, processes
+from gcp_mm.preflight.finding import warnings_in
+from gcp_mm.preflight.schedule import check_schedule
+
+
+def schedule(*schedulers, **train_cfg):
+    """Warnings for schedulers from a learning rate of 0.1."""
+    return warnings_in(check_schedule(training(*schedulers, **train_cfg)))
+
+
+def training(*schedulers, **train_cfg):
+    return Config(
+        dict(
+            param_scheduler=list(schedulers),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            train_cfg=train_cfg or dict(max_epochs=20),
+        )
+    )
+
+
+STEPS = dict(type='MultiStepLR', milestones=[8, 11], end=12)
+WARM_UP = dict(type='LinearLR', start_factor=0.1, begin=0, end=5)
+
+
+@pytest.mark.parametrize(
+    'schedulers',
+    [
+        [],
+        [dict(STEPS, milestones=[8, 19], end=20)],
+        [dict(STEPS, milestones=[8, 19], end=30)],  # its end changes nothing
+        [dict(type='StepLR', step_size=30)],
+        [dict(type='PolyLR', power=1)],  # to the end of the training
+        [dict(type='PolyLR', power=1, end=20)],
+        [dict(type='PolyLR', power=1, end=20, convert_to_iter_based=True)],
+        [dict(type='PolyLR', power=11, end=30)],  # (10 / 30)^11 of the rate is left
+        [WARM_UP],  # then constant
+        [WARM_UP, dict(type='CosineAnnealingLR', T_max=15, begin=5, end=20)],
+        [WARM_UP, dict(type='CosineAnnealingLR', begin=5)],
+        [WARM_UP, dict(type='CosineAnnealingLR', T_max=15, begin=5)],
+        [dict(WARM_UP, by_epoch=False, end=500), dict(STEPS, end=20)],
+        [dict(type='PolyLR', by_epoch=False, end=500)],  # of unknown length in epochs
+        [dict(type='CosineAnnealingMomentum', end=5)],
+        [dict(type='ReduceOnPlateauLR', monitor='loss'), STEPS],
+        [dict(type='PolyLR', end=10, eta_min=0.05), dict(type='ConstantLR', begin=10, factor=1)],
+    ],
+)
+def test_schedules_that_fit(schedulers):
+    assert schedule(*schedulers) == []
+
+
+@pytest.mark.parametrize(
+    ('schedulers', 'message'),
+    [
+        (
+            [dict(STEPS, milestones=[8, 20, 30], end=20)],
+            'param_scheduler[0].milestones=[8, 20, 30]: of 20 epochs none comes to 20, 30: set '
+            'milestones below 20, or leave them out',
+        ),
+        # the training was made longer, the schedule was not
+        (
+            [STEPS],
+            'param_scheduler[0].end=12: MultiStepLR ends at 12 of 20 epochs, the rest has its last '
+            'learning rate, 0.001: set param_scheduler[0].end=20',
+        ),
+        (
+            [WARM_UP, dict(type='PolyLR', begin=5, end=15, power=1)],
+            'param_scheduler[1].end=15: PolyLR ends at 15 of 20 epochs, the rest has its last '
+            'learning rate, 0: set param_scheduler[1].end=20',
+        ),
+        # or shorter: epoch 20 of the formula 0.1 (1 - t / 39), as mmengine counts t
+        (
+            [dict(type='PolyLR', power=1, end=40)],
+            'param_scheduler[0].end=40: PolyLR ends at 40, after the 20 epochs of the training, '
+            'which stops at a learning rate of 0.0513, 51% of the highest: set '
+            'param_scheduler[0].end=20',
+        ),
+        (
+            [dict(WARM_UP, end=30)],
+            'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
+            'which stops at a learning rate of 0.069, 100% of the highest: set '
+            'param_scheduler[0].end=20',
+        ),
+        (
+            [WARM_UP, dict(type='CosineAnnealingLR', T_max=5, begin=5, end=20)],
+            'param_scheduler[1].T_max=5: CosineAnnealingLR comes to its end at 10 of 20 epochs, '
+            'and rises again: set param_scheduler[1].T_max=15',
+        ),
+        (
+            [dict(type='CosineAnnealingLR', T_max=100)],
+            'param_scheduler[0].T_max=100: CosineAnnealingLR ends at 100, after the 20 epochs of '
+            'the training, which stops at a learning rate of 0.0914, 91% of the highest: set '
+            'param_scheduler[0].T_max=20',
+        ),
+    ],
+)
+def test_schedules_that_do_not(schedulers, message):
+    assert schedule(*schedulers) == [message]
+
+
+def test_training_of_iterations():
+    poly = dict(type='PolyLR', by_epoch=False, end=50)
+    cfg = training(poly, dict(STEPS), by_epoch=False, max_iters=50)
+    cfg.default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10))
+    assert warnings_in(check_schedule(cfg)) == []
+    cfg.train_cfg.max_iters = 500
+    (text,) = warnings_in(check_schedule(cfg))
+    assert 'ends at 50 of 500 iterations' in text
+
+
+def test_a_rate_of_zero_and_schedulers_of_a_framework():
+    cfg = training(dict(type='PolyLR', end=40))
+    cfg.optim_wrapper.optimizer.lr = 0
+    assert '100% of the highest' in warnings_in(check_schedule(cfg))[0]
+    cfg = training(dict(type='QuadraticWarmupLR', end=40))
+    cfg.merge_from_dict(dict(default_scope='mmdet', model=dict(type='RetinaNet')))
+    (text,) = check_run(cfg, 'train')
+    assert 'QuadraticWarmupLR ends at 40, after the 20 epochs' in text
+
+
+def test_one_scheduler_alone_is_named_so():
+    cfg = training()
+    cfg.param_scheduler = dict(STEPS, milestones=[30], end=20)
+    (text,) = warnings_in(check_schedule(cfg))
+    assert text.startswith('param_scheduler.milestones=[30]: ')
+
+
+@pytest.mark.parametrize(
+    ('hook', 'message'),
+    [
+        (dict(interval=1), None),
+        (dict(interval=20), None),
+        (dict(interval=21), '=21, and the training has 20 epochs: only the end is saved; set an'),
+        (dict(interval=21, save_last=False), '20 epochs: no checkpoint is saved; set an interval'),
+        (dict(type='CheckpointHook'), 'interval=-1, and the training has 20 epochs: only the end'),
+        (None, 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'),
+        (dict(interval=1000, by_epoch=False), None),
+    ],
+)
+def test_checkpoints(hook, message):
+    cfg = training()
+    assert warnings_in(check_schedule(cfg)) == []
+    cfg.default_hooks = dict(checkpoint=hook)
+    found = warnings_in(check_schedule(cfg))
+    assert len(found) == (message is not None)
+    assert not found or message in found[0]
+
+
+def test_checkpoints_by_epoch_in_a_training_of_iterations():
+    cfg = training(max_iters=100)
+    cfg.default_hooks = dict(checkpoint=dict(interval=1))
+    (text,) = warnings_in(check_schedule(cfg))
+    assert 'by_epoch=True: a training of iterations is one epoch' in text
+
+
+def test_validation_that_never_begins():
+    cfg = training(max_epochs=20, val_begin=21)
+    assert warnings_in(check_schedule(cfg)) == []  # there is none
+    cfg.val_dataloader = dict(batch_size=1)
+    (text,) = warnings_in(check_schedule(cfg))
+    assert text.startswith('train_cfg.val_begin=21, and the training has 20 epochs')
+
+
+def batch(images=32, **optim_wrapper):
+    return Config(
+        dict(
+            train_dataloader=dict(batch_size=images),
+            optim_wrapper=dict(optimizer=dict(lr=0.1), **optim_wrapper),
+            auto_scale_lr=dict(base_batch_size=256),
+        )
+    )
+
+
+def test_batch_of_other_gpus():
+    (found,) = check_batch(batch(), 8)
+    assert found.text == 'lr=0.1 is for a batch of 256: 32 images x 8 processes'
+    (text,) = warnings_in(check_batch(batch(), 1))
+    assert text == (
+        'lr=0.1 is for a batch of 256, and 32 images x 1 process are 32: the linear rule gives '
+        'lr=0.0125. Pass --auto-scale-lr, or run 8 processes'
+    )
+    (text,) = warnings_in(check_batch(batch(images=48), 4))
+    assert 'lr=0.075. Pass --auto-scale-lr, or set train_dataloader.batch_size so that' in text
+
+
+def test_batch_that_is_accumulated():
+    assert warnings_in(check_batch(batch(accumulative_counts=8), 1)) == []
+    (text,) = warnings_in(check_batch(batch(accumulative_counts=2), 1))
+    assert '32 images x 1 process x 2 accumulated are 64' in text
+
+
+def test_rate_that_is_scaled():
+    cfg = batch()
+    cfg.auto_scale_lr.enable = True
+    (found,) = check_batch(cfg, 4)
+    assert (found.status, found.text) == (
+        'ok',
+        'lr=0.1 for a batch of 256 is scaled to 0.05: 32 images x 4 processes',
+    )
+
+
+def test_batch_without_a_rule():
+    cfg = batch()
+    cfg.pop('auto_scale_lr')
+    (found,) = check_batch(cfg, 1)
+    assert found.status == 'skipped'
+    assert 'set auto_scale_lr.base_batch_size' in found.text
+
+
+def test_processes_are_those_of_the_launcher(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    monkeypatch.setenv('SLURM_NTASKS', '2')
+    assert [processes(launcher) for launcher in ('none', 'pytorch', 'slurm')] == [1, 4, 2]
+    monkeypatch.delenv('WORLD_SIZE')
+    assert processes('pytorch') == 1
