@@ -1,7 +1,7 @@
 """Use of a network in the middle of its training, without a trace."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,14 +21,37 @@ def untouched(model: nn.Module) -> Iterator[None]:
         model: network whose buffers to restore, in place.
     """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+    rewind = remember_random(model)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        rewind()
+
+
+def remember_random(model: nn.Module) -> Callable[[], None]:
+    """Remember where the random generators are.
+
+    They are those of PyTorch (on the CPU and on the model's GPUs), numpy and Python.
+
+    Args:
+        model: network whose GPUs are meant.
+
+    Returns:
+        A function that sets them back to it.
+    """
+    devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    python_state = random.getstate()
+    cuda_states = [torch.cuda.get_rng_state(device) for device in devices]
+
+    def rewind():
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for device, state in zip(devices, cuda_states, strict=True):
+            torch.cuda.set_rng_state(state, device)
+
+    return rewind

@@ -2,16 +2,14 @@
 
 import functools
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..analysis.untouched import untouched
+from ..analysis.untouched import remember_random, untouched
 
 # What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
 ERRORS = (ValueError, ArithmeticError, AssertionError, torch.linalg.LinAlgError)
@@ -61,7 +59,7 @@ def watched_forward(model: nn.Module) -> Iterator[Forward]:
         if kwargs.get('mode') != 'loss':
             return forward(*args, **kwargs)
         noted.args, noted.kwargs, noted.error = args, kwargs, None
-        noted.rewind = remember_random(next(model.parameters()).device)
+        noted.rewind = remember_random(model)
         try:
             noted.losses = forward(*args, **kwargs)
         except ERRORS as error:
@@ -87,21 +85,6 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
-
-
-def remember_random(device: torch.device) -> Callable[[], None]:
-    """A function that sets the random generators of torch, NumPy and Python to where they are."""
-    cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda = torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
-
-    def rewind():
-        torch.set_rng_state(cpu)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
-
-    return rewind
 
 
 def not_finite(loss: Tensor, parameters: Iterable[Tensor]) -> Tensor:
