@@ -17,7 +17,7 @@ robustness: install
 
 faults: install
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --tables \
-		tests/test_faults.py tests/test_processes.py tests/test_bad_data.py
+		tests/test_faults.py tests/test_processes.py tests/test_bad_*.py
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile

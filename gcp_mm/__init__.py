@@ -13,7 +13,7 @@ from .families import check_families
 check_families()
 
 try:
-    from . import engine, models, robustness  # noqa: F401  registers modules
+    from . import engine, images, models, robustness  # noqa: F401  registers modules
 except ImportError as error:
     from .requirements import unmet_requirements
 

@@ -1,9 +1,13 @@
 """Shared by the tests: small data in the real layout, and a way to run tools."""
 
+import gc
 import runpy
+import shutil
 import sys
 
 import pytest
+import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from gcp_mm.data import write_classification, write_scenes
@@ -124,3 +128,32 @@ def call_tool(monkeypatch):
         runpy.run_path(str(ROOT / tool))['main']()
 
     return call
+
+
+@pytest.fixture
+def short_patience(monkeypatch):
+    """After an error PyTorch waits 5 seconds for each worker, and then ends it."""
+    monkeypatch.setattr(torch.utils.data._utils, 'MP_STATUS_CHECK_INTERVAL', 0.1)
+    yield
+    gc.collect()  # of dataloaders, while that holds
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Reads what was logged, by workers too."""
+    path = tmp_path / 'test.log'
+    MMLogger.get_instance(str(tmp_path), log_file=str(path))
+    return path.read_text
+
+
+@pytest.fixture
+def few_digits(digits, tmp_path):
+    """Four images of each of the ten classes."""
+    for split in ('train', 'val'):
+        for folder in sorted((digits / split).iterdir()):
+            if folder.is_dir():
+                target = tmp_path / split / folder.name
+                target.mkdir(parents=True)
+                for file in sorted(folder.iterdir())[:4]:
+                    shutil.copy(file, target)
+    return tmp_path

@@ -13,8 +13,8 @@ from .conftest import CLS, ROOT
 
 TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
-CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'classes', 'schedule', 'batch']
-CHECKS += ['network', 'trunk', 'loss', 'memory', 'disk']
+CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'classes']
+CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'trunk', 'loss', 'memory', 'disk']
 
 
 def table(output):

@@ -15,9 +15,6 @@ from gcp_mm.engine.inspection import inspect_dataset
 
 from .conftest import CLS, ROOT
 
-# Ten of COCO's classes
-COCO_NAMES = ['person', 'car', 'bus', 'train', 'boat', 'bench', 'bird', 'cat', 'dog', 'horse']
-
 
 @pytest.fixture
 def folders(digits, tmp_path):
@@ -30,13 +27,16 @@ def folders(digits, tmp_path):
 @pytest.fixture
 def coco(scenes, tmp_path):
     """Scenes in files and with classes of COCO's names, and the config of a dataset of them."""
+    from mmdet.datasets import CocoDataset
+
     for split in ('train', 'val'):
         shutil.copytree(scenes / split, tmp_path / f'{split}2017')
         annotations = tmp_path / f'annotations/instances_{split}2017.json'
         annotations.parent.mkdir(exist_ok=True)
         content = json.loads((scenes / f'annotations/instances_{split}.json').read_text())
-        for category, name in zip(content['categories'], COCO_NAMES, strict=True):
-            category['name'] = name
+        content['categories'] = [
+            dict(id=i, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])
+        ]
         annotations.write_text(json.dumps(content))
     return dict(
         type='CocoDataset',
@@ -124,7 +124,7 @@ def test_detection_without_its_classes(coco, filter_cfg, message):
 def test_broken_annotations(coco, tmp_path):
     path = tmp_path / coco['ann_file']
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match='cannot read its lists of images: JSONDecodeError'):
+    with pytest.raises(ValueError, match=r'list of images, .*train2017\.json.: JSONDecodeError'):
         inspect(coco, 'mmdet')
 
 

@@ -152,7 +152,7 @@ def without(pattern):
         (lambda s: {**s, 'conv1.weight': torch.zeros(64, 1, 7, 7)}, r'\(64, 1, 7, 7\) for'),
         (lambda s: {**s, 'layer_reduce.weight': torch.zeros(128, 512, 1, 1)}, 'D = 128 channels'),
         (lambda s: {'blocks.0.weight': torch.zeros(1)}, 'not those of torchvision.*blocks'),
-        (lambda s: {**s, 'conv1.weight': 3}, 'other things than tensors .*: conv1.weight'),
+        (lambda s: {**s, 'conv1.weight': 3}, r'other things than tensors .*: conv1\.weight'),
         (lambda s: {f'backbone.{k}': v for k, v in s.items()}, 'already .*--reverse'),
         (lambda s: {}, 'not those of torchvision'),
     ],

@@ -12,10 +12,10 @@ from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 
 from gcp_mm.atomic import write_atomically
-from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.checkpoints import check_whole, read_checkpoint
 from gcp_mm.engine.checkpoint_hook import AtomicBackend
 from gcp_mm.engine.launch import launch
-from gcp_mm.engine.resume import check_whole, find_checkpoint, set_resume
+from gcp_mm.engine.resume import find_checkpoint, set_resume
 from gcp_mm.engine.seed_hook import GCPEpochSeedHook, epoch_seed
 
 from .test_landscape_hook import assert_equal

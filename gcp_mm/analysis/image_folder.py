@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from ..images import check_image_file
 
 
 class ImageFolder(Dataset):
@@ -69,9 +70,7 @@ class ImageFolder(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                image.draft('RGB', (1, 1))  # for JPEG: decode an eighth of the size
-                image.load()  # OpenCV makes an image of a truncated file
+            check_image_file(path)
         except Exception as error:  # decoders raise many kinds for a broken file
             raise ValueError(
                 f'image {path!r} cannot be read ({error}); mend or remove it'

@@ -4,9 +4,11 @@ from .conversion import convert_checkpoint
 from .in_mmengine import use_in_mmengine
 from .pretrained import is_pretrained, load_pretrained
 from .reading import check_checkpoint_file, read_checkpoint
+from .whole import check_whole
 
 __all__ = [
     'check_checkpoint_file',
+    'check_whole',
     'convert_checkpoint',
     'is_pretrained',
     'load_pretrained',

@@ -13,6 +13,7 @@ from ..ops.triangle import VECTOR_LAYOUT
 from .layouts import from_ours, to_ours
 from .pretrained import read_weights
 from .reading import sha256
+from .whole import check_whole
 
 
 def convert_checkpoint(
@@ -46,9 +47,9 @@ def convert_checkpoint(
     Raises:
         FileNotFoundError: if there is no such source.
         FileExistsError: if there is such a target already, and not `force`.
-        ValueError: if the source cannot be read, is of another layout, or its weights are not
-            exactly those of the network; if `target` does not end in ``.pth``; if `trunk_only`
-            and `reverse` are asked for together.
+        ValueError: if the source is damaged, cannot be read, is of another layout, or its weights
+            are not exactly those of the network; if `target` does not end in ``.pth``; if
+            `trunk_only` and `reverse` are asked for together.
     """
     source, target = Path(source), Path(target)
     if target.suffix != '.pth':
@@ -61,6 +62,7 @@ def convert_checkpoint(
             f'target: {", ".join(map(str, earlier))} exists; name another, or write one more '
             'beside it with force=True (--force)'
         )
+    check_whole(source, trust)
     state, _ = read_weights(source, trust=trust)
     # Of their own memory: no parameters, and no views of larger tensors
     state = {key: value.detach().clone() for key, value in state.items()}

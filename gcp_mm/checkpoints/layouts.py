@@ -217,7 +217,7 @@ def check_complete(state: dict[str, Tensor], network: Network) -> dict[str, Tens
         The weights, with the counters of batches that files older than PyTorch 0.4.1 have not.
 
     Raises:
-        ValueError: naming what is missing, left over or of another shape.
+        ValueError: naming what is missing, left over, of another shape or no real numbers.
     """
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         own = MODELS.build(network.config()).state_dict()
@@ -233,11 +233,18 @@ def check_complete(state: dict[str, Tensor], network: Network) -> dict[str, Tens
         for key in sorted(own.keys() & state.keys())
         if own[key].shape != state[key].shape
     ]
-    if missing or left or shapes:
+    types = [
+        f'{key} {state[key].dtype}'
+        for key in sorted(own.keys() & state.keys())
+        if state[key].is_floating_point() != own[key].is_floating_point()
+        or state[key].dtype == torch.bool
+    ]
+    if missing or left or shapes or types:
         raise ValueError(
             f'these are not the weights of a {network.architecture} with reduction='
             f'{network.reduction}: missing: {", ".join(missing) or "none"}; left over: '
-            f'{", ".join(left) or "none"}; of another shape: {", ".join(shapes) or "none"}'
+            f'{", ".join(left) or "none"}; of another shape: {", ".join(shapes) or "none"}; of '
+            f'another type: {", ".join(types) or "none"}'
         )
     return state | counters
 
@@ -261,8 +268,13 @@ def _network(architecture, state):
     """The network whose neck and head have these weights, by our names."""
     if 'head.fc.weight' not in state:
         raise ValueError(f'there is no classifier among the weights: {_some(state)}')
-    num_classes, length = state['head.fc.weight'].shape
-    reduce = state.get('neck.reduction.0.conv.weight')
+    weight, reduce = state['head.fc.weight'], state.get('neck.reduction.0.conv.weight')
+    if weight.ndim != 2 or (reduce is not None and reduce.ndim != 4):
+        raise ValueError(
+            f'expected matrices for the classifier and the reduction, got shapes '
+            f'{tuple(weight.shape)} and {None if reduce is None else tuple(reduce.shape)}'
+        )
+    num_classes, length = weight.shape
     if reduce is not None:
         d = reduce.shape[0]
         if length != d * (d + 1) // 2:

@@ -6,6 +6,7 @@ prefix trains from random weights and says so in one line among thousands.
 
 import re
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
@@ -105,11 +106,11 @@ def read_weights(
         )
     if not all(isinstance(key, str) for key in state):
         raise ValueError(f'checkpoint {str(checkpoint)!r} names its weights by other than strings')
-    strange = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    strange = [key for key, value in state.items() if not _is_plain(value)]
     if strange:
         raise ValueError(
-            f'checkpoint {str(checkpoint)!r} holds other things than tensors among its weights: '
-            f'{_some(strange)}'
+            f'checkpoint {str(checkpoint)!r} holds other things than tensors with values among '
+            f'its weights: {_some(strange)}'
         )
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
@@ -120,6 +121,12 @@ def read_weights(
             f'this version of gcp_mm makes {VECTOR_LAYOUT!r}: use the version it was made with'
         )
     return state, meta
+
+
+def _is_plain(value):
+    """Whether a value is a tensor with a number for each of its places."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return dense and not value.is_meta and not value.is_quantized
 
 
 def _explain(own, state):

@@ -199,8 +199,11 @@ def _download(url):
 
 def _is_program(path):
     """Whether a zip archive is of TorchScript: PyTorch would build its objects by its own code."""
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split('/')[-1] == 'constants.pkl' for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.split('/')[-1] == 'constants.pkl' for name in archive.namelist())
+    except Exception as error:  # whatever a damaged table of contents comes to
+        raise _unreadable(path, error) from error
 
 
 def _read_safely(file, map_location):

@@ -2,6 +2,7 @@
 
 from .checkpoint_hook import GCPCheckpointHook
 from .divergence_hook import DivergenceHook
+from .image_inspection import find_bad_images
 from .inspection import data_checks
 from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape_hook import LandscapeHook
@@ -27,6 +28,7 @@ __all__ = [
     'add_config_arguments',
     'add_trust_argument',
     'data_checks',
+    'find_bad_images',
     'launch',
     'load_config',
     'read_config',

@@ -16,6 +16,7 @@ from ..preflight.data import (
     find_annotated,
     find_datasets,
 )
+from .coco_annotations import inspect_annotations
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
 IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
@@ -71,7 +72,7 @@ def inspect_dataset(config: dict, name: str, scope: str | None = None) -> str:
             dataset = DATASETS.build({**config, 'pipeline': [], 'serialize_data': False})
         except (AssertionError, LookupError, RuntimeError, ValueError) as error:
             raise ValueError(
-                f'{name}.dataset: {kind} cannot read its lists of images: '
+                f'{name}.dataset: {kind} cannot read its list of images, {_list_of(config)!r}: '
                 f'{type(error).__name__}: {error}; {REMEDY}'
             ) from error
     images = dataset.data_list
@@ -92,8 +93,19 @@ def inspect_dataset(config: dict, name: str, scope: str | None = None) -> str:
     elif 'instances' in images[0]:
         found.append(f'{_count_objects(dataset, name):,} annotations')
         found.append(f'{len(dataset.metainfo["classes"]):,} classes')
+        if kind == 'CocoDataset':
+            masks = any(step.get('with_mask') for step in config.get('pipeline', []))
+            found.append(inspect_annotations(dataset.ann_file, dataset.metainfo['classes'], masks))
     paths = [path for path in (*dataset.data_prefix.values(), dataset.ann_file) if path]
-    return f'{kind} in {", ".join(paths)}: {", ".join(found)}'
+    return f'{kind} in {", ".join(paths)}: {", ".join(filter(None, found))}'
+
+
+def _list_of(config):
+    """Path of a dataset's list of images: a file, or the folder that they are in."""
+    prefix = config.get('data_prefix') or ''
+    if isinstance(prefix, dict):
+        prefix = next(iter(prefix.values()), '')
+    return osp.join(config.get('data_root') or '', config.get('ann_file') or prefix)
 
 
 def _count_labels(dataset, name):

@@ -6,6 +6,7 @@ import os.path as osp
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import torch.distributed as dist
 from mmengine.config import Config, DictAction
@@ -15,6 +16,7 @@ from mmengine.runner import Runner
 
 from .. import zoo
 from ..checkpoints import use_in_mmengine
+from .dataloaders import build_dataloader
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -135,7 +137,8 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         What `run` returns.
 
     Raises:
-        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator.
+        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; for
+            what :func:`.build_dataloader` refuses.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
@@ -154,6 +157,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         )
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
         return run(runner)
     finally:
         if dist.is_initialized():

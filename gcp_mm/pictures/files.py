@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
+
+from ..images import check_image_file
 
 # What drawings are written as; the first of each kind where the input is of another.
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
@@ -139,10 +140,7 @@ def _count_frames(file):
             if video.read() is None:
                 raise ValueError('OpenCV finds no frame in it')
             return max(1, video.frame_cnt)
-    # Pillow, since OpenCV reads a truncated JPEG without complaint.
-    with Image.open(file) as picture:
-        picture.draft('RGB', (1, 1))  # a small JPEG is decoded faster, and as far
-        picture.load()
+    check_image_file(file)
     return 1
 
 

@@ -10,6 +10,7 @@ from .batch import check_batch, processes
 from .classes import check_classes
 from .data import check_data
 from .disk import check_disk
+from .evaluation import check_evaluation
 from .finding import Finding, warnings_in
 from .head import check_head
 from .keys import check_keys
@@ -36,7 +37,8 @@ def check_run(cfg: Config, split: str) -> list[str]:
         FileNotFoundError: for an absent checkpoint, annotation file or image folder.
         ImportError: for a package that does not load.
         ValueError: for an empty file or folder, an unknown key, a head whose `in_channels` is not
-            what the GCP neck before it gives, or whose classes are not those of the data.
+            what the GCP neck before it gives, or whose classes are not those of the data, or
+            an evaluation of other images or labels than are meant.
     """
     gpus = processes(cfg.get('launcher', 'none'))
     return [text for _, check in fast_checks(cfg, split, gpus) for text in warnings_in(check())]
@@ -58,6 +60,7 @@ def fast_checks(
     yield 'checkpoints', partial(check_checkpoints, cfg, split)
     yield 'data', partial(check_data, cfg, split)
     yield 'classes', partial(check_classes, cfg, split)
+    yield 'evaluation', partial(check_evaluation, cfg)
     if split == 'train':
         yield 'schedule', partial(_scoped, cfg, partial(check_schedule, cfg))
         yield 'batch', partial(check_batch, cfg, gpus)

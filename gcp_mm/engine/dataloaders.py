@@ -1,0 +1,97 @@
+"""Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
+
+import logging
+from collections.abc import Callable, Iterator, Sized
+
+from mmcv.transforms import LoadImageFromFile
+from mmengine.config import ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader, Dataset
+
+from ..preflight.data import REMEDY, find_datasets
+from .coco_annotations import inspect_annotations
+from .inspection import inspect_dataset
+
+LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
+
+
+def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwargs) -> DataLoader:
+    """Build a dataloader whose pipelines load images by `GCPLoadImage`, and look into it.
+
+    Args:
+        build: `Runner.build_dataloader`.
+        dataloader: its config. It stays as it is, for others to find `LoadImageFromFile` where
+            they look for it in the config of a run, as the inferencers of both frameworks do.
+        **kwargs: for `build`.
+
+    Raises:
+        ValueError: if it would give no batch, if no image of a detector's training set has an
+            object, or for what :func:`.inspect_annotations` refuses of it.
+    """
+    try:
+        loader = build(load_named(dataloader), **kwargs)
+    except (AssertionError, LookupError, RuntimeError, ValueError):
+        for config in find_datasets(dataloader):
+            inspect_dataset(config, 'dataloader')  # knows which file it is, if it is the data
+        raise
+    for dataset in _parts(loader.dataset):
+        _check_objects(dataset)
+    if isinstance(loader.dataset, Sized) and not len(loader):
+        images = len(loader.dataset)
+        if not images:
+            raise ValueError(f'{_describe(loader.dataset)} holds no image to use; {REMEDY}')
+        raise ValueError(
+            f'{_describe(loader.dataset)}: {images} images make no whole batch of '
+            f'{loader.batch_sampler.batch_size}, and drop_last=True leaves out the rest'
+        )
+    return loader
+
+
+def load_named(node):
+    """A copy of a config with `GCPLoadImage` in place of each mmcv `LoadImageFromFile`."""
+    if isinstance(node, list | tuple):
+        return type(node)(map(load_named, node))
+    if not isinstance(node, dict):
+        return node
+    node = ConfigDict({key: load_named(value) for key, value in node.items()})
+    kind = node.get('type')
+    stock = kind is LoadImageFromFile or str(kind).split('.')[-1] == 'LoadImageFromFile'
+    if stock and node.keys() <= LOADER_OPTIONS:
+        node['type'] = 'GCPLoadImage'
+    return node
+
+
+def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    """The datasets that a wrapper of datasets, or of one, comes down to."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner == [None]:
+        yield dataset
+    else:
+        for part in inner:
+            yield from _parts(part)
+
+
+def _check_objects(dataset):
+    """Look at the annotations a detector is to learn from."""
+    if getattr(dataset, 'test_mode', True) or not len(dataset):
+        return
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    if not any(info.get('instances', True) for info in infos):
+        raise ValueError(
+            f'{_describe(dataset)}: no image has an object of the classes '
+            f'{dataset.metainfo["classes"]}; name its own in metainfo.classes'
+        )
+    local_coco = type(dataset).__name__ == 'CocoDataset' and '://' not in dataset.ann_file
+    if local_coco and is_main_process():  # the file is large, and the same for all
+        masks = any(getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms)
+        left_out = inspect_annotations(dataset.ann_file, dataset.metainfo['classes'], masks)
+        if left_out:
+            print_log(f'{dataset.ann_file}: {left_out}', logger='current', level=logging.WARNING)
+
+
+def _describe(dataset):
+    """The class of a dataset and where it reads from."""
+    first = next(_parts(dataset))
+    paths = [*getattr(first, 'data_prefix', {}).values(), getattr(first, 'ann_file', '')]
+    return f'{type(first).__name__} in {", ".join(path for path in paths if path)}'
