@@ -108,11 +108,14 @@ def resumed(output):
 
 
 def place(output, work_dir):
-    """After what a run ended, by the last line of its log, or in what, by the files it left."""
-    if list(work_dir.glob('*.part')):
-        return 'in a checkpoint half written'
+    """What a run had come to when it ended, by its log and the files it left."""
     found = re.findall(r'(Epoch\(\w+\) *\[\d+\]\[ *\d+/\d+\]|Saving checkpoint at \d+)', output)
-    return f'after {found[-1]}' if found else 'at the start'
+    if not found:
+        return 'at the start'
+    number = found[-1].removeprefix('Saving checkpoint at ')
+    if (work_dir / f'epoch_{number}.pth.part').exists():
+        return f'in the middle of writing checkpoint {number}'
+    return f'after {found[-1]}'
 
 
 def attempt(command, moment=None):
