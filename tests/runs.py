@@ -86,12 +86,13 @@ def said(process):
     """What a process of :func:`start` has said up to now."""
     file = process.output.fileno()
     # not by reading on: the process writes where the file's one position is
-    return os.pread(file, os.fstat(file).st_size, 0).decode()
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors='replace')
 
 
-def wait_for(process, words):
-    """Wait until a process has said something, or has ended."""
-    while process.poll() is None and words not in said(process):
+def wait_for(process, words, timeout=600):
+    """Wait until a process has said something, or has ended, for so many seconds at most."""
+    end = time.monotonic() + timeout
+    while process.poll() is None and words not in said(process) and time.monotonic() < end:
         time.sleep(0.02)
 
 
