@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import MultiStepLR
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.models import GCPResNet
@@ -211,6 +212,17 @@ class Calls:
 
     def __reduce__(self):
         return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize('recent', [True, False])
+def test_milestones_of_a_schedule_are_read(recent, tmp_path, monkeypatch):
+    if not recent:
+        monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1)
+    state = MultiStepLR(optimizer, milestones=[8, 11, 11]).state_dict()
+    torch.save(state, tmp_path / 'a.pth')
+    assert read_checkpoint(tmp_path / 'a.pth') == state
+    assert state['milestones'] == {8: 1, 11: 2}
 
 
 @pytest.mark.parametrize('recent', [True, False])

@@ -12,7 +12,7 @@ import pickle
 import re
 import types
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlparse
@@ -42,6 +42,7 @@ def _statistic(owner, name):
 RECORDS = {
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     'builtins.getattr': _statistic,
+    'collections.Counter': Counter,  # of the milestones of a schedule
     '_codecs.encode': codecs.encode,  # of the bytes in arrays
     'numpy.ndarray': np.ndarray,
     'numpy.dtype': np.dtype,
