@@ -45,7 +45,7 @@ def train(cfg):
         runner.model.train_step = recorded
         runner.train()
 
-    check_evaluation(cfg)
+    check_evaluation(cfg, 'train')
     launch(cfg, run)
     return losses
 

@@ -217,7 +217,7 @@ def test_more_bad_images_than_allowed(tmp_path, log, record_property):
 def test_skip_is_for_training_alone(tmp_path, record_property):
     loader, _ = make_loader('ImageNet', tmp_path, b'', split='val')
     loader.dataset.pipeline[0].update(type='GCPLoadImage', on_error='skip')
-    text = outcome(check_evaluation, Config(dict(val_dataloader=loader)))
+    text = outcome(check_evaluation, Config(dict(val_dataloader=loader)), 'train')
     assert text.startswith("ValueError: val_dataloader: GCPLoadImage has on_error='skip'")
     record_property(
         *row(

@@ -69,7 +69,14 @@ def test_class_folders(folders, tmp_path):
 def test_class_without_images(folders, tmp_path):
     (tmp_path / 'val/7').mkdir()
     with pytest.raises(ValueError, match=r"1 of 4 class folders hold no image, the first is '7'"):
-        inspect(folders)
+        inspect_dataset(folders, 'train_dataloader', 'mmpretrain')
+    assert inspect(folders).endswith('3 classes and 1 folders without')
+
+
+def test_class_given_as_itself(coco):
+    from mmdet.datasets import CocoDataset
+
+    assert inspect(dict(coco, type=CocoDataset), 'mmdet').startswith('CocoDataset in ')
 
 
 def test_imagenet_list(tmp_path):

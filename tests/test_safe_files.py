@@ -76,18 +76,20 @@ def test_json_and_writing_are_as_before(tmp_path):
     assert pickle.loads((tmp_path / 'a.pkl').read_bytes()) == dict(a=1)
 
 
-def test_annotations_in_a_pickle(tmp_path, run_tool, digits):
-    """By the tool, whose dataset reads them."""
+@pytest.mark.parametrize('tool', ['tools/train.py', 'tools/check_data.py'])
+def test_annotations_in_a_pickle(tmp_path, run_tool, digits, tool):
+    """By a tool, whose dataset reads them."""
     sign = tmp_path / 'sign'
     annotations = write(tmp_path, 'a.pkl', sign)
     config = tmp_path / 'config.py'
-    dataset = f"dict(_delete_=True, type='BaseDataset', ann_file='{annotations}')"
+    dataset = f"dict(_delete_=True, type='BaseDataset', data_root='', ann_file='{annotations}')"
     config.write_text(
         f"_base_ = '{ROOT}/configs/digits/resnet18-gcp_1xb64-5e_digits.py'\n"
+        f"work_dir = '{tmp_path}/w'\n"
         f'train_dataloader = dict(dataset={dataset})\n'
         f"val_dataloader = dict(dataset=dict(data_root='{digits}'))\n"
     )
-    done = run_tool('tools/train.py', config, '--work-dir', tmp_path / 'w')
+    done = run_tool(tool, config)
     assert done.returncode != 0
     assert 'is a pickle, which can execute code' in done.stdout
     assert not sign.exists()

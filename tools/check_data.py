@@ -7,12 +7,19 @@ from contextlib import redirect_stdout
 from tqdm import tqdm
 
 import gcp_mm  # noqa: F401  registers its datasets
-from gcp_mm.engine import add_config_arguments, data_checks, find_bad_images, read_config
+from gcp_mm.engine import (
+    add_config_arguments,
+    add_trust_argument,
+    data_checks,
+    find_bad_images,
+    read_config,
+)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
+    add_trust_argument(parser)
     parser.add_argument(
         '--images', action='store_true', help='decode every image too, and list the bad ones'
     )

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.dist import is_main_process
+
 from gcp_mm.engine import (
     add_common_arguments,
     launch,
@@ -43,8 +45,9 @@ def main():
     warnings = check_run(cfg, 'train')
 
     def train(runner):
-        for text in [*warnings, *warnings_in(check_disk(cfg, runner.model))]:
-            runner.logger.warning(text)  # only the first of several processes logs
+        if is_main_process():  # which writes the checkpoints, and the log
+            for text in [*warnings, *warnings_in(check_disk(cfg, runner.model))]:
+                runner.logger.warning(text)
         runner.train()
 
     launch(cfg, train)

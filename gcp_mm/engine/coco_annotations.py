@@ -38,7 +38,7 @@ def inspect_annotations(path: str, classes: Sequence[str], masks: bool) -> str:
         )
     categories = {c['id'] for c in content['categories'] if c['name'] in classes}
     reasons = Counter()
-    for annotation in content['annotations']:
+    for annotation in content.get('annotations', ()):  # those of unlabelled images lack it
         image = images.get(annotation['image_id'])
         if image is None:
             raise ValueError(

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Sized
 
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader, Dataset
 
 from ..preflight.data import REMEDY, find_datasets
+from ..preflight.tree import name_of
 from .coco_annotations import inspect_annotations
 from .inspection import inspect_dataset
 
@@ -35,8 +36,7 @@ def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwarg
         for config in find_datasets(dataloader):
             inspect_dataset(config, 'dataloader')  # knows which file it is, if it is the data
         raise
-    for dataset in _parts(loader.dataset):
-        _check_objects(dataset)
+    _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):
         images = len(loader.dataset)
         if not images:
@@ -55,39 +55,47 @@ def load_named(node):
     if not isinstance(node, dict):
         return node
     node = ConfigDict({key: load_named(value) for key, value in node.items()})
-    kind = node.get('type')
-    stock = kind is LoadImageFromFile or str(kind).split('.')[-1] == 'LoadImageFromFile'
-    if stock and node.keys() <= LOADER_OPTIONS:
+    if name_of(node) == 'LoadImageFromFile' and node.keys() <= LOADER_OPTIONS:
         node['type'] = 'GCPLoadImage'
     return node
 
 
 def _parts(dataset: Dataset) -> Iterator[Dataset]:
     """The datasets that a wrapper of datasets, or of one, comes down to."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if inner == [None]:
+    inner = getattr(dataset, 'datasets', None)
+    inner = inner if isinstance(inner, list | tuple) else [getattr(dataset, 'dataset', None)]
+    if not all(isinstance(part, Dataset) for part in inner):
         yield dataset
-    else:
-        for part in inner:
-            yield from _parts(part)
+        return
+    for part in inner:
+        yield from _parts(part)
 
 
 def _check_objects(dataset):
     """Look at the annotations a detector is to learn from."""
-    if getattr(dataset, 'test_mode', True) or not len(dataset):
-        return
-    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
-    if not any(info.get('instances', True) for info in infos):
+    parts = [
+        part
+        for part in _parts(dataset)
+        if isinstance(part, BaseDataset) and not part.test_mode and len(part)
+    ]
+    if parts and not any(map(_has_object, parts)):
         raise ValueError(
             f'{_describe(dataset)}: no image has an object of the classes '
-            f'{dataset.metainfo["classes"]}; name its own in metainfo.classes'
+            f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
         )
-    local_coco = type(dataset).__name__ == 'CocoDataset' and '://' not in dataset.ann_file
-    if local_coco and is_main_process():  # the file is large, and the same for all
-        masks = any(getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms)
-        left_out = inspect_annotations(dataset.ann_file, dataset.metainfo['classes'], masks)
-        if left_out:
-            print_log(f'{dataset.ann_file}: {left_out}', logger='current', level=logging.WARNING)
+    for part in parts:
+        local_coco = type(part).__name__ == 'CocoDataset' and '://' not in part.ann_file
+        if local_coco and is_main_process():  # the file is large, and the same for all
+            masks = any(getattr(step, 'with_mask', False) for step in part.pipeline.transforms)
+            left_out = inspect_annotations(part.ann_file, part.metainfo['classes'], masks)
+            if left_out:
+                print_log(f'{part.ann_file}: {left_out}', logger='current', level=logging.WARNING)
+
+
+def _has_object(dataset):
+    """Whether an image has one; also true of data that are not annotated by objects."""
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    return any(info.get('instances', True) for info in infos)
 
 
 def _describe(dataset):

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..images import GCPLoadImage
 from ..preflight.data import DOWNLOADED, find_datasets
+from ..preflight.tree import name_of
 from .dataloaders import load_named
 
 
@@ -52,7 +53,7 @@ class _Images(Dataset):
 
     def __init__(self, config, scope, seen):
         self.infos = []
-        if str(config.get('type')).split('.')[-1] in DOWNLOADED:
+        if name_of(config) in DOWNLOADED:
             return
         loaders = [t for t in load_named(config.get('pipeline', [])) if t.type == 'GCPLoadImage']
         loader = {**loaders[0], 'on_error': 'raise'} if loaders else dict(type='GCPLoadImage')

@@ -16,6 +16,7 @@ from ..preflight.data import (
     find_annotated,
     find_datasets,
 )
+from ..preflight.tree import name_of
 from .coco_annotations import inspect_annotations
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
@@ -61,8 +62,8 @@ def inspect_dataset(config: dict, name: str, scope: str | None = None) -> str:
         ValueError: for an empty one, a class folder without an image, or lists that the
             framework cannot read.
     """
-    check_dataset(config, name)
-    kind = str(config.get('type')).split('.')[-1]
+    check_dataset(config, name, scope)
+    kind = name_of(config)
     if kind in DOWNLOADED:
         return f'{kind}, which MMPretrain downloads where it is absent'
     if '://' in f'{config.get("data_root")}{config.get("data_prefix")}{config.get("ann_file")}':
@@ -89,7 +90,7 @@ def inspect_dataset(config: dict, name: str, scope: str | None = None) -> str:
     if complete and complete != len(images):
         found[0] += f' (the complete set: {complete:,})'
     if 'gt_label' in images[0]:
-        found.append(f'{_count_labels(dataset, name):,} classes')
+        found.append(_count_labels(dataset, name))
     elif 'instances' in images[0]:
         found.append(f'{_count_objects(dataset, name):,} annotations')
         found.append(f'{len(dataset.metainfo["classes"]):,} classes')
@@ -118,12 +119,12 @@ def _count_labels(dataset, name):
         )
     folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file
     empty = sorted(folder for folder, label in folders.items() if label not in labels)
-    if empty:
+    if empty and name == 'train_dataloader':  # in validation one keeps the place of its class
         raise ValueError(
             f'{name}.dataset: {len(empty)} of {len(folders)} class folders hold no image, the '
             f'first is {empty[0]!r}; {REMEDY}'
         )
-    return len(labels)
+    return f'{len(labels):,} classes' + (f' and {len(empty):,} folders without' if empty else '')
 
 
 def _count_objects(dataset, name):
@@ -138,7 +139,7 @@ def _count_objects(dataset, name):
 
 def _inspect_metric(config, name):
     check_file(config['ann_file'], f'{name}.ann_file')
-    return f'{str(config["type"]).split(".")[-1]} with {config["ann_file"]}'
+    return f'{name_of(config)} with {config["ann_file"]}'
 
 
 def _missing(paths):

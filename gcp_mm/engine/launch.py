@@ -33,7 +33,8 @@ def add_config_arguments(parser: ArgumentParser) -> None:
         nargs='+',
         action=DictAction,
         default={},
-        help='override settings of the config: key=value, lists as key="[a,b]" without blanks',
+        help='override settings of the config: key=value, lists as key="[a,b]" without blanks; '
+        'for a list of dicts write a config',
     )
 
 
@@ -49,10 +50,14 @@ def add_trust_argument(parser: ArgumentParser) -> None:
 def read_config(args: Namespace) -> Config:
     """Read the config that the arguments of :func:`add_config_arguments` name and alter.
 
+    From here on mmengine reads files without running code, unless `args.trust` says so, see
+    :func:`gcp_mm.checkpoints.use_in_mmengine`.
+
     Raises:
         ValueError: for a config of a package other than the two frameworks, which mmengine would
             try to install.
     """
+    use_in_mmengine(getattr(args, 'trust', False))
     cfg = zoo.resolve_config(args.config)
     cfg.merge_from_dict(args.cfg_options)
     return cfg
@@ -92,7 +97,6 @@ def load_config(args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
-    use_in_mmengine(args.trust)
     cfg = read_config(args)
     cfg.launcher = args.launcher
     if args.work_dir:

@@ -1,7 +1,6 @@
 """From which checkpoint an interrupted run continues."""
 
 import logging
-import os.path as osp
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from ..checkpoints import check_whole, read_checkpoint
+from ..checkpoints import check_whole, checkpoint_place, read_checkpoint
 
 
 def find_checkpoint(
@@ -93,15 +92,10 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
         ValueError: if it, or with 'auto' every checkpoint of the run, is broken.
     """
     if resume == 'auto':
-        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        kind = 'epoch' if hook.get('by_epoch', True) else 'iter'
-        folder = str(hook.get('out_dir') or cfg.work_dir)
+        folder, template = checkpoint_place(cfg)
         if '://' in folder:
             resume = find_latest_checkpoint(cfg.work_dir)
         else:
-            if folder != cfg.work_dir:  # as the hook has it
-                folder = osp.join(folder, osp.basename(cfg.work_dir.rstrip(osp.sep)))
-            template = hook.get('filename_tmpl') or f'{kind}_{{}}.pth'
             resume = find_checkpoint(cfg.work_dir, folder, template)
     elif '://' not in resume:
         check_whole(resume, trust)

@@ -64,9 +64,11 @@ class GCPLoadImage(LoadImageFromFile):
         if not isinstance(max_skips, int) or max_skips < 1:
             raise ValueError(f'max_skips: expected a whole number of at least 1, got {max_skips!r}')
         self.on_error = on_error
-        # Hashes of the files skipped, where the workers of all epochs see and add them
-        self.skipped = torch.zeros(max_skips, dtype=torch.int64).share_memory_()
-        self.lock = multiprocessing.Lock() if on_error == 'skip' else None
+        self.max_skips = max_skips
+        if on_error == 'skip':
+            # Hashes of the files skipped, where the workers of all epochs see and add them
+            self.skipped = torch.zeros(max_skips, dtype=torch.int64).share_memory_()
+            self.lock = multiprocessing.Lock()
 
     def __deepcopy__(self, memo):
         return copy.copy(self)  # a subset of a dataset counts with it
@@ -124,13 +126,13 @@ class GCPLoadImage(LoadImageFromFile):
             free = torch.nonzero(self.skipped == 0)
             if not len(free):
                 raise ValueError(
-                    f'{message}. Skipped are max_skips={len(self.skipped)} other images already'
+                    f'{message}. Skipped are max_skips={self.max_skips} other images already'
                 )
             self.skipped[free[0]] = mark
         print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
 
     def __repr__(self):
-        options = f'on_error={self.on_error!r}, max_skips={len(self.skipped)}'
+        options = f'on_error={self.on_error!r}, max_skips={self.max_skips}'
         return (
             f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
             f'imdecode_backend={self.imdecode_backend!r}, backend_args={self.backend_args}, '

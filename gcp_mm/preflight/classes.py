@@ -1,7 +1,5 @@
 """The heads have as many outputs as the data sets have classes."""
 
-import os
-import os.path as osp
 from collections.abc import Iterator
 
 from mmengine.config import Config
@@ -9,6 +7,7 @@ from mmengine.registry import DefaultScope
 
 from .data import find_datasets
 from .finding import Finding
+from .folders import class_folders
 from .registered import find_classes
 from .tree import name_of, walk
 
@@ -71,11 +70,9 @@ def count_classes(dataset: dict, scope: str | None = None) -> int | None:
     if names:
         return None  # a file of them
     if name_of(dataset) == 'CustomDataset':
-        folder = osp.join(dataset.get('data_root') or '', dataset.get('data_prefix') or '')
-        if dataset.get('ann_file') or not dataset.get('with_label', True) or not osp.isdir(folder):
-            return None
-        with os.scandir(folder) as entries:
-            return sum(entry.is_dir() for entry in entries) or None
+        return len(class_folders(dataset)) or None
+    if dataset.get('ann_file') and scope != 'mmdet':
+        return None  # a list of images, which may be of fewer classes
     with DefaultScope.overwrite_default_scope(scope):
         for found in find_classes(dataset.get('type')):
             names = getattr(found, 'METAINFO', {}).get('classes')

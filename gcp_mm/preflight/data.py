@@ -1,20 +1,23 @@
 """The data that a config names are there."""
 
+import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from .finding import Finding
+from .registered import find_classes
 from .tree import name_of, walk
 
 # Data sets that MMPretrain downloads where they are absent
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 REMEDY = (
-    "prepare the data as docs/data.md says, or set data_root, and the ann_file of CocoMetric's "
-    'evaluator, to where they are'
+    'prepare the data as docs/data.md says, or set data_root (and, of a detector, the ann_file of '
+    "CocoMetric's evaluator) to where they are"
 )
+FRAMEWORKS = ('mmengine', 'mmpretrain', 'mmdet', 'gcp_mm')
 
 
 def check_data(cfg: Config, split: str) -> list[Finding]:
@@ -32,7 +35,7 @@ def check_data(cfg: Config, split: str) -> list[Finding]:
     for used in ('train', 'val') if split == 'train' else ('test',):
         loader, evaluator = f'{used}_dataloader', f'{used}_evaluator'
         for dataset in find_datasets(cfg.get(loader)):
-            check_dataset(dataset, loader)
+            check_dataset(dataset, loader, cfg.get('default_scope'))
             number += 1
         for metric in find_annotated(cfg.get(evaluator)):
             check_file(metric['ann_file'], f'{evaluator}.ann_file')
@@ -57,16 +60,23 @@ def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
     return (node for _, node in walk(evaluator) if node.get('ann_file'))
 
 
-def check_dataset(dataset: dict, name: str) -> None:
+def check_dataset(dataset: dict, name: str, scope: str | None = None) -> None:
     """Raise unless the files and folders a dataset's config names exist and are not empty.
 
     Args:
-        dataset: config of one dataset. Remote paths, and data sets that MMPretrain downloads, are
-            left alone.
+        dataset: config of one dataset. Left alone are remote paths, data sets that MMPretrain
+            downloads, and classes of other packages, which may mean something else by them.
         name: of its dataloader, for the message.
+        scope: the framework's, in which its class is looked up.
     """
     kind = name_of(dataset)
     if kind in DOWNLOADED and dataset.get('download', True):
+        return
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    with DefaultScope.overwrite_default_scope(scope):
+        classes = find_classes(dataset['type']) if dataset.get('type') else []
+    if classes and not any(each.__module__.split('.')[0] in FRAMEWORKS for each in classes):
         return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix')
@@ -80,7 +90,7 @@ def check_dataset(dataset: dict, name: str) -> None:
             raise FileNotFoundError(
                 f'{name}.dataset: the image folder {path!r} does not exist; {REMEDY}'
             )
-        if not any(entry.is_file() for entry in Path(path).rglob('*')):
+        if not any(files for _, _, files in os.walk(path, followlinks=True)):
             raise ValueError(f'{name}.dataset: the image folder {path!r} holds no file; {REMEDY}')
     if dataset.get('ann_file'):
         check_file(osp.join(root, dataset['ann_file']), f'{name}.dataset.ann_file')

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
+from ..checkpoints import checkpoint_place
 from .finding import Finding
 from .memory import GIB, bytes_of, optimizer_bytes
 from .tree import name_of
@@ -17,21 +18,24 @@ def check_disk(cfg: Config, model: nn.Module) -> list[Finding]:
 
     Args:
         cfg: the final config.
-        model: its network.
+        model: its network, or what is in its place before that is built.
 
     Raises:
         ValueError: if two checkpoints do not fit, one and the next before it replaces that.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint', {})
-    folder = (hook or {}).get('out_dir') or cfg.get('work_dir')
-    if hook is None or not folder or '://' in folder:
+    folder, template = checkpoint_place(cfg)
+    if hook is None or '://' in folder:
         return [Finding('skipped', 'no checkpoint goes to a local disk')]
+    if not isinstance(model, nn.Module):  # FlexibleRunner builds it when it trains
+        return [Finding('skipped', 'the network is not built yet')]
     number = checkpoints_kept(cfg, hook)
     if number is None:
         return [Finding('skipped', 'how many checkpoints there will be is not known')]
     size, note = checkpoint_bytes(cfg, hook, model)
     there = existing_parent(folder)
-    written = sum(path.stat().st_size for path in Path(folder).glob('*.pth'))
+    names = (template.format('*'), 'best_*.pth')
+    written = sum(path.stat().st_size for name in names for path in Path(folder).glob(name))
     free = shutil.disk_usage(there).free
     text = (
         f'{number} checkpoints of about {size / GIB:.2f} GiB at once{note}, and '

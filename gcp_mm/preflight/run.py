@@ -60,7 +60,7 @@ def fast_checks(
     yield 'checkpoints', partial(check_checkpoints, cfg, split)
     yield 'data', partial(check_data, cfg, split)
     yield 'classes', partial(check_classes, cfg, split)
-    yield 'evaluation', partial(check_evaluation, cfg)
+    yield 'evaluation', partial(check_evaluation, cfg, split)
     if split == 'train':
         yield 'schedule', partial(_scoped, cfg, partial(check_schedule, cfg))
         yield 'batch', partial(check_batch, cfg, gpus)

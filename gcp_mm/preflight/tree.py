@@ -19,4 +19,4 @@ def walk(node, path: str = '') -> Iterator[tuple[str, dict]]:
 def name_of(config: dict) -> str:
     """Name of the class that a config builds, without its scope; '' where it names none."""
     kind = config.get('type', '')
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')
