@@ -12,6 +12,7 @@ from gcp_mm.preflight import check_run, warnings_in
 from gcp_mm.preflight.batch import check_batch
 from gcp_mm.preflight.classes import check_classes, count_classes
 from gcp_mm.preflight.data import check_dataset
+from gcp_mm.preflight.finding import errors_in
 from gcp_mm.preflight.head import check_head
 from gcp_mm.preflight.keys import check_keys
 from gcp_mm.preflight.schedule import check_schedule
@@ -64,6 +65,7 @@ def test_wrong_neck_is_refused_too():
 def test_other_models_pass():
     check_head(ConfigDict(backbone=dict(type='ResNet')))
     check_head(ConfigDict(neck=dict(type='FPN', in_channels=[1, 2])))
+    check_head(ConfigDict(neck=[]))
 
 
 @pytest.fixture
@@ -167,6 +169,10 @@ def test_pretrained_checkpoint_has_to_exist_for_training_alone():
     with pytest.raises(FileNotFoundError, match=r'none\.pth'):
         check_run(cfg, 'train')
     check_run(cfg, 'test')
+    for empty in ('', None):
+        cfg.model.backbone.init_cfg.checkpoint = empty
+        with pytest.raises(ValueError, match=r'^model\.backbone\.init_cfg\.checkpoint is empty'):
+            check_run(cfg, 'train')
     cfg.model.backbone.init_cfg.checkpoint = 'torchvision://resnet18'
     check_run(cfg, 'train')
 
@@ -190,6 +196,7 @@ def test_all_configs(name):
         *(*check_classes(cfg, 'train'), *check_classes(cfg, 'test'), *check_batch(cfg, gpus)),
     ]
     assert warnings_in(found) == []
+    assert errors_in(found) == []
 
 
 def test_warnings_are_returned_for_the_log():

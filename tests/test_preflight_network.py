@@ -17,7 +17,7 @@ from gcp_mm.preflight.finding import Finding
 from gcp_mm.preflight.memory import GIB, check_memory, optimizer_bytes, saved_bytes
 from gcp_mm.preflight.network import Trial
 from gcp_mm.preflight.run import all_checks, run_check
-from gcp_mm.preflight.sample import image_size, random_batch
+from gcp_mm.preflight.sample import image_size
 from gcp_mm.preflight.trunk import load_checkpoints, pretrained_modules
 from gcp_mm.zoo import resolve_config
 
@@ -245,17 +245,6 @@ def test_size_of_random_images(scope, steps, size):
     assert image_size(Config(dict(default_scope=scope, train_dataloader=loader))) == size
 
 
-@pytest.fixture(scope='module')
-def trial():
-    cfg = resolve_config(CLS)
-    trial = Trial()
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        (found,) = trial.build(cfg)
-    number = sum(p.numel() for p in trial.model.parameters())
-    assert found.text == f'ImageClassifier, {number / 1e6:.2f} M parameters'
-    return cfg, trial
-
-
 def test_checkpoints_are_left_for_later():
     """An absent one, or one far away, does not keep the network from being built."""
     cfg = resolve_config('resnet18-gcp_1xb10-3e_digits-5-9')
@@ -264,24 +253,6 @@ def test_checkpoints_are_left_for_later():
         trial.build(cfg)
     found = [(name, init_cfg['prefix']) for name, _, init_cfg in trial.pretrained]
     assert found == [('backbone', 'backbone.'), ('neck', 'neck.')]
-
-
-def test_activations_grow_with_the_batch(trial):
-    """Twice the images take twice the memory, but for what does not depend on them."""
-    cfg, trial = trial
-    saved = []
-    for images in (2, 4):
-        trial.step(random_batch(cfg, images), 'random images')
-        assert trial.images == images
-        saved.append(trial.saved)
-    assert saved[1] == pytest.approx(2 * saved[0], rel=0.02)
-
-
-def test_loss_that_is_not_finite(trial):
-    cfg, trial = trial
-    trial.model.head.fc.weight.data[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r'^the loss of 2 images is not finite: loss nan'):
-        trial.step(random_batch(cfg, 2), '2 images')
 
 
 def test_a_network_that_does_not_build():

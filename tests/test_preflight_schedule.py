@@ -34,6 +34,7 @@ WARM_UP = dict(type='LinearLR', start_factor=0.1, begin=0, end=5)
         [],
         [dict(STEPS, milestones=[8, 19], end=20)],
         [dict(STEPS, milestones=[8, 19], end=30)],  # its end changes nothing
+        [dict(STEPS, milestones=[2], begin=17, end=20)],
         [dict(type='StepLR', step_size=30)],
         [dict(type='PolyLR', power=1)],  # to the end of the training
         [dict(type='PolyLR', power=1, end=20)],
@@ -61,6 +62,21 @@ def test_schedules_that_fit(schedulers):
             [dict(STEPS, milestones=[8, 20, 30], end=20)],
             'param_scheduler[0].milestones=[8, 20, 30]: of 20 epochs none comes to 20, 30: set '
             'milestones below 20, or leave them out',
+        ),
+        (
+            [dict(STEPS, milestones=[3], begin=2, end=5)],
+            'param_scheduler[0].milestones=[3]: up to end=5 none comes, counted from begin=2, to '
+            '3: set param_scheduler[0].end=20',
+        ),
+        (
+            [dict(STEPS, milestones=[14, 15], begin=5, end=30)],
+            'param_scheduler[0].milestones=[14, 15]: of 20 epochs none comes, counted from begin=5'
+            ', to 15: set milestones below 15, or leave them out',
+        ),
+        (
+            [dict(STEPS, milestones=[14, 17])],  # the training and they were made longer
+            'param_scheduler[0].milestones=[14, 17]: up to end=12 none comes to 14, 17: set '
+            'param_scheduler[0].end=20',
         ),
         # the training was made longer, the schedule was not
         (
@@ -181,11 +197,12 @@ def test_batch_of_other_gpus():
     assert found.text == 'lr=0.1 is for a batch of 256: 32 images x 8 processes'
     (text,) = warnings_in(check_batch(batch(), 1))
     assert text == (
-        'lr=0.1 is for a batch of 256, and 32 images x 1 process are 32: the linear rule gives '
-        'lr=0.0125. Pass --auto-scale-lr, or run 8 processes'
+        'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if that is what '
+        'lr=0.1 was found for, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 '
+        'processes. If not, set base_batch_size'
     )
     (text,) = warnings_in(check_batch(batch(images=48), 4))
-    assert 'lr=0.075. Pass --auto-scale-lr, or set train_dataloader.batch_size so that' in text
+    assert 'lr=0.075: pass --auto-scale-lr, or set train_dataloader.batch_size so that' in text
 
 
 def test_batch_that_is_accumulated():

@@ -51,8 +51,9 @@ def check_batch(cfg: Config, gpus: int) -> list[Finding]:
     return [
         Finding(
             'warning',
-            f'lr={rate:g} is for a batch of {base}, and {made} are {batch}: the linear rule gives '
-            f'lr={rate * batch / base:g}. Pass --auto-scale-lr, {_other_way(images, steps, base)}',
+            f'auto_scale_lr.base_batch_size says {base}, and {made} are {batch}: if that is what '
+            f'lr={rate:g} was found for, the linear rule gives lr={rate * batch / base:g}: pass '
+            f'--auto-scale-lr, {_other_way(images, steps, base)}. If not, set base_batch_size',
         )
     ]
 

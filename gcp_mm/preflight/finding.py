@@ -20,3 +20,8 @@ class Finding:
 def warnings_in(findings: list[Finding]) -> list[str]:
     """Texts of the warnings among findings."""
     return [finding.text for finding in findings if finding.status == 'warning']
+
+
+def errors_in(findings: list[Finding]) -> list[str]:
+    """Texts of the errors among findings."""
+    return [finding.text for finding in findings if finding.status == 'error']

@@ -18,7 +18,7 @@ def check_head(model: dict) -> str | None:
     """
     neck, head = model.get('neck'), model.get('head')
     if isinstance(neck, Sequence):
-        neck = neck[-1]
+        neck = neck[-1] if neck else None
     if not neck or name_of(neck) != 'GlobalCovariancePooling':
         return None
     right = MODELS.build(neck).out_channels

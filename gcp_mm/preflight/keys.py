@@ -1,12 +1,17 @@
-"""Keys of a config that nothing reads."""
+"""Keys of a config that nothing reads, and types that no registry has."""
 
 import difflib
+import inspect
+import re
+from collections.abc import Iterator
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 
 from .finding import Finding
-from .registered import find_classes, is_own, own_parameters, parameters_of
+from .registered import find_classes, is_own, own_parameters, parameters_of, unknown_type
 from .tree import name_of, walk
 
 # What mmengine's Runner builds of a config; other entries at its top are variables of its author.
@@ -29,88 +34,126 @@ LAYERS = ('norm_cfg', 'conv_cfg', 'act_cfg', 'upsample_cfg', 'init_cfg', 'overri
 FRAMEWORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 
 
+# The loops that a Runner takes where a config names none
+LOOP_TYPES = dict(val_cfg='mmengine.ValLoop', test_cfg='mmengine.TestLoop')
+# Built with just these keys, so that another one is a TypeError whoever wrote the class
+BUILT_AS_IT_IS = re.compile(r'model|(train|val|test)_cfg|optim_wrapper(\.\w+)?\.optimizer')
+
+
 def check_keys(cfg: Config, split: str) -> list[Finding]:
     """Compare the keys in a config with the arguments of the classes that they are for.
 
     An unknown or missing one of a class of this package is an error. Of a class of the frameworks
     an unknown one is a warning, if its constructor names all that it takes: another package may
-    build it in its own way.
+    build it in its own way. It is an error of the model, an optimizer or a loop, which mmengine
+    builds; so is a `type` that no registry has, where mmengine, MMPretrain or MMDetection build it.
 
     Args:
         cfg: the final config.
         split: 'train', which also validates, or 'test'.
 
-    Raises:
-        ValueError: with the place in the config, the key and the nearest name.
+    Returns:
+        All that are found, each with the place in the config, the key and the nearest name.
     """
-    found, number = [], 0
+    found, number = [*_misspelt_parts(cfg)], 0
+    unknown = []  # places that no class takes: what is beneath them is not of interest
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for part in PARTS[split]:
-            for path, node in walk(cfg.get(part), part):
-                if not node.get('type'):
-                    continue
-                number += 1
-                text = unknown_key(path, node)
-                if text:
-                    found.append(Finding('warning', text))
+        for path, node, scope in _modules(cfg, split):
+            if any(_is_in(path, place) for place in unknown):
+                continue
+            number += 1
+            findings = _check_module(path, node, scope)
+            places = [finding.text.split(':')[0] for finding in findings]
+            unknown += [place for place in places if place != path]
+            found += findings
     return found or [Finding('ok', f'the keys of {number} modules are arguments of theirs')]
 
 
-def unknown_key(path: str, node: dict) -> str | None:
-    """Say which key of a config its class does not take, or None.
+def _modules(cfg, split) -> Iterator[tuple[str, dict, str | None]]:
+    """Place, config and scope of everything with a `type`, given or by default."""
+    for part in PARTS[split]:
+        scopes = [(part, cfg.get('default_scope'))]
+        for path, node in walk(cfg.get(part), part):
+            if node.get('_scope_'):
+                scopes.append((path, node['_scope_']))
+            scope = next(scope for place, scope in reversed(scopes) if _is_in(path, place))
+            if path == 'train_cfg' and node and not node.get('type'):
+                kind = 'EpochBasedTrainLoop' if node.get('by_epoch', True) else 'IterBasedTrainLoop'
+                node = {'type': f'mmengine.{kind}', **node}
+            if path in LOOP_TYPES:
+                node = {'type': LOOP_TYPES[path], **node}
+            if node.get('type'):
+                yield path, node, scope
 
-    Args:
-        path: the config's place, such as 'model.neck'.
-        node: the config, with a `type`.
 
-    Raises:
-        ValueError: as for :func:`check_keys`.
-    """
-    classes = find_classes(node['type'], metric='evaluator' in path)
+def _is_in(path, place):
+    return path == place or path.startswith((f'{place}.', f'{place}['))
+
+
+def _misspelt_parts(cfg) -> Iterator[Finding]:
+    parts = set(inspect.signature(Runner).parameters)
+    for key in cfg:
+        near = difflib.get_close_matches(key, sorted(parts - set(cfg)), n=1, cutoff=0.8)
+        if near and key not in parts:
+            text = f'{key}: nothing reads it, and the config has no {near[0]}: did you mean that?'
+            yield Finding('warning', text)
+
+
+def _check_module(path, node, scope) -> list[Finding]:
+    """What is wrong with the type and the keys of a module."""
+    metric = 'evaluator' in path
+    classes = find_classes(node['type'], metric, scope)
+    if not classes and not (metric and find_classes(node['type'], scope=scope)):  # an Evaluator
+        text = unknown_type(path, node['type'], scope)
+        return [Finding('error', text)] if text else []
     own = [found for found in classes if is_own(found)]
-    if own:
-        (found,) = own
-        text = _unknown(path, node, parameters_of(found))
-        if text:
-            raise ValueError(text)
-        if not _is_layer(path):
-            _check_missing(path, node, own_parameters(found)[0])
-        return None
-    texts = [_unknown_to_framework(path, node, found) for found in classes]
-    return texts[0] if texts and all(texts) else None  # of several one may be meant
+    check = _check_own if own else _check_framework
+    # Of several classes of one name, that of another registry may be meant.
+    return min((check(path, node, found) for found in own or classes), key=len, default=[])
 
 
-def _unknown_to_framework(path, node, found):
-    if found.__module__.split('.')[0] not in FRAMEWORKS or _is_layer(path):
-        return None
+def _check_own(path, node, found):
+    texts = _unknown(path, node, parameters_of(found))
+    if not _is_layer(path):
+        texts += _missing(path, node, own_parameters(found)[0])
+    return [Finding('error', text) for text in texts]
+
+
+def _check_framework(path, node, found):
+    as_it_is = BUILT_AS_IT_IS.fullmatch(path)
+    package = found.__module__.split('.')[0]
+    if not (package in FRAMEWORKS or (as_it_is and package == 'torch')) or _is_layer(path):
+        return []
     parameters, closed = own_parameters(found)
-    if not closed:
-        return None
-    return _unknown(path, {key: node[key] for key in node if key not in READ_BEFORE}, parameters)
+    # What else CheckpointHook takes it hands on to where there is no argument of that name.
+    if not closed and found is not CheckpointHook:
+        return []
+    texts = _unknown(path, {key: node[key] for key in node if key not in READ_BEFORE}, parameters)
+    return [Finding('error' if as_it_is else 'warning', text) for text in texts]
 
 
 def _is_layer(path):
     return any(layer in path.replace('[', '.').split('.') for layer in LAYERS)
 
 
-def _unknown(path, node, parameters):
+def _unknown(path, node, parameters) -> list[str]:
+    texts = []
+    names = sorted(parameters.keys() - SUPPLIED)
     for key in node:
         if key in parameters or key in BUILDERS:
             continue
-        names = sorted(parameters.keys() - SUPPLIED)
         near = difflib.get_close_matches(key, names, n=1)
         known = f'did you mean {near[0]!r}?' if near else f'it takes {", ".join(names)}'
-        return f'{path}.{key}: {name_of(node)} has no such argument; {known}'
-    return None
+        texts.append(f'{path}.{key}: {name_of(node)} has no such argument; {known}')
+    return texts
 
 
-def _check_missing(path, node, parameters):
+def _missing(path, node, parameters) -> list[str]:
     missing = [
         name
         for name, parameter in parameters.items()
         if parameter.default is parameter.empty and name not in node and name not in SUPPLIED
     ]
-    if missing:
-        raise ValueError(
-            f'{path}: {name_of(node)} needs {", ".join(missing)}: set {path}.{missing[0]}'
-        )
+    if not missing:
+        return []
+    return [f'{path}: {name_of(node)} needs {", ".join(missing)}: set {path}.{missing[0]}']

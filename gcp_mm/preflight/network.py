@@ -4,6 +4,7 @@ import copy
 import math
 
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
@@ -13,6 +14,8 @@ from .memory import saved_bytes
 from .trunk import pretrained_modules
 
 IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
+# What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
+STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
 
 
 class Trial:
@@ -54,6 +57,9 @@ class Trial:
         Raises:
             ValueError: if the loss is not finite.
         """
+        hub = MessageHub.get_current_instance()
+        for key, value in STARTED.items():
+            hub.update_info(key, value)
         self.model.train()
         images = len(data.get('data_samples') or data['inputs'])
         with saved_bytes(self.model) as saved:

@@ -1,31 +1,62 @@
 """Classes by the names that configs give them."""
 
+import difflib
 import inspect
+import re
 from importlib import import_module
 from types import FunctionType
 
 from mmengine import registry as mmengine_registry
-from mmengine.registry import METRICS, DefaultScope, Registry
+from mmengine.registry import (
+    DATA_SAMPLERS,
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    DefaultScope,
+    Registry,
+)
 
 from .. import models
 
 ROOTS = [root for root in vars(mmengine_registry).values() if isinstance(root, Registry)]
+# Where a `type` has to be a registered name, whatever class it is inside of
+REGISTRIES = {
+    r'model(\.(backbone|neck|head|rpn_head|roi_head|bbox_head|mask_head)(\[\d+\])?)*': MODELS,
+    r'(model\.)?data_preprocessor': MODELS,
+    r'(default_hooks\.\w+|custom_hooks\[\d+\])': HOOKS,
+    r'(train|val|test)_cfg': LOOPS,
+    r'(val|test)_evaluator(\.metrics)?(\[\d+\])?': METRICS,
+    r'param_scheduler(\.\w+)?(\[\d+\])?': PARAM_SCHEDULERS,
+    r'optim_wrapper': OPTIM_WRAPPERS,
+    r'optim_wrapper(\.\w+)?\.optimizer': OPTIMIZERS,
+    r'\w+_dataloader\.(batch_)?sampler': DATA_SAMPLERS,
+    r'\w+_dataloader\.dataset(\.dataset|\.datasets\[\d+\])*': DATASETS,
+    r'\w+_dataloader\.dataset(\.dataset|\.datasets\[\d+\])*\.pipeline\[\d+\]': TRANSFORMS,
+}
 
 
-def find_classes(kind, metric: bool = False) -> list:
+def find_classes(kind, metric: bool = False, scope: str | None = None) -> list:
     """Classes and functions, one of each registry that has it, that a config's `type` can mean.
 
     Args:
-        kind: the `type`. Without a scope it is looked for in the current default scope, then in
-            mmengine's, as a Registry does when it builds.
+        kind: the `type`. Without a scope it is looked for in `scope`, then in mmengine's, as a
+            Registry does when it builds.
         metric: whether it is a metric; some have the name of their data set.
+        scope: of a `_scope_` in the config; None for the current default scope.
 
     Returns:
         One, as a rule; [] for a name of no registry, such as the kind of an interpolation.
     """
     if not isinstance(kind, str):
         return [kind]
-    scope, name = Registry.split_scope_key(kind)
+    own_scope, name = Registry.split_scope_key(kind)
+    scope = own_scope or scope
     if scope is None and DefaultScope.get_current_instance() is not None:
         scope = DefaultScope.get_current_instance().scope_name
     if scope in ('mmpretrain', 'mmdet'):
@@ -42,6 +73,29 @@ def find_classes(kind, metric: bool = False) -> list:
                 found.append(_loaded(registry, name))
                 break
     return found
+
+
+def unknown_type(path: str, kind: str, scope: str | None) -> str | None:
+    """Say that no registry has a config's `type`, or None where it may be for no registry.
+
+    Args:
+        path: place of the config, such as 'model.neck'.
+        kind: the `type`, which :func:`find_classes` did not find.
+        scope: to look for it in. Of those other than MMPretrain's and MMDetection's nothing is
+            known.
+    """
+    registry = next((r for place, r in REGISTRIES.items() if re.fullmatch(place, path)), None)
+    own_scope, name = Registry.split_scope_key(kind)
+    child = registry and registry.children.get(own_scope or scope)
+    if child is None or child.scope not in ('mmpretrain', 'mmdet'):
+        return None
+    names = sorted({*registry.module_dict, *child.module_dict})
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f'did you mean {near[0]!r}? Else ' if near else ''
+    return (
+        f'{path}.type: nothing registers {kind!r}; {meant}install the packages that it needs, or '
+        'add its module to custom_imports'
+    )
 
 
 def is_own(found) -> bool:

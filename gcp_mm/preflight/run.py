@@ -11,7 +11,7 @@ from .classes import check_classes
 from .data import check_data
 from .disk import check_disk
 from .evaluation import check_evaluation
-from .finding import Finding, warnings_in
+from .finding import Finding, errors_in, warnings_in
 from .head import check_head
 from .keys import check_keys
 from .memory import check_memory
@@ -36,12 +36,17 @@ def check_run(cfg: Config, split: str) -> list[str]:
     Raises:
         FileNotFoundError: for an absent checkpoint, annotation file or image folder.
         ImportError: for a package that does not load.
-        ValueError: for an empty file or folder, an unknown key, a head whose `in_channels` is not
-            what the GCP neck before it gives, or whose classes are not those of the data, or
-            an evaluation of other images or labels than are meant.
+        ValueError: for an empty file or folder, keys that are wrong (all of them, one a line), a
+            head whose `in_channels` is not what the GCP neck before it gives, or whose classes are
+            not those of the data, or an evaluation of other images or labels than are meant.
     """
-    gpus = processes(cfg.get('launcher', 'none'))
-    return [text for _, check in fast_checks(cfg, split, gpus) for text in warnings_in(check())]
+    warnings = []
+    for _, check in fast_checks(cfg, split, processes(cfg.get('launcher', 'none'))):
+        findings = check()
+        if errors_in(findings):
+            raise ValueError('\n'.join(errors_in(findings)))
+        warnings += warnings_in(findings)
+    return warnings
 
 
 def fast_checks(
@@ -97,6 +102,8 @@ def run_check(check: Callable[[], list[Finding]]) -> list[Finding]:
 
 
 def _head(cfg):
+    if any(text.startswith('model.neck') for text in errors_in(check_keys(cfg, 'train'))):
+        return [Finding('skipped', 'the keys of the neck are not right')]
     text = check_head(cfg.model)
     return [Finding('ok', text) if text else Finding('skipped', 'the model has no GCP neck')]
 

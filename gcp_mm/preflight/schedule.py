@@ -61,13 +61,7 @@ def comparable(cfg: Config, unit: str) -> list[tuple[str, dict]]:
 def _schedulers(cfg, length, unit) -> Iterator[str]:
     schedulers = comparable(cfg, unit)
     for path, each in schedulers:
-        late = [m for m in each.get('milestones', ()) if m >= min(length, each.get('end', inf))]
-        if late:
-            yield (
-                f'{path}.milestones={list(each["milestones"])}: of {length} {unit} none comes to '
-                f'{", ".join(map(str, late))}: set milestones below '
-                f'{min(length, each.get("end", inf))}, or leave them out'
-            )
+        yield from _milestones(path, each, length, unit)
     rates = None
     for path, each in schedulers:
         key, stop = _end(each)
@@ -99,6 +93,24 @@ def _schedulers(cfg, length, unit) -> Iterator[str]:
             )
         right = length - each.get('begin', 0) if key == 'T_max' else length
         yield f'{path}.{key}={each[key]}: {name_of(each)} {what}: set {path}.{key}={right}'
+
+
+def _milestones(path, scheduler, length, unit) -> Iterator[str]:
+    begin, end = scheduler.get('begin', 0), scheduler.get('end', inf)
+    last = min(length, end) - begin  # mmengine counts them from `begin`
+    late = [m for m in scheduler.get('milestones', ()) if m >= last]
+    if not late:
+        return
+    if end < length and max(late) < length - begin:
+        reached, remedy = f'up to end={end}', f'set {path}.end={length}'
+    else:
+        reached = f'of {length} {unit}'
+        remedy = f'set milestones below {last}, or leave them out'
+    counted = f', counted from begin={begin},' if begin else ''
+    yield (
+        f'{path}.milestones={list(scheduler["milestones"])}: {reached} none comes{counted} to '
+        f'{", ".join(map(str, late))}: {remedy}'
+    )
 
 
 def _end(scheduler):

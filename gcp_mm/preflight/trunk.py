@@ -19,12 +19,15 @@ def check_checkpoints(cfg: Config, split: str) -> list[Finding]:
 
     Raises:
         FileNotFoundError: for an absent one.
-        ValueError: for one that is cut short, or no checkpoint.
+        ValueError: for one that is cut short, or no checkpoint, or an `init_cfg` without its name.
     """
     names = [cfg.load_from] if cfg.get('load_from') else []
-    if split == 'train':
-        init_cfgs = [node for _, node in walk(cfg.model) if is_pretrained(node)]
-        names += [init_cfg.get('checkpoint') for init_cfg in init_cfgs]
+    pretrained = walk(cfg.model, 'model') if split == 'train' else ()
+    for path, node in pretrained:
+        if is_pretrained(node):
+            if not node.get('checkpoint'):
+                raise ValueError(f'{path}.checkpoint is empty: set it')
+            names.append(node['checkpoint'])
     for name in names:
         check_checkpoint_file(name)
     if not names:
