@@ -8,8 +8,9 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS, TRANSFORMS
+
+from gcp_mm.engine import unwrap
 
 
 @TRANSFORMS.register_module()
@@ -67,7 +68,3 @@ def state(runner):
             copy.deepcopy(values) for values in runner.optim_wrapper.optimizer.state.values()
         ],
     )
-
-
-def unwrap(model):
-    return model.module if is_model_wrapper(model) else model

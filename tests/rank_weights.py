@@ -5,8 +5,9 @@ import os.path as osp
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+
+from gcp_mm.engine import unwrap
 
 
 @HOOKS.register_module()
@@ -23,5 +24,4 @@ class DumpRankWeightsHook(Hook):
         torch.save({**self.state_dict(runner), 'start': self.start}, path)
 
     def state_dict(self, runner):
-        model = runner.model
-        return (model.module if is_model_wrapper(model) else model).state_dict()
+        return unwrap(runner.model).state_dict()

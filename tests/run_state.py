@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from gcp_mm.analysis import measure_landscape
 from gcp_mm.analysis.split import split_at
 from gcp_mm.analysis.untouched import untouched
+from gcp_mm.engine import unwrap
 
 
 @HOOKS.register_module()
@@ -58,7 +58,3 @@ class DumpRunStateHook(Hook):
             measured=self.measured,
         )
         torch.save(state, osp.join(runner.work_dir, f'state{get_rank()}.pth'))
-
-
-def unwrap(model):
-    return model.module if is_model_wrapper(model) else model

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import mmengine
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS
 
 from gcp_mm.checkpoints import load_pretrained
-from gcp_mm.engine import add_common_arguments, launch, load_config
+from gcp_mm.engine import add_common_arguments, launch, load_config, unwrap
 from gcp_mm.preflight import check_run
 
 
@@ -62,8 +61,7 @@ def main():
         for text in warnings:
             runner.logger.warning(text)
         # mmengine only logs the keys that do not match, and evaluates random weights.
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        load_pretrained(model, args.checkpoint, trust=args.trust)
+        load_pretrained(unwrap(runner.model), args.checkpoint, trust=args.trust)
         if args.out and args.out.endswith('.pkl'):
             dump_predictions(runner, args.out)
         metrics = runner.test()

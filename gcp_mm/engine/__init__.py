@@ -17,6 +17,7 @@ from .launch import (
 )
 from .resume import set_resume
 from .seed_hook import GCPEpochSeedHook
+from .wrapping import unwrap
 
 __all__ = [
     'DivergenceHook',
@@ -34,4 +35,5 @@ __all__ = [
     'read_config',
     'set_auto_scale_lr',
     'set_resume',
+    'unwrap',
 ]

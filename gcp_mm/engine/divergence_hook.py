@@ -9,7 +9,6 @@ import os.path as osp
 import torch
 from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import autocast
@@ -24,6 +23,7 @@ from .divergence import (
     watched_forward,
 )
 from .restoration import restore
+from .wrapping import unwrap
 
 FOLDER = 'divergence'
 POLICIES = ('stop', 'skip', 'restore')
@@ -141,7 +141,7 @@ class DivergenceHook(Hook):
         self._installed.close()
 
     def _train_step(self, runner, train_step, data, optim_wrapper):
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         backward = optim_wrapper.backward
 
@@ -184,7 +184,7 @@ class DivergenceHook(Hook):
             raise _NotFinite('a gradient')
 
     def _report(self, runner, cause, forward):
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         with _precision(runner.optim_wrapper):
             own = dict(rank=get_rank(), **describe_step(model, forward))
         processes = all_gather_object(own)
@@ -294,7 +294,3 @@ def _precision(optim_wrapper):
     if isinstance(optim_wrapper, AmpOptimWrapper):
         return autocast(dtype=optim_wrapper.cast_dtype)
     return contextlib.nullcontext()
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model

@@ -3,11 +3,11 @@
 import contextlib
 
 from mmengine.dist import all_reduce_params
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
 from ..analysis.kfac import KFAC, capture_factors, kfac_layers
+from .wrapping import unwrap
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -72,7 +72,7 @@ class KFACOptimWrapper(OptimWrapper):
         Args:
             model: the model, wrapped or not.
         """
-        self._layers = kfac_layers(model.module if is_model_wrapper(model) else model)
+        self._layers = kfac_layers(unwrap(model))
         due = self._inner_count % self.interval == 0 or not self.kfac.factors
         with super().optim_context(model), capture_factors(self._layers if due else {}) as captured:
             self._captured = captured

@@ -8,7 +8,6 @@ import time
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from ..analysis.records import append_record, drop_records
 from ..analysis.split import find_stem, split_at
 from ..analysis.untouched import untouched
 from ..ops.precision import autocast_off
+from .wrapping import unwrap
 
 FILE = 'landscape.jsonl'
 
@@ -80,7 +80,7 @@ class LandscapeHook(Hook):
         self.stem = stem
 
     def before_run(self, runner):
-        self.stem = find_stem(_unwrap(runner.model), self.stem)
+        self.stem = find_stem(unwrap(runner.model), self.stem)
 
     def before_train(self, runner):
         self.path = osp.join(runner.work_dir, FILE)
@@ -96,7 +96,7 @@ class LandscapeHook(Hook):
         if runner.iter % self.interval:
             return
         start = time.perf_counter()
-        losses, distances = measure_step(_unwrap(runner.model), self.stem, data_batch, self.etas)
+        losses, distances = measure_step(unwrap(runner.model), self.stem, data_batch, self.etas)
         band = dict(
             loss_min=losses.min().item(),
             loss_max=losses.max().item(),
@@ -157,7 +157,3 @@ def _is_range(value):
         and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
         and value[0] < value[1]
     )
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model

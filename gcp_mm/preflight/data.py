@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from .finding import Finding
-from .registered import find_classes
+from .registered import find_classes, package_of
 from .tree import name_of, walk
 
 # Data sets that MMPretrain downloads where they are absent
@@ -76,7 +76,7 @@ def check_dataset(dataset: dict, name: str, scope: str | None = None) -> None:
         return
     with DefaultScope.overwrite_default_scope(scope):
         classes = find_classes(dataset['type']) if dataset.get('type') else []
-    if classes and not any(each.__module__.split('.')[0] in FRAMEWORKS for each in classes):
+    if classes and not any(package_of(each) in FRAMEWORKS for each in classes):
         return
     root = dataset.get('data_root') or ''
     prefix = dataset.get('data_prefix')

@@ -11,7 +11,14 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from .finding import Finding
-from .registered import find_classes, is_own, own_parameters, parameters_of, unknown_type
+from .registered import (
+    find_classes,
+    is_own,
+    own_parameters,
+    package_of,
+    parameters_of,
+    unknown_type,
+)
 from .tree import name_of, walk
 
 # What mmengine's Runner builds of a config; other entries at its top are variables of its author.
@@ -32,8 +39,6 @@ READ_BEFORE = {'bg_cls_weight', 'pretrained'}
 # Beneath these keys mmcv reads some on its own, and gives the number of channels.
 LAYERS = ('norm_cfg', 'conv_cfg', 'act_cfg', 'upsample_cfg', 'init_cfg', 'override', 'policies')
 FRAMEWORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
-
-
 # The loops that a Runner takes where a config names none
 LOOP_TYPES = dict(val_cfg='mmengine.ValLoop', test_cfg='mmengine.TestLoop')
 # Built with just these keys, so that another one is a TypeError whoever wrote the class
@@ -121,7 +126,7 @@ def _check_own(path, node, found):
 
 def _check_framework(path, node, found):
     as_it_is = BUILT_AS_IT_IS.fullmatch(path)
-    package = found.__module__.split('.')[0]
+    package = package_of(found)
     if not (package in FRAMEWORKS or (as_it_is and package == 'torch')) or _is_layer(path):
         return []
     parameters, closed = own_parameters(found)

@@ -100,7 +100,12 @@ def unknown_type(path: str, kind: str, scope: str | None) -> str | None:
 
 def is_own(found) -> bool:
     """Whether a class or function is of this package."""
-    return found.__module__.split('.')[0] == 'gcp_mm'
+    return package_of(found) == 'gcp_mm'
+
+
+def package_of(found) -> str:
+    """Name of the package that a class or function is of."""
+    return found.__module__.split('.')[0]
 
 
 def _loaded(registry, name):
@@ -134,7 +139,7 @@ def parameters_of(found) -> dict[str, inspect.Parameter]:
     for base in found.__mro__ if inspect.isclass(found) else [found]:
         if inspect.isclass(base) and '__init__' not in vars(base):
             continue
-        if base.__module__.split('.')[0] in ('builtins', 'torch'):  # these take none
+        if package_of(base) in ('builtins', 'torch'):  # these take none
             break
         named, closed = own_parameters(base)
         parameters = named | parameters

@@ -1,7 +1,7 @@
 """All checks of a config, in their order."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -60,8 +60,9 @@ def fast_checks(
         gpus: processes of the run.
     """
     yield 'packages', partial(check_packages, cfg)
-    yield 'keys', partial(check_keys, cfg, split)
-    yield 'head', partial(_scoped, cfg, partial(_head, cfg))
+    keys = cache(partial(check_keys, cfg, split))  # the head's check wants to know too
+    yield 'keys', keys
+    yield 'head', partial(_scoped, cfg, partial(_head, cfg, keys))
     yield 'checkpoints', partial(check_checkpoints, cfg, split)
     yield 'data', partial(check_data, cfg, split)
     yield 'classes', partial(check_classes, cfg, split)
@@ -101,8 +102,8 @@ def run_check(check: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding('error', f'{type(error).__name__}: {error}')]
 
 
-def _head(cfg):
-    if any(text.startswith('model.neck') for text in errors_in(check_keys(cfg, 'train'))):
+def _head(cfg, keys):
+    if any(text.startswith('model.neck') for text in errors_in(keys())):
         return [Finding('skipped', 'the keys of the neck are not right')]
     text = check_head(cfg.model)
     return [Finding('ok', text) if text else Finding('skipped', 'the model has no GCP neck')]

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from ..atomic import write_atomically
 from ..checkpoints import load_pretrained
-from ..engine import launch, load_config
+from ..engine import launch, load_config, unwrap
 from ..preflight import check_run
 from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -130,7 +129,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     def run(runner):
         from mmpretrain.models import BaseClassifier  # seconds
 
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         if not isinstance(model, BaseClassifier):
             raise TypeError(
                 f'{args.config}: expected a classifier of MMPretrain, got {type(model).__name__}'

@@ -6,10 +6,11 @@ MMPretrain's classifiers predict softmax probabilities, which underflow; half pr
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import TestLoop
 from torch import nn
+
+from ..engine import unwrap
 
 
 @LOOPS.register_module()
@@ -25,9 +26,7 @@ class LogitsLoop(TestLoop):
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Give the logits of a batch to the evaluator."""
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
-        model = (
-            self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
-        )
+        model = unwrap(self.runner.model)
         samples = data_batch['data_samples']
         for sample, logits in zip(samples, logits_of(model, data_batch['inputs']), strict=True):
             if logits is not None:
