@@ -1,13 +1,13 @@
 # make demo        everything from installation to detections on real digits, with a report
 # make robustness  GAP against GCP on corrupted digits, with a table and a plot
-# make test        lint and tests                      (FAMILY=openmmlab: on OpenMMLab's own packages)
-# make faults      killed, full, lost: what is injected into runs and data, and what comes of it
+# make test        lint and tests
+# make faults      kills, full disks, lost processes and bad data: tables of what was injected
+# make matrix      the tests with other versions and builds of OpenMMLab's packages
 # make install     the virtual environment alone
 PYTHON ?= python3
-FAMILY ?= onedl
-VENV ?= .venv-$(FAMILY)
+VENV ?= .venv
 
-.PHONY: demo robustness faults test test-slow lint install
+.PHONY: demo robustness faults test test-slow matrix lint install
 
 demo: install
 	$(VENV)/bin/python tools/demo.py
@@ -25,12 +25,22 @@ test: lint
 test-slow: install
 	$(VENV)/bin/python -m pytest -m slow
 
+matrix: install
+	$(VENV)/bin/pip install --quiet tox
+	$(VENV)/bin/tox
+
 lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 
 install: $(VENV)/installed
 
-$(VENV)/installed: tools/install.py requirements/$(FAMILY).txt setup.py
-	$(PYTHON) tools/install.py --family $(FAMILY) --venv $(VENV)
+CHECK = import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit( \
+	f'Python 3.10 to 3.13 is needed, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 ...')
+
+$(VENV)/installed: requirements/constraints.txt setup.py
+	@$(PYTHON) -c "$(CHECK)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --only-binary :all: --constraint requirements/constraints.txt \
+		--editable '.[mm,export,robustness,test]'
 	touch $@

@@ -12,7 +12,7 @@ VERSION = next(
 setup(
     name='gcp_mm',
     version=VERSION,
-    description='Global covariance pooling for MMPretrain and MMDetection',
+    description='Global covariance pooling for PyTorch, MMPretrain and MMDetection',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -24,29 +24,30 @@ setup(
         'gcp_mm.robustness': ['alexnet.json', 'imagenet_wnids.txt'],
     },
     python_requires='>=3.10',
-    install_requires=[
-        *('torch>=2.1', 'numpy', 'packaging', 'scipy', 'matplotlib', 'scikit-learn', 'tqdm'),
-    ],
-    # The two families share their import names: install one (see gcp_mm/families.py).
+    install_requires=['torch>=2.1', 'numpy'],  # gcp_mm.ops needs no more
     extras_require={
+        # MMPretrain and MMDetection. Their fork has the same import names: install one of them.
+        'mm': [
+            'mmcv-lite>=2.1,<2.2',
+            'mmengine>=0.10.4,<1',
+            'mmdet>=3.3,<3.4',
+            'mmpretrain>=1.2,<1.3',
+            'torchvision',
+            'scikit-learn',
+            'setuptools<81',  # mmengine imports its pkg_resources
+        ],
         'onedl': [
             'onedl-mmcv>=2.3.6,<2.4',
             'onedl-mmengine>=0.10.12,<0.11',
             'onedl-mmdetection>=3.5.1,<3.6',
             'onedl-mmpretrain>=1.3.6,<1.4',
-        ],
-        'openmmlab': [
-            'mmcv>=2.1,<2.2',
-            'mmengine>=0.10.4,<1',
-            'mmdet>=3.3,<3.4',
-            'mmpretrain>=1.2,<1.3',
+            'torchvision',
+            'scikit-learn',
+            'setuptools<81',
         ],
         'extension': ['ninja'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
-        'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
-        'test': [
-            *('pytest', 'pytest-xdist', 'hypothesis', 'ruff'),
-            *('onnx', 'onnxruntime', 'onnxscript', 'imageio-ffmpeg'),
-        ],
+        'robustness': ['imagecorruptions-imaug', 'imageio-ffmpeg'],  # for tools/make_corruptions.py
+        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ninja', 'ruff', 'timm', 'tox'],
     },
 )

@@ -1,27 +1,42 @@
-"""Global covariance pooling (GCP) for MMPretrain and MMDetection.
+"""Global covariance pooling (GCP) for PyTorch, MMPretrain and MMDetection.
 
-Importing the package registers its modules in mmengine's root registries, so a config of either
-framework needs no more than::
+With OpenMMLab's packages installed, importing this package registers its modules in mmengine's root
+registries, so a config of either framework needs no more than::
 
     custom_imports = dict(imports=['gcp_mm'], allow_failed_imports=False)
 
-It imports neither mmdet nor mmcv's compiled operators. `gcp_mm.ops` is pure PyTorch.
+and mmcv's operators are computed by torchvision if mmcv has no compiled ones. Without these
+packages only :mod:`gcp_mm.ops` is of use, which needs PyTorch and NumPy. Neither mmdet nor mmcv's
+operators are imported here.
 """
 
-from .families import check_families
+from importlib.util import find_spec as _find_spec
 
-check_families()
-
-try:
-    from . import engine, images, models, robustness  # noqa: F401  registers modules
-except ImportError as error:
-    from .requirements import unmet_requirements
-
-    reasons = list(unmet_requirements())
-    if not reasons:
-        raise
-    raise ImportError('\n'.join([str(error), *reasons])) from error
-from .zoo import config_file, get_model, list_models, register_models  # noqa: E402
+from . import compat
 
 __all__ = ['config_file', 'get_model', 'list_models', 'register_models']
 __version__ = '0.1.0'
+
+_HAS_MM = all(map(_find_spec, ('mmengine', 'mmcv')))
+
+if _HAS_MM:
+    compat.apply_shims()
+    try:
+        from . import engine, images, models, robustness  # noqa: F401  registers modules
+    except ImportError as error:
+        from .compat.requirements import unmet_requirements
+
+        reasons = list(unmet_requirements())
+        if not reasons:
+            raise
+        raise ImportError('\n'.join([str(error), *reasons])) from error
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not _HAS_MM:
+        raise ImportError(f'gcp_mm.{name} needs OpenMMLab\'s packages: pip install "gcp_mm[mm]"')
+    from . import zoo
+
+    return getattr(zoo, name)

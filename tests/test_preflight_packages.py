@@ -7,23 +7,24 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gcp_mm import requirements
-from gcp_mm.families import FAMILIES
+from gcp_mm.compat import requirements
+from gcp_mm.compat.families import FAMILIES
+from gcp_mm.compat.requirements import requirement_of, unmet_requirements
 from gcp_mm.preflight.packages import check_import, check_numpy, check_packages
-from gcp_mm.requirements import requirement_of, unmet_requirements
 
-MMCV, MMENGINE, MMDET, MMPRETRAIN = FAMILIES['onedl']
+NAMES = {family: [first for first, *_ in FAMILIES[family].values()] for family in FAMILIES}
+MMCV, MMENGINE, MMDET, MMPRETRAIN = NAMES['mm']
 # name: (version, what it requires)
 FITTING = {
     'gcp_mm': (
         '1.0',
         [
             'torch>=2.1',
-            *(f'{name}<2,>=1; extra == "onedl"' for name in FAMILIES['onedl']),
-            *(f'{name}<9,>=8; extra == "openmmlab"' for name in FAMILIES['openmmlab']),
+            *(f'{name}<2,>=1; extra == "mm"' for name in NAMES['mm']),
+            *(f'{name}<9,>=8; extra == "onedl"' for name in NAMES['onedl']),
         ],
     ),
-    **dict.fromkeys(FAMILIES['onedl'], ('1.5', None)),
+    **dict.fromkeys(NAMES['mm'], ('1.5', None)),
     'torch': ('2.11.0+cpu', ['numpy']),
     'torchvision': ('0.26.0', ['torch==2.11.0', 'scipy>9; extra == "scipy"']),
     'numpy': ('2.2', None),
@@ -52,7 +53,7 @@ def install(monkeypatch):
 def test_versions_that_fit(install):
     install()
     assert list(unmet_requirements()) == []
-    assert requirement_of(MMCV) == 'onedl-mmcv<2,>=1'
+    assert requirement_of('mmcv') == 'mmcv-lite<2,>=1'
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,12 @@ def test_versions_that_fit(install):
     [
         (
             {MMCV: ('2.0', None)},
-            'onedl-mmcv 2.0 is outside the range that gcp_mm is tested with: '
-            'pip install "onedl-mmcv<2,>=1"',
+            'mmcv-lite 2.0 is outside the range that gcp_mm is tested with: '
+            'pip install "mmcv-lite<2,>=1"',
         ),
         (
             {MMDET: None},
-            'onedl-mmdetection is not installed: pip install "onedl-mmdetection<2,>=1"',
+            'mmdet is not installed: pip install "mmdet<2,>=1"',
         ),
         (
             {'torch': ('2.10.0', None)},
@@ -80,8 +81,8 @@ def test_versions_that_fit(install):
         # between packages of the family
         (
             {MMPRETRAIN: ('1.5', [f'{MMCV}>=1.6'])},
-            'onedl-mmpretrain 1.5 needs onedl-mmcv>=1.6, and 1.5 is installed: '
-            'pip install "onedl-mmcv>=1.6", or another onedl-mmpretrain',
+            'mmpretrain 1.5 needs mmcv-lite>=1.6, and 1.5 is installed: '
+            'pip install "mmcv-lite>=1.6", or another mmpretrain',
         ),
     ],
 )
@@ -90,9 +91,18 @@ def test_versions_that_do_not(install, changed, message):
     assert list(unmet_requirements()) == [message]
 
 
+def test_compiled_mmcv_serves_as_well(install):
+    install(**{MMCV: None, 'mmcv': ('1.5', None)})
+    assert list(unmet_requirements()) == []
+    install(**{MMCV: None, 'mmcv': ('2.0', None)})
+    (message,) = unmet_requirements()
+    assert message.startswith('mmcv 2.0 is outside')
+    assert message.endswith('"mmcv<2,>=1"')
+
+
 def test_mmdet_is_for_detectors(install):
     install(**{MMDET: None})
-    assert list(unmet_requirements(optional=(MMDET,))) == []
+    assert list(unmet_requirements(optional=('mmdet',))) == []
     assert check_packages(Config(dict(default_scope='mmpretrain')))[0].status == 'ok'
     assert check_packages(Config(dict(default_scope='mmdet')))[0].status == 'warning'
 
@@ -101,7 +111,7 @@ def test_gcp_mm_that_is_not_installed(install):
     """As from a checkout on PYTHONPATH: its ranges are not known, those of others are."""
     install(gcp_mm=None, numpy=('2.4', None))
     assert len(list(unmet_requirements())) == 1
-    assert requirement_of(MMCV) == MMCV
+    assert requirement_of('mmcv') == MMCV
 
 
 def test_this_environment():
@@ -121,7 +131,7 @@ def test_mismatch_is_a_warning(install):
     ('scope', 'module', 'remedy'),
     [
         ('mmpretrain', 'torchvision', 'it has to be the one for torch'),
-        ('mmdet', 'mmcv.ops', 'MMCV_WITH_OPS=1 pip install --force-reinstall'),
+        ('mmdet', 'mmcv.ops', 'pip uninstall mmcv, then pip install'),
         ('mmdet', 'mmdet', 'pip install "'),
         ('mmpretrain', 'mmpretrain', 'pip install "'),
     ],
@@ -158,7 +168,7 @@ def test_torch_of_another_numpy(monkeypatch):
 
 def test_import_of_gcp_mm_says_why(run_tool, tmp_path):
     """A family's package that does not load, of another version than gcp_mm is tested with."""
-    name = FAMILIES[requirements.installed_family()][0]
+    name = FAMILIES[requirements.installed_family()]['mmcv'][0]
     (tmp_path / 'mmcv.py').write_text("raise ImportError('undefined symbol: _ZN3c10')")
     info = tmp_path / f'{name.replace("-", "_")}-0.1.dist-info'
     info.mkdir()

@@ -4,11 +4,15 @@ import json
 import os
 import pickle
 import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
 from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.compat import operators_in_use
 
 from .conftest import CLS, ROOT
 
@@ -166,6 +170,32 @@ def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, detection_options, t
         (tmp_path / 'metrics.json').read_text()
     ).keys()
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize(
+    ('framework', 'config'), [('mmpretrain', CLS), ('mmdet', MASK.replace('mask', 'faster'))]
+)
+def test_stock_scripts(run_tool, short_cls, detection_options, tmp_path, framework, config):
+    """Train, then resume or evaluate, by the frameworks' own scripts."""
+    scripts = Path(find_spec(framework).origin).parent / '.mim/tools'
+    settings = short_cls if framework == 'mmpretrain' else detection_options
+    workers = (f'{s}_dataloader.persistent_workers=False' for s in ('train', 'val', 'test'))
+    settings = ('--work-dir', tmp_path, '--cfg-options', *settings, *workers)
+
+    def run(*command):
+        done = run_tool(sys.executable, *command, *settings)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    printed = run(scripts / 'train.py', config)
+    if framework == 'mmpretrain':
+        assert 'resumed epoch: 1' in run(scripts / 'train.py', config, '--resume')
+    else:
+        if operators_in_use() != 'compiled':
+            assert 'mmcv has no compiled operators: those of torchvision' in printed
+        # It imports mmcv's operators before it reads the config.
+        printed = run('-m', 'gcp_mm', scripts / 'test.py', config, tmp_path / 'epoch_1.pth')
+        assert 'bbox_mAP' in printed
 
 
 def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_options, tmp_path):

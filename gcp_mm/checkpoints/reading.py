@@ -12,7 +12,7 @@ import pickle
 import re
 import types
 import zipfile
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlparse
@@ -24,35 +24,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torchvision_models
 from torch._weights_only_unpickler import _get_allowed_globals
 
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray
-
-
-def _statistic(owner, name):
-    """In place of `getattr`, by which a HistoryBuffer names its own statistics."""
-    if owner is not HistoryBuffer or not isinstance(name, str) or name.startswith('_'):
-        raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr of {name!r}')
-    return getattr(owner, name)
-
-
-# What mmengine's Runner saves beside the weights, its record of scalars in NumPy arrays, by the
-# names it has in a file. NumPy's are those of the version that wrote the file.
-RECORDS = {
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-    'builtins.getattr': _statistic,
-    'collections.Counter': Counter,  # of the milestones of a schedule
-    '_codecs.encode': codecs.encode,  # of the bytes in arrays
-    'numpy.ndarray': np.ndarray,
-    'numpy.dtype': np.dtype,
-    **{
-        f'numpy.{core}.multiarray.{name}': getattr(multiarray, name)
-        for core in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    },
-}
-_DTYPES = {type(np.dtype(kind)) for kind in 'bBiIlLqQfd'}  # as `numpy.dtype` makes them
+from ..compat.records import DTYPES, RECORDS
 
 
 def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = False) -> object:
@@ -214,9 +186,7 @@ def _read_safely(file, map_location):
         pickle.UnpicklingError: for other objects, with 'GLOBAL <name>' in its message.
     """
     if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
-        allowed = [*((value, name) for name, value in RECORDS.items()), *_DTYPES]
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(file, map_location=map_location, weights_only=True)
+        return torch.load(file, map_location=map_location, weights_only=True)
     # Before PyTorch 2.6 `weights_only` knows no exceptions, and does not hold for every format.
     module = types.ModuleType('restricted_pickle')
     module.Unpickler = _Unpickler
@@ -241,7 +211,7 @@ class _Unpickler(pickle._Unpickler):
         if not any(function is known for known in (_get_allowed_globals() | RECORDS).values()):
             raise pickle.UnpicklingError(f'call of GLOBAL {function!r}')
         super().load_reduce()
-        if isinstance(self.stack[-1], np.dtype) and type(self.stack[-1]) not in _DTYPES:
+        if isinstance(self.stack[-1], np.dtype) and type(self.stack[-1]) not in DTYPES:
             raise pickle.UnpicklingError(f'GLOBAL numpy.dtype {self.stack[-1]}')
 
     def load_build(self):
@@ -249,7 +219,7 @@ class _Unpickler(pickle._Unpickler):
         built = self.stack[-1]
         if type(built) is OrderedDict:
             built.__dict__.update(state)
-        elif type(built) in (torch.Tensor, HistoryBuffer, np.ndarray, *_DTYPES):
+        elif type(built) in (torch.Tensor, HistoryBuffer, np.ndarray, *DTYPES):
             built.__setstate__(state)
         else:
             raise pickle.UnpicklingError(f'state of GLOBAL {type(built).__name__}')

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from .. import zoo
 from ..checkpoints import use_in_mmengine
+from ..compat.requirements import versions
 from .dataloaders import build_dataloader
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -161,6 +162,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         )
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.logger.info(versions())
         runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
         return run(runner)
     finally:

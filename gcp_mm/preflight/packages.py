@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from ..families import FAMILIES
-from ..requirements import installed_family, requirement_of, unmet_requirements, versions
+from ..compat.requirements import requirement_of, unmet_requirements, versions
 from .finding import Finding
 
 
@@ -24,7 +23,6 @@ def check_packages(cfg: Config) -> list[Finding]:
         ImportError: for a package that is absent or does not load, with the command that mends it.
     """
     scope = cfg.get('default_scope')
-    mmcv, _, mmdet, mmpretrain = FAMILIES[installed_family()]
     check_numpy()
     if scope in ('mmpretrain', 'mmdet'):
         check_import(
@@ -32,16 +30,15 @@ def check_packages(cfg: Config) -> list[Finding]:
             f'it has to be the one for torch {torch.__version__}: pip install --force-reinstall '
             'torch torchvision, both from one place',
         )
-        check_import('mmpretrain', f'pip install "{requirement_of(mmpretrain)}"')
+        check_import('mmpretrain', f'pip install "{requirement_of("mmpretrain")}"')
     if scope == 'mmdet':
         check_import(
             'mmcv.ops',
-            'it has no compiled operators, or those for another PyTorch: MMCV_WITH_OPS=1 pip '
-            'install --force-reinstall --no-deps --no-build-isolation --no-binary '
-            f'{mmcv} "{requirement_of(mmcv)}"',
+            'its compiled operators are for another PyTorch: pip uninstall mmcv, then pip install '
+            f'"{requirement_of("mmcv")}", which has none and uses torchvision',
         )
-        check_import('mmdet', f'pip install "{requirement_of(mmdet)}"')
-    optional = () if scope == 'mmdet' else (mmdet,)
+        check_import('mmdet', f'pip install "{requirement_of("mmdet")}"')
+    optional = () if scope == 'mmdet' else ('mmdet',)
     found = [Finding('warning', text) for text in unmet_requirements(optional)]
     return found or [Finding('ok', versions())]
 

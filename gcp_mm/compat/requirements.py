@@ -9,7 +9,8 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .families import FAMILIES
+from .families import FAMILIES, installed_version, names
+from .operators import operators_in_use
 
 # What the families are compiled against, or pass arrays to: another version fails at its import or
 # in the middle of a run.
@@ -17,21 +18,18 @@ SHARED = ('torch', 'torchvision', 'numpy', 'opencv-python', 'opencv-python-headl
 
 
 def installed_family() -> str:
-    """Name of the family that is installed, of which there is one once gcp_mm is imported."""
-    return next(
-        family
-        for family, names in FAMILIES.items()
-        if any(_version(name) is not None for name in names)
-    )
+    """Name of the family that is installed, 'mm' where none is."""
+    return next((family for family in FAMILIES if any(map(installed_version, names(family)))), 'mm')
 
 
-def requirement_of(name: str) -> str:
-    """What gcp_mm requires of a package of the installed family, such as 'mmcv<2.2,>=2.1'.
+def requirement_of(module: str) -> str:
+    """What gcp_mm requires for a module of the family, such as 'mmcv-lite<2.2,>=2.1'.
 
     Args:
-        name: of the distribution.
+        module: 'mmcv', 'mmengine', 'mmdet' or 'mmpretrain'.
     """
     family = installed_family()
+    name = FAMILIES[family][module][0]
     named = [need for need in _requirements('gcp_mm', family) if need.name == name]
     return _shown(named[0]) if named else name
 
@@ -43,35 +41,48 @@ def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
     that PyTorch, torchvision, numpy, OpenCV and the family name of one another.
 
     Args:
-        optional: distributions that may be absent.
+        optional: modules of the family that may be absent.
     """
     family = installed_family()
+    absent = [FAMILIES[family][module][0] for module in optional]
     for need in _requirements('gcp_mm', family):
-        version = _version(need.name)
-        if version is None and need.name not in optional:
+        name, version = _provider(need.name)
+        if version is None and need.name not in absent:
             yield f'{need.name} is not installed: pip install "{_shown(need)}"'
         elif version is not None and not need.specifier.contains(version, prereleases=True):
             yield (
-                f'{need.name} {version} is outside the range that gcp_mm is tested with: '
-                f'pip install "{_shown(need)}"'
+                f'{name} {version} is outside the range that gcp_mm is tested with: '
+                f'pip install "{name}{need.specifier}"'
             )
-    together = {canonicalize_name(name) for name in (*SHARED, *FAMILIES[family])}
+    together = {canonicalize_name(name) for name in (*SHARED, *names(family))}
     for name in sorted(together):
         for need in _requirements(name):
-            version = _version(need.name)
+            version = installed_version(need.name)
             if canonicalize_name(need.name) not in together or version is None:
                 continue
             if not need.specifier.contains(version, prereleases=True):
                 yield (
-                    f'{name} {_version(name)} needs {_shown(need)}, and {version} is installed: '
-                    f'pip install "{_shown(need)}", or another {name}'
+                    f'{name} {installed_version(name)} needs {_shown(need)}, and {version} is '
+                    f'installed: pip install "{_shown(need)}", or another {name}'
                 )
 
 
 def versions() -> str:
-    """Versions of the packages that matter most, in one line."""
-    names = ('gcp_mm', 'torch', 'torchvision', *FAMILIES[installed_family()])
-    return ', '.join(f'{name} {_version(name)}' for name in names if _version(name) is not None)
+    """Versions of the packages that matter most, and mmcv's operators, in one line."""
+    shown = ('gcp_mm', 'torch', 'torchvision', *names())
+    found = {name: version for name in shown if (version := installed_version(name)) is not None}
+    listed = ', '.join(f'{name} {version}' for name, version in found.items())
+    return f'{listed}; operators of mmcv: {operators_in_use()}'
+
+
+def _provider(name):
+    """The installed distribution with the content of another, and its version; None without."""
+    for modules in FAMILIES.values():
+        for alternatives in modules.values():
+            if name in alternatives:
+                found = [(other, installed_version(other)) for other in alternatives]
+                return next(((other, version) for other, version in found if version), (name, None))
+    return name, installed_version(name)
 
 
 def _requirements(name, extra=''):
@@ -82,13 +93,6 @@ def _requirements(name, extra=''):
         return []
     needs = [Requirement(line) for line in lines]
     return [need for need in needs if not need.marker or need.marker.evaluate({'extra': extra})]
-
-
-def _version(name):
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _shown(need):

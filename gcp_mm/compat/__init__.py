@@ -1,0 +1,17 @@
+"""What the supported versions of other packages need in order to work together."""
+
+from .families import check_families
+from .operators import operators_in_use, use_torchvision_operators
+
+__all__ = ['apply_shims', 'check_families', 'operators_in_use', 'use_torchvision_operators']
+
+
+def apply_shims() -> None:
+    """Mend what OpenMMLab's releases stumble over; `import gcp_mm` calls it where they are."""
+    from .numpy_names import add_removed_names
+    from .records import allow_records
+
+    check_families()
+    use_torchvision_operators()
+    allow_records()
+    add_removed_names()

@@ -1,0 +1,138 @@
+"""Global covariance pooling as a layer: 1x1 channel reduction, then the pooling.
+
+Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
+CVPR 2020, https://arxiv.org/abs/2003.11241, sections 3.1 and 4.1.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .pooling import check_options, global_covariance_pooling
+from .tracing import is_traced
+
+
+def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Module:
+    """A reduction: 1x1 convolution without bias (He's initialisation, fan-out), BN and ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+    return nn.Sequential(
+        OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels), activate=nn.ReLU(inplace=True))
+    )
+
+
+class GlobalCovariancePool2d(nn.Module):
+    """Channel reduction, then global covariance pooling, in place of global average pooling.
+
+    Args:
+        in_channels: channels of the feature maps.
+        reduction: output channels of each reduction, in order. (256,) is the paper's layer,
+            (128,) and (256, 128) those of its Tables 5 and 9; () pools the features as they are.
+        iterations: Newton-Schulz iterations, at least 1. The paper and released weights: 5.
+        norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
+            or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
+        method: how the Newton-Schulz normalisation is computed; 'auto' is the fastest. This and
+            `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
+        save: 'input' saves memory in training and costs time: the backward computes again what
+            'activations' keeps.
+        check_finite: whether to look for NaN and infinity in every batch. None looks at every
+            batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
+            device. Exported networks do not look.
+        block: makes the module of a reduction from its input and output channels.
+
+    Raises:
+        TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer, or
+            `check_finite` is neither a bool nor None.
+        ValueError: if one of them is < 1, `norm`, `method` or `save` is unknown, or they do not
+            go together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        reduction: Sequence[int] = (256,),
+        iterations: int = 5,
+        norm: str = 'newton_schulz',
+        method: str = 'auto',
+        save: str = 'auto',
+        check_finite: bool | None = None,
+        block: Callable[[int, int], nn.Module] = conv_bn_relu,
+    ):
+        super().__init__()
+        if isinstance(reduction, (int, str)) or not isinstance(reduction, Sequence):
+            raise TypeError(
+                f'reduction: expected a sequence of channel numbers such as (256,), '
+                f'got {reduction!r}'
+            )
+        _check_channels('in_channels', in_channels)
+        for channels in reduction:
+            _check_channels('reduction', channels)
+        check_options(iterations, norm, method, save)
+        if check_finite not in (None, True, False):
+            raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
+
+        self.in_channels = in_channels
+        self.iterations = iterations
+        self.norm = norm
+        self.method = method
+        self.save = save
+        self.check_finite = check_finite
+        self._looked = False  # at a first batch
+        widths = (in_channels, *reduction)
+        self.pooled_channels = widths[-1]
+        self.reduction = nn.Sequential(*(block(*pair) for pair in pairwise(widths)))
+
+    @property
+    def out_channels(self) -> int:
+        """Length of the output vector, D(D+1)/2: the inputs of the classifier."""
+        return self.pooled_channels * (self.pooled_channels + 1) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool feature maps.
+
+        Args:
+            x: (B, in_channels, H, W).
+
+        Returns:
+            (B, out_channels), in the dtype of the weights (without any, of the features): float32
+            under autocast, half precision in a network that was converted to it.
+
+        Raises:
+            ValueError: for features of another shape, or features that are not finite.
+        """
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
+                'set in_channels to the channels of the feature map (in a config, out_indices of '
+                'the backbone names the stages to pool)'
+            )
+        if not is_traced(x) and self._is_to_look(x) and not torch.isfinite(x).all():
+            raise ValueError(
+                'inputs: the features hold NaN or infinity, so their covariance has no square '
+                'root; lower the learning rate, clip the gradients or check the input images'
+            )
+        dtype = next(self.parameters(), x).dtype
+        pooled = global_covariance_pooling(
+            self.reduction(x), self.iterations, self.norm, self.method, self.save
+        )
+        return pooled.to(dtype)
+
+    def extra_repr(self) -> str:
+        """Options that the children do not show."""
+        return f'{self.in_channels}, iterations={self.iterations}, norm={self.norm!r}'
+
+    def _is_to_look(self, x: Tensor) -> bool:
+        looked, self._looked = self._looked, True
+        if self.check_finite is None:
+            return x.device.type == 'cpu' or not looked
+        return self.check_finite
+
+
+def _check_channels(name: str, channels: int) -> None:
+    if isinstance(channels, bool) or not isinstance(channels, int):
+        raise TypeError(f'{name}: expected whole numbers of channels, got {channels!r}')
+    if channels < 1:
+        raise ValueError(f'{name}: expected at least 1 channel, got {channels}')

@@ -1,0 +1,57 @@
+"""Mixtures of packages are named, and what the supported versions stumble over is mended."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+
+from gcp_mm.compat import operators_in_use
+from gcp_mm.compat.families import FAMILIES, check_families, names
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_one_family_passes(family):
+    check_families(dict.fromkeys(names(family), '1.0'))
+
+
+def test_this_environment_passes():
+    check_families()
+
+
+def test_mixture_is_named():
+    installed = {'mmcv-lite': '2.1.0', 'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12'}
+    with pytest.raises(ImportError, match=r'mmcv-lite \(mm\) and onedl-mmcv, onedl-mmengine'):
+        check_families(installed)
+
+
+def test_two_builds_of_mmcv():
+    """mmcv-lite over mmcv leaves the compiled part, which fits if it is of the same version."""
+    check_families({'mmcv-lite': '2.1.0', 'mmcv': '2.1.0'})
+    with pytest.raises(ImportError, match=r'mmcv-lite 2.1.0 and mmcv 2.0.1 .* pip uninstall'):
+        check_families({'mmcv-lite': '2.1.0', 'mmcv': '2.0.1'})
+
+
+def test_frameworks_read_a_runners_checkpoint(narrow_cls, tmp_path, run_tool):
+    """As the stock tools do, without the readers that the tools here install."""
+    options = 'train_cfg.max_epochs=1', 'param_scheduler.end=1'
+    done = run_tool(*narrow_cls.command(tmp_path, *options))
+    assert done.returncode == 0, done.stdout
+    assert f'operators of mmcv: {operators_in_use()}\n' in done.stdout
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    assert isinstance(content['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
+
+
+def test_nothing_else_is_read(tmp_path):
+    torch.save(dict(a=Path('x')), tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError, match='weights_only'):
+        torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+def test_in1d():
+    """MMPretrain's retrieval metrics call it, which NumPy 2.4 has removed."""
+    found = np.in1d([[3, 1], [4, 1]], [1, 5])
+    assert found.tolist() == [False, True, False, True]

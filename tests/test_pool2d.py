@@ -1,0 +1,38 @@
+"""The layer as an nn.Module; its options are tested through the neck, in test_models.py."""
+
+import pytest
+import torch
+from torch import nn
+
+from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.ops import GlobalCovariancePool2d, global_covariance_pooling
+
+
+def test_reduces_then_pools():
+    layer = GlobalCovariancePool2d(8, (6, 4), iterations=3).eval()
+    x = torch.randn(2, 8, 5, 5)
+    conv, bn, relu = layer.reduction[0]
+    y = relu(bn(conv(x)))
+    expected = global_covariance_pooling(layer.reduction[1](y), iterations=3)
+    torch.testing.assert_close(layer(x), expected)
+    assert layer.out_channels == expected.shape[1] == 10
+
+
+def test_shares_its_weights_with_the_neck():
+    neck = GlobalCovariancePooling(8, (6, 4))
+    layer = GlobalCovariancePool2d(8, (6, 4))
+    layer.load_state_dict(neck.state_dict())
+    x = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(layer(x), neck(x), rtol=0, atol=0)
+
+
+def test_block_makes_the_reductions():
+    layer = GlobalCovariancePool2d(8, (6,), block=lambda i, o: nn.Conv2d(i, o, 3))
+    assert layer.reduction[0].weight.shape == (6, 8, 3, 3)
+    assert layer(torch.randn(1, 8, 5, 5)).shape == (1, 21)
+
+
+def test_convolutions_start_as_hes():
+    weight = GlobalCovariancePool2d(64, (512,)).reduction[0].conv.weight
+    assert weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.05)
+    assert weight.mean().item() == pytest.approx(0, abs=0.05 * (2 / 512) ** 0.5)
