@@ -13,6 +13,7 @@ from torch import Tensor
 from .covariance import centre, normalise, scatter
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .pool_function import Pooling
+from .psd_eigh import psd_eigh
 from .triangle import triu_vector, triu_vector_adjoint
 
 
@@ -113,5 +114,5 @@ def _backward(grad, x, iterations, lam, v):
 
 def _eigh(a):
     """Eigenvalues and eigenvectors, found in float64: float32's are off by ten times its eps."""
-    lam, v = torch.linalg.eigh(a.double())
+    lam, v = psd_eigh(a.double())
     return lam.to(a.dtype), v.to(a.dtype)

@@ -11,6 +11,7 @@ from torch.autograd import Function
 
 from .newton_schulz import check_square
 from .precision import autocast_off, full_precision
+from .psd_eigh import psd_eigh
 
 
 @full_precision
@@ -42,7 +43,7 @@ def matrix_sqrt_eigh(cov: Tensor) -> Tensor:
 class _SqrtEigh(Function):
     @staticmethod
     def forward(ctx, cov):
-        lam, u = torch.linalg.eigh(cov)  # ascending
+        lam, u = psd_eigh(cov)  # ascending
         rounding = torch.finfo(cov.dtype).eps * cov.shape[-1] * lam[..., -1:]
         s = torch.where(lam > rounding, lam, 0).sqrt()
         root = (u * s[..., None, :]) @ u.mT

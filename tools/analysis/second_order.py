@@ -33,6 +33,7 @@ from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
 from gcp_mm.engine import add_trust_argument, launch, load_config
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.ops.psd_eigh import psd_eigh
 from gcp_mm.preflight import check_run
 
 matplotlib.use('Agg')
@@ -192,7 +193,7 @@ def kfac_rows(gradients, name, dampings, references):
     """What K-FAC makes of a layer's gradient, for each damping."""
     factors = gradients.factors[name]
     # One eigendecomposition serves every damping, and gives the condition numbers.
-    (lam_a, u_a), (lam_g, u_g) = (torch.linalg.eigh(factor) for factor in factors)
+    (lam_a, u_a), (lam_g, u_g) = map(psd_eigh, factors)
     gradient = gradients.layers[name]
     rotated = u_g.mT @ gradient.double() @ u_a
     for damping in dampings:
