@@ -19,10 +19,10 @@ def features(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def reference(x, iterations=5):
-    """Output, a random gradient of it, and the gradient of the features: iterated in float64."""
+def reference(x, iterations=5, method='newton_schulz'):
+    """Output, a random gradient of it, and the gradient of the features: in float64."""
     x = x.double().requires_grad_()
-    out = global_covariance_pooling(x, iterations, method='newton_schulz')
+    out = global_covariance_pooling(x, iterations, method=method)
     generator = torch.Generator().manual_seed(1)
     grad = torch.randn(out.shape, generator=generator, dtype=out.dtype).to(out.device)
     return out.detach(), grad, torch.autograd.grad(out, x, grad)[0]
@@ -31,3 +31,41 @@ def reference(x, iterations=5):
 def relative_error(value, expected):
     # Zeros, of a single position, must be zeros exactly.
     return ((value - expected).norm() / expected.norm().clamp_min(1e-30)).item()
+
+
+def allowed_errors(x, iterations=5, method='circuit'):
+    """Largest relative errors in float32, of output and gradient against :func:`reference`.
+
+    Rounding errors depend on the processor, which decides the order of sums. In the iteration they
+    grow by 3/2 a step where eigenvalues are zero, and by the root of the numbers in a sum. Other
+    methods may have twice the rounding error that the iteration in float32 has on the same
+    features, here and now, plus 8 eps where that is small. The circuit's own error comes on top: it
+    is that of the circuit in float64, and the same on every processor.
+
+    Args:
+        x: features of any dtype and scale.
+        iterations: Newton-Schulz iterations.
+        method: 'circuit', 'eigh' or 'newton_schulz'; 'auto' for float32's choice.
+    """
+    if method == 'auto':
+        method = 'circuit' if iterations in (3, 5) else 'newton_schulz'
+    eps = torch.finfo(torch.float32).eps
+    limit = eps * (4 + 1.5**iterations * max(x.flatten(2).shape[1:]) ** 0.5)
+    if method == 'newton_schulz':
+        return limit, limit
+    # At a scale where neither squares nor their gradients leave float32's range
+    x = x.float() / x.float().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    expected, grad, expected_dx = reference(x, iterations)
+    leaf = x.detach().requires_grad_()
+    out = global_covariance_pooling(leaf, iterations, method='newton_schulz')
+    (dx,) = torch.autograd.grad(out, leaf, grad.float())
+    errors = relative_error(out.detach(), expected), relative_error(dx, expected_dx)
+    assert max(errors) <= limit
+    bounds = [2 * error + 8 * eps for error in errors]
+    if method == 'circuit':
+        out, _, dx = reference(x, iterations, 'circuit')
+        own = relative_error(out, expected), relative_error(dx, expected_dx)
+        assert own[0] < 6e-7
+        assert own[1] < 4e-6
+        bounds = [bound + error for bound, error in zip(bounds, own, strict=True)]
+    return tuple(bounds)
