@@ -13,7 +13,13 @@ from mmengine.config import Config
 from torch import nn
 
 from gcp_mm import export, get_model
-from gcp_mm.export import LogitNetwork, check_target, export_classifier, image_size
+from gcp_mm.export import (
+    LogitNetwork,
+    check_target,
+    export_classifier,
+    image_size,
+    rounding_error,
+)
 
 from .conftest import CLS
 
@@ -108,13 +114,19 @@ def copied(small):
     return copy.deepcopy(small)
 
 
+@torch.no_grad()
+def limit(network, batches):
+    """Each runtime sums in its own order, which a deep network of random weights amplifies."""
+    return max(1e-4, 4 * rounding_error(network, batches))
+
+
 def assert_same_logits(values, network, batches):
-    """Within 1e-4 of the largest logit, where images are further apart than that."""
+    """Up to float32's rounding, where images are further apart than that."""
     with torch.no_grad():
         expected = [network(images) for images in batches]
     scale = max(logits.abs().max().item() for logits in expected)
     for value, right in zip(values, expected, strict=True):
-        torch.testing.assert_close(value, right, rtol=0, atol=1e-4 * scale)
+        torch.testing.assert_close(value, right, rtol=0, atol=limit(network, batches) * scale)
     logits = torch.cat(expected)
     assert (logits - logits.mean(0)).abs().max() > 0.02 * scale  # or any constant would pass
 
@@ -123,9 +135,9 @@ def assert_same_logits(values, network, batches):
 @pytest.mark.parametrize('suffix', FORMATS)
 def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
     path = tmp_path / f'network{suffix}'
-    assert 0 <= export_classifier(network, path, SIZE) < 1e-4
-    assert list(tmp_path.iterdir()) == [path]
     batches = [torch.randn(batch, 3, *SIZE) for batch in (1, 3)]
+    assert 0 <= export_classifier(network, path, SIZE) < limit(network, batches)
+    assert list(tmp_path.iterdir()) == [path]
     run = load(str(path))
     with torch.no_grad():
         assert_same_logits([run(images) for images in batches], network, batches)
