@@ -26,7 +26,6 @@ test-slow: install
 	$(VENV)/bin/python -m pytest -m slow
 
 matrix: install
-	$(VENV)/bin/pip install --quiet tox
 	$(VENV)/bin/tox
 
 lint: install
@@ -40,7 +39,9 @@ CHECK = import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exi
 
 $(VENV)/installed: requirements/constraints.txt setup.py
 	@$(PYTHON) -c "$(CHECK)"
-	$(PYTHON) -m venv $(VENV)
+	@test ! -e $(VENV) || test -f $(VENV)/pyvenv.cfg || \
+		{ echo '$(VENV) is no virtual environment: name another, make VENV=...'; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --only-binary :all: --constraint requirements/constraints.txt \
 		--editable '.[mm,export,robustness,test]'
 	touch $@

@@ -9,6 +9,9 @@ VERSION = next(
     if line.startswith('__version__')
 )
 
+# What the tools need beside OpenMMLab's packages, which bring most of it.
+TOOLS = ['torchvision', 'matplotlib', 'packaging', 'scikit-learn', 'scipy', 'tqdm']
+
 setup(
     name='gcp_mm',
     version=VERSION,
@@ -32,18 +35,15 @@ setup(
             'mmengine>=0.10.4,<1',
             'mmdet>=3.3,<3.4',
             'mmpretrain>=1.2,<1.3',
-            'torchvision',
-            'scikit-learn',
             'setuptools<81',  # mmengine imports its pkg_resources
+            *TOOLS,
         ],
         'onedl': [
             'onedl-mmcv>=2.3.6,<2.4',
             'onedl-mmengine>=0.10.12,<0.11',
             'onedl-mmdetection>=3.5.1,<3.6',
             'onedl-mmpretrain>=1.3.6,<1.4',
-            'torchvision',
-            'scikit-learn',
-            'setuptools<81',
+            *TOOLS,
         ],
         'extension': ['ninja'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx

@@ -10,19 +10,19 @@ packages only :mod:`gcp_mm.ops` is of use, which needs PyTorch and NumPy. Neithe
 operators are imported here.
 """
 
-from importlib.util import find_spec as _find_spec
+from importlib.util import find_spec
 
-from . import compat
-
-__all__ = ['config_file', 'get_model', 'list_models', 'register_models']
 __version__ = '0.1.0'
 
-_HAS_MM = all(map(_find_spec, ('mmengine', 'mmcv')))
+NAMES = ['config_file', 'get_model', 'list_models', 'register_models']
 
-if _HAS_MM:
-    compat.apply_shims()
+if find_spec('mmengine') and find_spec('mmcv'):
+    from .compat import apply_shims
+
+    apply_shims()
     try:
         from . import engine, images, models, robustness  # noqa: F401  registers modules
+        from .zoo import config_file, get_model, list_models, register_models  # noqa: F401
     except ImportError as error:
         from .compat.requirements import unmet_requirements
 
@@ -30,13 +30,13 @@ if _HAS_MM:
         if not reasons:
             raise
         raise ImportError('\n'.join([str(error), *reasons])) from error
+    __all__ = NAMES
+else:
+    __all__ = []
 
-
-def __getattr__(name):
-    if name not in __all__:
+    def __getattr__(name):
+        if name in NAMES:
+            raise ImportError(
+                f'gcp_mm.{name} needs OpenMMLab\'s packages: pip install "gcp_mm[mm]"'
+            )
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    if not _HAS_MM:
-        raise ImportError(f'gcp_mm.{name} needs OpenMMLab\'s packages: pip install "gcp_mm[mm]"')
-    from . import zoo
-
-    return getattr(zoo, name)

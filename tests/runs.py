@@ -131,13 +131,14 @@ def fork(script, *arguments, timeout=600):
         process.start()
         process.join(timeout)
         if process.exitcode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f'not done after {timeout} s: {Path(output.name).read_text()}')
         said = Path(output.name).read_text(errors='replace')
         return subprocess.CompletedProcess(words, process.exitcode, said)
 
 
 def _run_script(output, words):
+    os.setpgrp()  # with all that it starts
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(file, stream)

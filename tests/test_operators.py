@@ -20,6 +20,8 @@ stand_in = pytest.mark.skipif(
     operators_in_use() == 'compiled', reason='mmcv has compiled operators, which are not replaced'
 )
 
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
 
 def random(*shape, dtype=F64, seed=0):
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
@@ -62,12 +64,17 @@ def test_compiled_operators_are_not_replaced(monkeypatch, tmp_path):
     ('call', 'operator'),
     [
         (lambda: mmcv.ops.nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5), 'nms_rotated'),
-        (lambda: mmcv.ops.SoftmaxFocalLoss(2.0, 0.25)(torch.rand(2, 3), torch.tensor([0, 1])), ''),
+        (
+            lambda: mmcv.ops.SoftmaxFocalLoss(2.0, 0.25)(torch.rand(2, 3), torch.tensor([0, 1])),
+            'softmax',
+        ),
         (lambda: mmcv.ops.box_iou_rotated(torch.rand(2, 5), torch.rand(2, 5)), 'box_iou_rotated'),
     ],
 )
 def test_other_operators_raise(call, operator):
-    with pytest.raises(RuntimeError, match=f"'.*{operator}.*' has no equivalent .* compiled mmcv"):
+    with pytest.raises(
+        RuntimeError, match=f"'.*{operator}.*' has no equivalent .* mmcv with compiled operators"
+    ):
         call()
 
 
@@ -159,6 +166,20 @@ def test_roi_align(sampling_ratio, aligned):
     grad = random(*out.shape, dtype=torch.float32)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(*(torch.autograd.grad(y, x, grad)[0] for y in (out, expected)))
+
+
+@stand_in
+def test_roi_align_where_algorithms_have_to_be_deterministic():
+    x = random(2, 3, 11, 12).requires_grad_()
+    arguments = x, ROIS, (2, 3), 0.8, 2, 'avg', True
+    grad = random(len(ROIS), 3, 2, 3, seed=1)
+    (expected,) = torch.autograd.grad(mmcv.ops.roi_align(*arguments), x, grad)
+    torch.use_deterministic_algorithms(True)
+    try:
+        (found,) = torch.autograd.grad(mmcv.ops.roi_align(*arguments), x, grad)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(found, expected)
 
 
 def bilinear(plane, y, x):
@@ -353,18 +374,25 @@ def test_multi_scale_deformable_attention():
 
 
 @stand_in
-def test_half_precision_is_computed_in_float32():
+@pytest.mark.parametrize(
+    ('device', 'dtype'),
+    [
+        ('cpu', torch.bfloat16),
+        *(pytest.param('cuda', dtype, marks=gpu) for dtype in (torch.float16, torch.bfloat16)),
+    ],
+)
+def test_half_precision_is_computed_in_float32(device, dtype):
     """As under autocast: features and boxes of half precision, and gradients of it."""
-    x = random(2, 4, 8, 8, dtype=torch.float32).to(torch.bfloat16).requires_grad_()
-    rois = ROIS.to(torch.bfloat16)
-    layer = mmcv.ops.DeformConv2dPack(4, 4, 3, padding=1)
-    target = torch.tensor([0, 3, 2])
+    x = random(2, 4, 8, 8, dtype=torch.float32).to(device, dtype).requires_grad_()
+    rois = ROIS.to(device, dtype)
+    layer = mmcv.ops.DeformConv2dPack(4, 4, 3, padding=1).to(device)
+    target = torch.tensor([0, 3, 2], device=device)
 
     def attend(x):
-        shapes, starts = torch.tensor([[8, 8]]), torch.tensor([0])
+        shapes, starts = torch.tensor([[8, 8]], device=device), torch.tensor([0], device=device)
         value = x.flatten(2).mT[:, :, None]
-        points = torch.full((2, 3, 1, 1, 2, 2), 0.4)
-        weights = torch.ones(points.shape[:-1])
+        points = torch.full((2, 3, 1, 1, 2, 2), 0.4, device=device)
+        weights = torch.ones(points.shape[:-1], device=device)
         function = mmcv.ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction
         return function.apply(value, shapes, starts, points, weights, 64)
 
@@ -375,13 +403,13 @@ def test_half_precision_is_computed_in_float32():
         layer,
         attend,
     ):
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(device, dtype):
             out = operator(x)
             (grad,) = torch.autograd.grad(out.float().square().sum(), x)
-        assert out.dtype == grad.dtype == torch.bfloat16
+        assert out.dtype == grad.dtype == dtype
         single = x.detach().float().requires_grad_()
         expected = operator(single)
         (expected_grad,) = torch.autograd.grad(expected.square().sum(), single)
-        eps = torch.finfo(torch.bfloat16).eps
+        eps = torch.finfo(dtype).eps
         torch.testing.assert_close(out.float(), expected, rtol=2 * eps, atol=eps)
         assert (grad.float() - expected_grad).norm() <= 4 * eps * expected_grad.norm()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gcp_mm.compat import requirements
+from gcp_mm.compat import operators_in_use, requirements
 from gcp_mm.compat.families import FAMILIES
 from gcp_mm.compat.requirements import requirement_of, unmet_requirements
 from gcp_mm.preflight.packages import check_import, check_numpy, check_packages
@@ -123,15 +123,16 @@ def test_this_environment():
 
 def test_mismatch_is_a_warning(install):
     install(numpy=('2.4', None))
-    (found,) = check_packages(Config(dict()))
-    assert found.status == 'warning'
+    warning, versions = check_packages(Config(dict()))
+    assert warning.status == 'warning'
+    assert f'operators of mmcv: {operators_in_use()}' in versions.text
 
 
 @pytest.mark.parametrize(
     ('scope', 'module', 'remedy'),
     [
         ('mmpretrain', 'torchvision', 'it has to be the one for torch'),
-        ('mmdet', 'mmcv.ops', 'pip uninstall mmcv, then pip install'),
+        ('mmdet', 'mmcv.ops', 'pip uninstall .* without compiled operators'),
         ('mmdet', 'mmdet', 'pip install "'),
         ('mmpretrain', 'mmpretrain', 'pip install "'),
     ],

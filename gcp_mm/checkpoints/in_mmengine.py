@@ -8,7 +8,7 @@ from mmengine.runner import CheckpointLoader
 from .reading import read_checkpoint
 
 
-# libyaml's parser where PyYAML has it, as mmengine: a config of mmpretrain:: reads 85 YAML files.
+# libyaml's parser, which mmengine uses too: each `mmpretrain::` base reads 85 YAML files.
 class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
     """Of plain values and tuples, which YAML's writer makes a tag of."""
 

@@ -7,7 +7,7 @@ __all__ = ['apply_shims', 'check_families', 'operators_in_use', 'use_torchvision
 
 
 def apply_shims() -> None:
-    """Mend what OpenMMLab's releases stumble over; `import gcp_mm` calls it where they are."""
+    """Make OpenMMLab's releases work with current versions; called by `import gcp_mm`."""
     from .numpy_names import add_removed_names
     from .records import allow_records
 

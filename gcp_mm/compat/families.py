@@ -35,12 +35,17 @@ def check_families(installed: dict[str, str] | None = None) -> None:
             versions; the message says which, and what to do.
     """
     if installed is None:
-        installed = {name: version for name in names() if (version := installed_version(name))}
-    found = {family: [name for name in names(family) if name in installed] for family in FAMILIES}
+        installed = {
+            name: version for name in distributions() if (version := installed_version(name))
+        }
+    found = {
+        family: [name for name in distributions(family) if name in installed] for family in FAMILIES
+    }
     if all(found.values()):
-        mixture = ' and '.join(f'{", ".join(names)} ({family})' for family, names in found.items())
+        mixture = ' and '.join(', '.join(group) for group in found.values())
         raise ImportError(
-            f'packages of two families are installed over one another: {mixture}. They share '
+            "OpenMMLab's releases and their fork are installed over one another: "
+            f'{mixture}. They share '
             'their import names, so files of one replace those of the other. Uninstall them all '
             f'(pip uninstall {" ".join(installed)}), then pip install "gcp_mm[mm]"'
         )
@@ -54,7 +59,7 @@ def check_families(installed: dict[str, str] | None = None) -> None:
             )
 
 
-def names(family: str | None = None) -> list[str]:
+def distributions(family: str | None = None) -> list[str]:
     """Names of the distributions of a family, or of both."""
     families = FAMILIES if family is None else [family]
     return [name for family in families for group in FAMILIES[family].values() for name in group]

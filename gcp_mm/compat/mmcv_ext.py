@@ -29,8 +29,8 @@ def __getattr__(name: str):
     def missing(*args, **kwargs):
         raise RuntimeError(
             f'the installed mmcv has no compiled operators, and {name!r} has no equivalent in '
-            'torchvision: install a compiled mmcv (pip uninstall mmcv-lite, then see '
-            'https://mmcv.readthedocs.io/en/2.x/get_started/installation.html)'
+            'torchvision: install an mmcv with compiled operators in its place, see '
+            'https://mmcv.readthedocs.io/en/2.x/get_started/installation.html'
         )
 
     return missing
@@ -42,8 +42,8 @@ def get_compiler_version() -> str:
 
 
 def get_compiling_cuda_version() -> str:
-    """CUDA version of the operators: PyTorch's, as torchvision's wheel is built with it."""
-    return torch.version.cuda or 'not available'
+    """CUDA version of torchvision's operators."""
+    return torchvision.version.cuda or 'not available'
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -89,7 +89,7 @@ def softnms(
     Returns:
         Indices of the boxes that remain.
     """
-    x, left = boxes.detach().float().numpy(), scores.detach().float().numpy()
+    x, left = (_single(values.detach()).numpy() for values in (boxes, scores))
     indices = np.arange(len(left))
     kept, kept_scores = [], []
     while len(indices):
@@ -121,7 +121,7 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
     Returns:
         For each box kept, best first, its index and those of the boxes it suppresses.
     """
-    x = dets.detach().float().numpy()
+    x = _single(dets.detach()).numpy()
     order = dets[:, 4].sort(descending=True).indices.numpy()
     groups = []
     while len(order):
@@ -178,10 +178,19 @@ def roi_align_backward(
     """Backward of :func:`roi_align_forward`; `grad_input` is written."""
     _check_average(pool_mode)
     grad = _single(grad_output)
+    rois = rois.to(grad.dtype)
+    size = aligned_height, aligned_width
+    if torch.are_deterministic_algorithms_enabled():  # torchvision has another way to compute it
+
+        def pool(x):
+            return torchvision.ops.roi_align(x, rois, size, spatial_scale, sampling_ratio, aligned)
+
+        # The gradient does not depend on the features, which are not given.
+        _write(_vjp(pool, (torch.zeros_like(grad_input),), grad), (grad_input,))
+        return
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
-            *(grad, rois.to(grad.dtype), spatial_scale, aligned_height, aligned_width),
-            *(*grad_input.shape, sampling_ratio, bool(aligned)),
+            *(grad, rois, spatial_scale, *size, *grad_input.shape, sampling_ratio, bool(aligned))
         )
     )
 
@@ -204,18 +213,26 @@ def roi_pool_forward(
         argmax: int32 of that shape, written: position of the maximum in the map, -1 for none.
     """
     height, width = input.shape[2:]
-    boxes = rois[:, 1:].float()
+    boxes = _single(rois[:, 1:])
     edges = torch.cat([boxes[:, :2], boxes[:, 2:] + 1], 1) * spatial_scale
     columns = _bins(edges[:, 0], edges[:, 2], pooled_width, width)  # (K, pw, W)
     rows = _bins(edges[:, 1], edges[:, 3], pooled_height, height)  # (K, ph, H)
-    for k, image in enumerate(rois[:, 0].long().tolist()):
+    low, high = edges[:, :2].floor().long().tolist(), edges[:, 2:].ceil().long().tolist()
+    images = rois[:, 0].long().tolist()
+    for k, (image, (x1, y1), (x2, y2)) in enumerate(zip(images, low, high, strict=True)):
+        x1, y1 = max(x1, 0), max(y1, 0)
+        part = input[image, :, y1 : max(y2, 0), x1 : max(x2, 0)]
+        if not part.numel():
+            output[k], argmax[k] = 0, -1
+            continue
         # First over the columns of each bin, then over its rows.
-        x, column = input[image][:, :, None].masked_fill(~columns[k], -torch.inf).max(-1)
-        x, row = x.mT[:, None].masked_fill(~rows[k][:, None], -torch.inf).max(-1)
-        output[k], argmax[k] = x, row * width + column.gather(1, row)
-    outside = (output == -torch.inf) | (edges[:, 2:] <= edges[:, :2]).any(1)[:, None, None, None]
-    output.masked_fill_(outside, 0)
-    argmax.masked_fill_(outside, -1)
+        outside = ~columns[k, :, x1:x2], ~rows[k, :, None, y1:y2]
+        x, column = part[:, :, None].masked_fill(outside[0], -torch.inf).max(-1)
+        x, row = x.mT[:, None].masked_fill(outside[1], -torch.inf).max(-1)
+        empty = x == -torch.inf
+        output[k] = x.masked_fill(empty, 0)
+        place = (row + y1) * width + column.gather(1, row) + x1
+        argmax[k] = place.masked_fill(empty, -1)
 
 
 def roi_pool_backward(
@@ -227,12 +244,14 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Backward of :func:`roi_pool_forward`; `grad_input`, zeros, is added to."""
+    """Backward of :func:`roi_pool_forward`; `grad_input` is written."""
     channels = grad_input.shape[1]
     plane = rois[:, :1].long() * channels + torch.arange(channels, device=rois.device)  # (K, C)
     place = plane[..., None, None] * grad_input[0, 0].numel() + argmax
     found = argmax >= 0
-    grad_input.view(-1).index_add_(0, place[found], grad_output[found])
+    total = torch.zeros_like(_single(grad_input))
+    total.view(-1).index_add_(0, place[found], _single(grad_output)[found])
+    grad_input.copy_(total)
 
 
 def sigmoid_focal_loss_forward(

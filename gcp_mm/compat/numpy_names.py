@@ -8,7 +8,7 @@ import numpy as np
 
 
 def add_removed_names() -> None:
-    """Give NumPy the names back that it has not."""
+    """Define each of these names that the installed NumPy lacks."""
     if not hasattr(np, 'in1d'):
         np.in1d = _in1d
 

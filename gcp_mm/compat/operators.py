@@ -23,7 +23,8 @@ FINDER = OperatorFinder()
 def use_torchvision_operators() -> None:
     """Let mmcv compute its operators by torchvision where it has no compiled part.
 
-    Nothing is imported now. A compiled `mmcv._ext` is found first, and never replaced.
+    Nothing is imported now. A compiled `mmcv._ext` is found first, and never replaced. A process
+    that is spawned, not forked, has to call this again before it imports `mmcv.ops`.
     """
     if FINDER not in sys.meta_path:
         sys.meta_path.append(FINDER)

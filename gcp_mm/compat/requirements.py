@@ -1,7 +1,4 @@
-"""Whether the installed packages are of versions that go together, as their metadata have it.
-
-pip says so while it installs, in one line among many, and never again.
-"""
+"""Whether the versions of the installed packages go together, by the packages' metadata."""
 
 from collections.abc import Iterator
 from importlib import metadata
@@ -9,7 +6,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .families import FAMILIES, installed_version, names
+from .families import FAMILIES, distributions, installed_version
 from .operators import operators_in_use
 
 # What the families are compiled against, or pass arrays to: another version fails at its import or
@@ -19,7 +16,18 @@ SHARED = ('torch', 'torchvision', 'numpy', 'opencv-python', 'opencv-python-headl
 
 def installed_family() -> str:
     """Name of the family that is installed, 'mm' where none is."""
-    return next((family for family in FAMILIES if any(map(installed_version, names(family)))), 'mm')
+    return next(
+        (family for family in FAMILIES if any(map(installed_version, distributions(family)))), 'mm'
+    )
+
+
+def distribution_of(module: str) -> str:
+    """Name of the installed distribution of a module, such as 'mmcv-lite' for 'mmcv'.
+
+    Args:
+        module: 'mmcv', 'mmengine', 'mmdet' or 'mmpretrain'.
+    """
+    return _provider(FAMILIES[installed_family()][module][0])[0]
 
 
 def requirement_of(module: str) -> str:
@@ -54,7 +62,7 @@ def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
                 f'{name} {version} is outside the range that gcp_mm is tested with: '
                 f'pip install "{name}{need.specifier}"'
             )
-    together = {canonicalize_name(name) for name in (*SHARED, *names(family))}
+    together = {canonicalize_name(name) for name in (*SHARED, *distributions(family))}
     for name in sorted(together):
         for need in _requirements(name):
             version = installed_version(need.name)
@@ -69,7 +77,7 @@ def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
 
 def versions() -> str:
     """Versions of the packages that matter most, and mmcv's operators, in one line."""
-    shown = ('gcp_mm', 'torch', 'torchvision', *names())
+    shown = ('gcp_mm', 'torch', 'torchvision', *distributions())
     found = {name: version for name in shown if (version := installed_version(name)) is not None}
     listed = ', '.join(f'{name} {version}' for name, version in found.items())
     return f'{listed}; operators of mmcv: {operators_in_use()}'

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from .all_reduce_bn import AllReduceBatchNorm
 from .gcp_neck import GlobalCovariancePooling
 
-# mmpretrain.models imports mmdet and mmcv's compiled operators wherever they are installed, which
+# mmpretrain.models imports mmdet and mmcv's operators wherever they are installed, which
 # takes seconds and fails where they are broken. For the subclasses of MMPretrain's classes the
 # registry therefore holds a function that imports the class, and gives it its place in the
 # registry, when a config first asks for it.

@@ -59,7 +59,7 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         super().__init__(
             in_channels, reduction, iterations, norm, method, save, check_finite, block
         )
-        self.init_cfg = deepcopy(init_cfg)
+        self.init_cfg = deepcopy(init_cfg)  # BaseModule's, which was made without it
 
     def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Pool one feature map, or each of a tuple of them.

@@ -83,6 +83,8 @@ class GlobalCovariancePool2d(nn.Module):
         self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
         self.pooled_channels = widths[-1]
+        # PyTorch's Sequential: mmengine's would have each block of the neck initialise itself once
+        # more, after `init_cfg`.
         self.reduction = nn.Sequential(*(block(*pair) for pair in pairwise(widths)))
 
     @property

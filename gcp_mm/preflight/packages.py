@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from ..compat.requirements import requirement_of, unmet_requirements, versions
+from ..compat.requirements import distribution_of, requirement_of, unmet_requirements, versions
 from .finding import Finding
 
 
@@ -34,13 +34,14 @@ def check_packages(cfg: Config) -> list[Finding]:
     if scope == 'mmdet':
         check_import(
             'mmcv.ops',
-            'its compiled operators are for another PyTorch: pip uninstall mmcv, then pip install '
-            f'"{requirement_of("mmcv")}", which has none and uses torchvision',
+            'its compiled operators are for another PyTorch: install those for this one, or pip '
+            f'uninstall {distribution_of("mmcv")} and pip install "{requirement_of("mmcv")}" '
+            'without compiled operators, in place of which gcp_mm uses those of torchvision',
         )
         check_import('mmdet', f'pip install "{requirement_of("mmdet")}"')
     optional = () if scope == 'mmdet' else ('mmdet',)
     found = [Finding('warning', text) for text in unmet_requirements(optional)]
-    return found or [Finding('ok', versions())]
+    return [*found, Finding('ok', versions())]
 
 
 def check_import(module: str, remedy: str) -> None:
