@@ -20,7 +20,11 @@ CONFIGS = dict(
     mmpretrain='configs/digits/resnet18-gcp_1xb64-5e_digits.py',
     mmdet='configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py',
 )
-OPTIONS = ('default_hooks.logger.interval=1', 'train_dataloader.num_workers=0')
+OPTIONS = (
+    'default_hooks.logger.interval=1',
+    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
+    *(f'{split}_dataloader.persistent_workers=False' for split in ('train', 'val', 'test')),
+)
 
 
 def seconds_to_first_step(script, config, *options):
