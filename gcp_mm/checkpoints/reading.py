@@ -186,6 +186,7 @@ def _read_safely(file, map_location):
         pickle.UnpicklingError: for other objects, with 'GLOBAL <name>' in its message.
     """
     if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        # RECORDS are allowed since `import gcp_mm`, see gcp_mm.compat.records.allow_records.
         return torch.load(file, map_location=map_location, weights_only=True)
     # Before PyTorch 2.6 `weights_only` knows no exceptions, and does not hold for every format.
     module = types.ModuleType('restricted_pickle')
