@@ -628,7 +628,9 @@ def coco(tmp_path_factory):
 @pytest.mark.parametrize(
     'path',
     [
-        'configs/faster_rcnn/faster-rcnn_r18-gcp-d_fpn_1x_coco.py',
+        pytest.param(
+            'configs/faster_rcnn/faster-rcnn_r18-gcp-d_fpn_1x_coco.py', marks=pytest.mark.slow
+        ),
         'configs/mask_rcnn/mask-rcnn_r50-gcp-m_fpn_1x_coco.py',
     ],
 )

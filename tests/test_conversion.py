@@ -41,7 +41,13 @@ def check_scores(net, file, config, **kwargs):
 
 
 @pytest.mark.parametrize('pooling', ['gap', 'gcp'])
-@pytest.mark.parametrize('architecture', NETWORKS)
+@pytest.mark.parametrize(
+    'architecture',
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == 'resnet101' else name
+        for name in NETWORKS
+    ],
+)
 def test_release_of_the_authors(architecture, pooling, tmp_path):
     net = build(architecture, pooling)
     source = save(release(net, architecture), tmp_path / 'model_best.pth.tar')
@@ -65,7 +71,9 @@ def test_128_channels(architecture, tmp_path):
     check_scores(net, file, CONFIGS[architecture].format('-gcp'), **options)
 
 
-@pytest.mark.parametrize(('depth', 'prefix'), [(50, ''), (101, 'module.')])
+@pytest.mark.parametrize(
+    ('depth', 'prefix'), [(50, ''), pytest.param(101, 'module.', marks=pytest.mark.slow)]
+)
 def test_trainer_of_isqrt_cov(depth, prefix, tmp_path):
     net = build(f'resnet{depth}', 'gcp')
     state = {prefix + key: value for key, value in trainer_state(net).items()}

@@ -126,7 +126,14 @@ def wrapped(draw, state):
     return dict(state_dict=state, **({'meta': draw(meta)} if kind == 'meta' else {}))
 
 
-@pytest.mark.parametrize('layout', SOURCES)
+@pytest.mark.parametrize(
+    'layout',
+    [
+        'resnet',
+        'trainer',
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('mobilenet', 'shufflenet')),
+    ],
+)
 def test_any_change_of_a_checkpoint(layout):
     @fuzz(max_examples=80)
     @given(st.data())

@@ -34,7 +34,6 @@ FORMATS = [
     '.pt',
 ]
 NETWORKS = [
-    'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
     'resnet50-gcp_8xb32-lrnorm_in1k',
     *(
         pytest.param(name, marks=pytest.mark.slow)
@@ -42,6 +41,7 @@ NETWORKS = [
             'resnet18-gcp_8xb32-lrnorm_in1k',
             'resnet34-gcp_8xb32-lrnorm_in1k',
             'resnet101-gcp_8xb32-lrnorm_in1k',
+            'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
             'shufflenet-v2-gcp_4xb256-lrnorm_in1k',
         )
     ),
@@ -143,6 +143,7 @@ def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
         assert_same_logits([run(images) for images in batches], network, batches)
 
 
+@pytest.mark.slow
 def test_files_run_without_this_package(small, tmp_path):
     """At more positions than channels, where the pooling computes otherwise than above."""
     suffixes = ['.pt', *(['.pt2'] if HAS_PROGRAM else []), *(['.onnx'] if HAS_ONNX else [])]

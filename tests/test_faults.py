@@ -128,14 +128,8 @@ def attempt(command, moment=None):
     return finish(process)
 
 
-@pytest.mark.parametrize(
-    ('name', 'count'),
-    [
-        ('pretraining', 1),
-        pytest.param('pretraining', 14, marks=pytest.mark.slow),
-        pytest.param('detector', 8, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'count'), [('pretraining', 14), ('detector', 8)])
 def test_killed_at_random_moments(trainings, uninterrupted, tmp_path, record_property, name, count):
     """One run after another, each until it is through, and so many kills in all."""
     training, random, end = trainings[name], SystemRandom(), uninterrupted(name)

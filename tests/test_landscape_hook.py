@@ -122,6 +122,7 @@ def test_scalars_and_log(measured):
     assert 'landscape in iteration 0: loss' in log.read_text()
 
 
+@pytest.mark.slow
 def test_two_processes(run_tool, short_cls, tmp_path):
     """Bit-identical too, and the landscape is that of the mean loss of both."""
     for name, hooks, etas in (('without', '', []), ('with', LANDSCAPE, [DUMP_ETAS])):

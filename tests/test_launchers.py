@@ -87,6 +87,7 @@ def test_awkward_words_arrive_as_they_are(run_tool, stand_in):
     assert tool == [f'{ROOT}/tools/train.py', AWKWARD, '--launcher', 'pytorch', *words[2:]]
 
 
+@pytest.mark.slow
 def test_awkward_paths_train(run_tool, short_cls, tmp_path):
     folder = tmp_path / AWKWARD
     folder.mkdir()

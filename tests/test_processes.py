@@ -10,6 +10,7 @@ from .runs import Training, finish, free_port, kill, members, start
 from .test_faults import TABLE, newest, note_resumption
 from .test_landscape_hook import assert_equal
 
+pytestmark = pytest.mark.slow
 # Without crops, which each process draws for itself; the batch's images are the same ones.
 CONFIG = """
 _base_ = {base!r}
@@ -96,7 +97,6 @@ def test_two_processes_train_as_one(two, alone):
     assert_same_run(two, alone)
 
 
-@pytest.mark.slow
 def test_two_machines_train_as_one(machines, two, tmp_path):
     for process in machines():
         done = finish(process)
@@ -114,7 +114,7 @@ def resume(row, start_again, record_property):
     assert row['lost'] == 'nothing', output
 
 
-@pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('processes', [1, 2])
 def test_one_process_is_lost(sync, two, tmp_path, record_property, processes):
     """The launcher ends the other, and the run goes on in as many processes or in another."""
     process = start(*sync.command(tmp_path, HALF, processes=2, at='step', epoch=3, rank=1))
@@ -131,7 +131,6 @@ def test_one_process_is_lost(sync, two, tmp_path, record_property, processes):
     assert_same_run(states(tmp_path, processes), two, steps=2)
 
 
-@pytest.mark.slow
 def test_one_process_hangs(sync, two, tmp_path, record_property):
     """The others wait for it as long as the config says; after that the launcher kills it."""
     timeout = 'env_cfg.dist_cfg.timeout=5'
@@ -149,7 +148,6 @@ def test_one_process_hangs(sync, two, tmp_path, record_property):
     assert_same_run(states(tmp_path, 2), two, steps=2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('node', [0, 1])
 def test_one_machine_is_lost(machines, two, tmp_path, record_property, node):
     """Its launcher and its process, at once; what runs on the other ends by itself."""

@@ -159,6 +159,7 @@ def test_report_names_what_is_missing_and_gives_no_mean(evaluated):
     assert len(table['notes']) == 4
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_with_two_processes(evaluated, run_tool, network, trees, tmp_path):
     """It does not repeat what was finished, and ends as the run by one process did."""
     tool, config, checkpoint, *options = arguments(network, trees, tmp_path, '--name', 'Net')

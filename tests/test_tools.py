@@ -146,6 +146,7 @@ def test_two_processes_end_with_the_same_weights(run_tool, short_cls, tmp_path):
     assert not torch.equal(start[0], weights[0]['backbone.conv1.weight'])
 
 
+@pytest.mark.slow
 def test_dist_test_gives_the_metrics_of_one_process(run_tool, trained, short_cls, tmp_path):
     common = ('--work-dir', tmp_path, '--cfg-options', *short_cls)
     checkpoint, out = trained / 'epoch_1.pth', (tmp_path / 'one.json', tmp_path / 'two.json')

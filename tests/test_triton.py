@@ -54,6 +54,7 @@ def path(request, monkeypatch):
             monkeypatch.setitem(triton_circuit.TUNED, name, {**options, **sizes})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE == 'cuda' or INTERPRETED, reason='the tests run directly')
 def test_in_the_interpreter(run_tool):
     # In a process of its own: Triton asks for the interpreter while it is imported.

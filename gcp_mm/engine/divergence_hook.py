@@ -22,11 +22,10 @@ from .divergence import (
     tensors,
     watched_forward,
 )
-from .restoration import restore
 from .wrapping import unwrap
 
 FOLDER = 'divergence'
-POLICIES = ('stop', 'skip', 'restore')
+POLICIES = ('stop', 'skip')
 SMALL_BATCH = 64 * 2**20  # bytes
 # A loss scale starts at 2^16 and is halved for each step its scaler leaves out:
 # an infinity after so many of them in a row is not the scale's.
@@ -60,11 +59,6 @@ class DivergenceHook(Hook):
 
     - 'stop' raises FloatingPointError with the path of the report.
     - 'skip' goes on with the next batch; more than `max_skips` in a row stop the run.
-    - 'restore' loads weights, buffers and optimizer state (momentum) from this run's last
-      checkpoint and multiplies the learning rates, now and for the rest of the schedule, by
-      `restore_scale`. The count of iterations, the data and the schedule go on. After
-      `max_restores` of them, or without a checkpoint, the run stops. Momentum starts anew if the
-      checkpoint was saved without it.
 
     In each case weights, momentum and buffers (BN statistics) are first those from before the step.
     The gradients are dropped, with accumulation those of the steps since the last update too. The
@@ -79,16 +73,14 @@ class DivergenceHook(Hook):
     raised, the run ends by their timeout.
 
     Args:
-        policy: 'stop', 'skip' or 'restore'.
+        policy: 'stop' or 'skip'.
         max_skips: steps left out in a row, at least 1.
-        max_restores: restorations in a run, at least 1.
-        restore_scale: factor of the learning rates, in (0, 1].
         save_batch: whether to save inputs; None saves up to 64 MiB.
 
     Raises:
         TypeError: if an argument has another type or, before training starts, the optimizer
             wrapper is not an :class:`mmengine.optim.OptimWrapper`.
-        ValueError: if `policy` is unknown or a number out of range.
+        ValueError: if `policy` is unknown or `max_skips` is below 1.
         FloatingPointError: during training, if the policy says so.
     """
 
@@ -96,29 +88,20 @@ class DivergenceHook(Hook):
         self,
         policy: str = 'stop',
         max_skips: int = 5,
-        max_restores: int = 3,
-        restore_scale: float = 0.1,
         save_batch: bool | None = None,
     ):
         if policy not in POLICIES:
             raise ValueError(f'policy: expected one of {POLICIES}, got {policy!r}')
-        for name, value in (('max_skips', max_skips), ('max_restores', max_restores)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f'{name}: expected a whole number, got {value!r}')
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}; or policy='stop'")
-        if isinstance(restore_scale, bool) or not isinstance(restore_scale, int | float):
-            raise TypeError(f'restore_scale: expected a number, got {restore_scale!r}')
-        if not 0 < restore_scale <= 1:
-            raise ValueError(f'restore_scale: expected a factor in (0, 1], got {restore_scale}')
+        if isinstance(max_skips, bool) or not isinstance(max_skips, int):
+            raise TypeError(f'max_skips: expected a whole number, got {max_skips!r}')
+        if max_skips < 1:
+            raise ValueError(f"max_skips: expected at least 1, got {max_skips}; or policy='stop'")
         if save_batch not in (None, True, False):
             raise TypeError(f'save_batch: expected True, False or None, got {save_batch!r}')
         self.policy = policy
         self.max_skips = max_skips
-        self.max_restores = max_restores
-        self.restore_scale = restore_scale
         self.save_batch = save_batch
-        self.skips = self.restores = 0  # skips in a row
+        self.skips = 0  # in a row
         self._unscaled = 0  # steps in a row that a loss scaler leaves out
         self._installed = contextlib.ExitStack()
 
@@ -225,25 +208,6 @@ class DivergenceHook(Hook):
         if self.skips > self.max_skips:
             self._stop(runner, f'{message}; {self.max_skips} steps in a row were left out before')
         runner.logger.warning(f'left out step {self.skips} of at most {self.max_skips} in a row')
-
-    def _restore(self, runner, message):
-        # Of this run: a file `last_checkpoint` in the work dir may be an earlier run's.
-        path = runner.message_hub.runtime_info.get('last_ckpt')
-        self.restores += 1
-        if self.restores > self.max_restores:
-            self._stop(runner, f'{message}; {self.max_restores} restorations did not help')
-        if path is None or not osp.isfile(path):
-            self._stop(
-                runner,
-                f'{message}; there is no checkpoint of this run to go back to ({path}): lower the '
-                'learning rate, or save one earlier (default_hooks.checkpoint)',
-            )
-        if not restore(runner, path, self.restore_scale):
-            self._stop(runner, f'{message}; {path} holds NaN or infinity itself')
-        runner.logger.warning(
-            f'went back to {path}, restoration {self.restores} of at most {self.max_restores}; '
-            f'learning rates times {self.restore_scale}: {runner.optim_wrapper.get_lr()}'
-        )
 
 
 def _raise_foreign(forward, own, processes):
