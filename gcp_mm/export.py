@@ -310,16 +310,11 @@ def _random_images(network, size, batches):
 def _check_layers(model, suffix):
     """Raise ValueError for a pooling by eigendecomposition, in a format that has none."""
     for name, module in model.named_modules():
-        if isinstance(module, GlobalCovariancePooling) and suffix != '.pt2':
-            if module.method == 'eigh':
-                raise ValueError(
-                    f"model.{name}.method='eigh' can be written as .pt2 alone, not as {suffix}; "
-                    f"method='auto' is the same function (--cfg-options model.{name}.method=auto)"
-                )
-            if module.norm == 'eigh':
-                raise ValueError(
-                    f"model.{name}.norm='eigh' can be written as .pt2 alone, not as {suffix}"
-                )
+        pooling = isinstance(module, GlobalCovariancePooling)
+        if pooling and module.norm == 'eigh' and suffix != '.pt2':
+            raise ValueError(
+                f"model.{name}.norm='eigh' can be written as .pt2 alone, not as {suffix}"
+            )
 
 
 def _check_logits(logits):

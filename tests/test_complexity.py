@@ -88,7 +88,6 @@ class Network(nn.Module):
     [
         (dict(), 12 * 64),
         (dict(method='newton_schulz'), 12 * 64),
-        (dict(method='eigh'), 12 * 64),
         (dict(iterations=1), 64),
         (dict(norm='eigh'), 64),
         (dict(norm='none'), 0),

@@ -118,7 +118,7 @@ def test_half_precision_whose_squares_overflow_it(scale):
 
 
 @pytest.mark.parametrize('n', [9, 40])
-@pytest.mark.parametrize('method', ['auto', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
 @pytest.mark.parametrize('scale', [1e-18, 1e-12, 1e10, 1e17])
 def test_huge_and_tiny_features(scale, method, n):
     """The gradient does not change with the scale, and does not get lost in the squares.
@@ -135,7 +135,7 @@ def test_huge_and_tiny_features(scale, method, n):
     assert_near_reference(x.double(), method='newton_schulz')
 
 
-@pytest.mark.parametrize('method', ['auto', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
 @pytest.mark.parametrize('n', [9, 400])
 def test_squares_beyond_float32_give_nan_and_never_numbers(n, method):
     """1e18 in float32: N D squares of 1e36 fit for few positions, and overflow for many."""
@@ -221,8 +221,8 @@ def test_two_thousand_calls_in_constant_memory():
         generator = torch.Generator().manual_seed(i)
         b, d, n = (int(torch.randint(1, top, (), generator=generator)) for top in (5, 65, 120))
         x = torch.randn(b, d, n, generator=generator, requires_grad=True)
-        method = ('auto', 'newton_schulz', 'eigh')[i % 3]
-        save = ('auto', 'input')[i % 2]
+        method = ('auto', 'newton_schulz')[i // 2 % 2]
+        save = ('activations', 'input')[i % 2]
         global_covariance_pooling(x, method=method, save=save).sum().backward()
 
     def resident():

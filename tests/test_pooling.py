@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from gcp_mm.ops import circuit_pooling, eigen_pooling, global_covariance_pooling
+from gcp_mm.ops import circuit_pooling, extension, global_covariance_pooling
 from gcp_mm.ops.circuit import CIRCUITS
 
 from .reference import FEATURES, allowed_errors, features, reference, relative_error
@@ -43,7 +43,7 @@ def compare(x, iterations=5, **kwargs):
     return relative_error(out.detach(), expected), relative_error(dx, expected_dx)
 
 
-@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
 @pytest.mark.parametrize('n', [49, 196, 300])
 @pytest.mark.parametrize('kind', FEATURES)
 def test_float32_error_in_networks(kind, n, method):
@@ -54,7 +54,7 @@ def test_float32_error_in_networks(kind, n, method):
     assert gradient_error <= gradient_allowed
 
 
-@pytest.mark.parametrize('method', ['auto', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
 @pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize('shape', SHAPES)
 def test_any_number_of_iterations(shape, iterations, method):
@@ -65,7 +65,7 @@ def test_any_number_of_iterations(shape, iterations, method):
     assert gradient_error <= gradient_allowed
 
 
-@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
 @pytest.mark.parametrize('save', ['activations', 'input'])
 @pytest.mark.parametrize('iterations', [3, 5])
 @pytest.mark.parametrize('shape', SHAPES)
@@ -78,29 +78,6 @@ def test_derivatives(shape, iterations, save, method):
 
     assert gradcheck(pool, x)
     assert gradgradcheck(pool, x)
-
-
-def test_gradient_of_eigh_at_equal_eigenvalues():
-    """Divided differences that were divided would be 0 / 0 there."""
-    q = torch.linalg.qr(torch.randn(8, 8, dtype=F64, generator=torch.Generator().manual_seed(0)))
-    x = torch.cat([q[0], -q[0]], 1)[None]  # covariance I / 8
-    expected, grad, expected_dx = reference(x, 5)
-    x.requires_grad_()
-    out = global_covariance_pooling(x, method='eigh')
-    dx = torch.autograd.grad(out, x, grad)[0]
-    torch.testing.assert_close(out.detach(), expected)
-    torch.testing.assert_close(dx, expected_dx)
-
-
-def test_eigendecomposition_is_found_in_float64():
-    """In float32 the eigenvalues would be off by many times its eps; so they are rounded once."""
-    x = features(2, 64, 300)
-    a = x @ x.mT
-    lam, v = eigen_pooling._eigh(a)
-    eps = torch.finfo(torch.float32).eps
-    torch.testing.assert_close(lam.double(), torch.linalg.eigvalsh(a.double()), rtol=eps, atol=0)
-    rotated = v.double().mT @ a.double() @ v.double()
-    assert (rotated - torch.diag_embed(lam.double())).norm() <= 2 * eps * a.norm()
 
 
 def kept(x, **kwargs):
@@ -120,7 +97,7 @@ def kept(x, **kwargs):
 def test_memory_kept_for_the_backward():
     x = torch.randn(4, 256, 14, 14, requires_grad=True)
     assert kept(x)[0] / 4 <= 1.3 * 2**20
-    for method in ('auto', 'circuit', 'eigh'):
+    for method in ('auto', 'circuit'):
         assert kept(x, method=method, save='input')[1] == 0
     # The iteration's checkpoint keeps x in its own way; nothing else shows.
     assert kept(x, method='newton_schulz', save='input')[0] <= x.untyped_storage().nbytes()
@@ -153,7 +130,7 @@ def test_number_of_threads_changes_before_the_backward(before, after, monkeypatc
     torch.testing.assert_close(dx, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
 def test_empty_batch(method):
     x = torch.randn(0, 6, 4, requires_grad=True)
     out = global_covariance_pooling(x, method=method)
@@ -162,7 +139,7 @@ def test_empty_batch(method):
     assert x.grad.shape == x.shape
 
 
-@pytest.mark.parametrize('method', ['circuit', 'eigh', 'newton_schulz'])
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
 @pytest.mark.parametrize('shape', [(2, 6, 4), (2, 5, 12)])
 def test_constant_features_and_nan(shape, method):
     x = features(*shape)
@@ -175,11 +152,7 @@ def test_constant_features_and_nan(shape, method):
     assert dx[1].isfinite().all()
     with torch.no_grad():
         x[0, 0, 0] = float('nan')
-        if method == 'eigh':
-            with pytest.raises(torch.linalg.LinAlgError):
-                global_covariance_pooling(x, method=method)
-        else:
-            assert global_covariance_pooling(x, method=method)[0].isnan().all()
+        assert global_covariance_pooling(x, method=method)[0].isnan().all()
 
 
 def test_gradient_for_repeated_use_of_the_input():
@@ -213,7 +186,31 @@ def test_unknown_save():
         global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
 
 
-@pytest.mark.parametrize('options', [dict(method='eigh'), dict(save='input')])
+@pytest.mark.parametrize(
+    ('x', 'needs'), [(torch.ones(1, 4, 3), 'a CUDA GPU'), (torch.ones(1, 4, 3).double(), 'float32')]
+)
+def test_backend_that_cannot_run_here(x, needs):
+    with pytest.raises(ValueError, match=f"backend='triton'.*{needs}.*{x.dtype}.*on cpu"):
+        global_covariance_pooling(x, method='circuit', backend='triton')
+
+
+def test_named_backend_is_taken(monkeypatch):
+    def load():
+        raise RuntimeError('C++')
+
+    x = features(2, 8, 5)
+    expected = global_covariance_pooling(x)
+    monkeypatch.setattr(extension, 'load', load)
+    monkeypatch.setenv('GCP_MM_EXTENSION', '1')
+    assert torch.equal(global_covariance_pooling(x, backend='pytorch'), expected)
+    for backend in ('auto', 'cpp'):
+        with pytest.raises(RuntimeError, match=r'C\+\+'):
+            global_covariance_pooling(x, backend=backend)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(method='circuit'), dict(save='input'), dict(backend='cpp')]
+)
 @pytest.mark.parametrize('norm', ['eigh', 'none'])
 def test_method_and_save_belong_to_the_iteration(norm, options):
     with pytest.raises(ValueError, match=f"leave them out with norm='{norm}'"):

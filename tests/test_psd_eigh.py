@@ -69,12 +69,11 @@ def test_what_is_not_finite_is_refused(value):
             psd_eigh(a)
 
 
-@pytest.mark.parametrize('options', [dict(norm='eigh'), dict(method='eigh')], ids=str)
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_pooling_of_mostly_dead_channels(dtype, options):
+def test_pooling_of_mostly_dead_channels(dtype):
     for seed in range(30):
         x = mostly_zero(seed, dtype)[None].requires_grad_()
-        out = global_covariance_pooling(x, **options)
+        out = global_covariance_pooling(x, norm='eigh')
         out.sum().backward()
         assert out.isfinite().all()
         assert x.grad.isfinite().all()

@@ -31,7 +31,9 @@ def pool(x, grad, iterations=5):
     """Output, gradient of the features and what was saved, by the kernels."""
     circuit = find_circuit('gram', iterations)
     out, saved = pool_forward(x, circuit)
-    return out, pool_backward(circuit, grad.float(), x, saved), saved
+    dx = pool_backward(circuit, grad.float(), x, saved)
+    assert torch.equal(dx, pool_backward(circuit, grad.float(), x, []))
+    return out, dx, saved[0]
 
 
 def check(x, iterations=5):

@@ -42,7 +42,7 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'auto',
+        save: str = 'activations',
         check_finite: bool | None = None,
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN'),

@@ -9,68 +9,117 @@ where dQ_1 is the circuit's gradient for dr, and t the gradient through tau, whi
 matrices alone: <w, dw> = <r, dr> and <x, x dQ_1> = <Q_1, dQ_1>. The rows of x sum to zero, and so
 do those of dx: the adjoint of centring has nothing left to do.
 
-The same computation exists as fused kernels, :mod:`.triton_circuit` for GPUs and
-:mod:`.extension` for CPUs, which take its place where they can run.
+Three back ends compute this: PyTorch (this module), Triton kernels for GPUs
+(:mod:`.triton_circuit`) and C++ for CPUs (:mod:`.extension`).
 """
 
 import functools
 import importlib.util
 import math
+from itertools import chain, islice
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from . import extension
 from .circuit import Circuit
 from .covariance import centre, normaliser, scatter
-from .pool_function import Pooling
+from .precision import autocast_off
 from .tracing import is_traced
 from .triangle import triu_vector, triu_vector_adjoint
+
+BACKENDS = ('auto', 'pytorch', 'triton', 'cpp')
 
 # On a CPU so much of a batch is computed at a time that it stays in the last level of the cache.
 CHUNK_BYTES = 16 << 20
 
 
-def pool_by_circuit(x: Tensor, circuit: Circuit, save: str = 'auto') -> Tensor:
+class Backend(Protocol):
+    """Forward and backward of the pooling of (B, D, N) features; modules and objects serve."""
+
+    def pool_forward(
+        self, x: Tensor, circuit: Circuit, keep: bool
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """The output, and if `keep` what the backward needs besides `x`, for each chunk of x."""
+
+    def pool_backward(
+        self, circuit: Circuit, grad: Tensor, x: Tensor, saved: list[tuple[Tensor, ...]]
+    ) -> Tensor:
+        """The gradient of `x`; with an empty `saved` the back end computes it again."""
+
+
+def pool_by_circuit(
+    x: Tensor, circuit: Circuit, save: str = 'activations', backend: str = 'auto'
+) -> Tensor:
     """Pooling of features, differentiable any number of times.
 
     Args:
         x: (B, D, N) features, float32 or float64.
         circuit: of the kind 'gram' if N < D, else 'covariance'; see :func:`find_circuit`.
-        save: what the backward finds, see :func:`global_covariance_pooling`.
+        save, backend: see :func:`.pooling.global_covariance_pooling`.
 
     Returns:
         (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
+
+    Raises:
+        ValueError: if the named back end cannot compute such features here.
     """
     if is_traced(x):
-        return _pool_plainly(x, circuit)
-    kernels = _kernels(x, circuit)
-
-    def forward(x, keep):
-        return kernels.pool_forward(x, circuit) if kernels else _forward(x, circuit, keep)
-
-    def backward(grad, x, saved):
-        if not kernels:
-            return _backward(circuit, grad, x, saved)
-        saved = saved or kernels.pool_forward(x, circuit)[1]
-        return kernels.pool_backward(circuit, grad, x, saved)
-
-    def plain(x):
-        return _pool_plainly(x, circuit)
-
-    return Pooling(forward, backward, plain).apply(x, save)
+        return pool_plainly(x, circuit)
+    keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
+    return _Pool.apply(x, circuit, find_backend(backend, x, circuit), keep)
 
 
-def _kernels(x, circuit):
-    """Fused kernels for such features, if there are any: `pool_forward` and `pool_backward`."""
-    if x.dtype == torch.float32 and len(x):
-        if x.device.type == 'cpu' and extension.is_wanted():
-            return extension.load()
-        if x.is_cuda and circuit.kind == 'gram' and _has_triton(x.device):
-            from . import triton_circuit
+class _Pool(Function):
+    @staticmethod
+    def forward(ctx, x, circuit, backend, keep):
+        out, chunks = backend.pool_forward(x, circuit, keep)
+        ctx.circuit, ctx.backend = circuit, backend
+        ctx.lengths = [len(chunk) for chunk in chunks]
+        ctx.save_for_backward(x, *chain(*chunks))
+        return out
 
-            return triton_circuit
-    return None
+    @staticmethod
+    def backward(ctx, grad):
+        x, *saved = ctx.saved_tensors
+        with autocast_off(grad.device.type):
+            if torch.is_grad_enabled():  # to be differentiated again: by autograd
+                with torch.enable_grad():
+                    out = pool_plainly(x, ctx.circuit)
+                dx = torch.autograd.grad(out, x, grad, create_graph=True)[0]
+            else:
+                saved = iter(saved)
+                chunks = [tuple(islice(saved, length)) for length in ctx.lengths]
+                dx = ctx.backend.pool_backward(ctx.circuit, grad, x, chunks)
+        return dx, None, None, None
+
+
+def find_backend(name: str, x: Tensor, circuit: Circuit) -> Backend:
+    """The back end of this name for such features; the fastest available for 'auto'."""
+    wanted = 'pytorch' if name == 'auto' else name
+    fused = x.dtype == torch.float32 and len(x) > 0
+    triton = fused and x.is_cuda and circuit.kind == 'gram' and _has_triton(x.device)
+    cpp = fused and x.device.type == 'cpu'
+    if name == 'auto':
+        wanted = 'triton' if triton else 'cpp' if cpp and extension.is_wanted() else 'pytorch'
+    if wanted == 'pytorch':
+        return PYTORCH
+    if wanted == 'triton' and triton:
+        from . import triton_circuit
+
+        return triton_circuit
+    if wanted == 'cpp' and cpp:
+        return extension.load()
+    needs = dict(
+        triton='a CUDA GPU with TF32, Triton 3.6, and fewer positions than channels',
+        cpp='a CPU',
+    )[wanted]
+    raise ValueError(
+        f'backend={name!r}: needs float32 features, a batch that is not empty, and {needs}; got '
+        f"{x.dtype}, {tuple(x.shape)}, on {x.device}; take backend='auto'"
+    )
 
 
 @functools.cache
@@ -84,34 +133,36 @@ def _has_triton(device):
     return version >= (3, 6) and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _forward(x, circuit, keep):
-    """Output, and what the backward needs beside the features."""
-    out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
-    size = _chunk_size(x)
-    saved = []
-    for part, packed in zip(x.split(size), out.split(size), strict=True):
-        factors = _evaluate(part, circuit)
-        tau, _, value, w, *_ = factors
-        if circuit.kind == 'gram':
-            triu_vector(w @ w.mT, out=packed)
-        else:
-            triu_vector(value, out=packed).mul_(tau[:, :, 0].sqrt())
-        if keep:
-            saved += factors
-    return out, saved
+class PyTorchBackend:
+    """The pooling by PyTorch's batched products, a chunk of the batch at a time."""
+
+    def pool_forward(self, x, circuit, keep):
+        out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
+        size = _chunk_size(x)
+        saved = []
+        for part, packed in zip(x.split(size), out.split(size), strict=True):
+            factors = _evaluate(part, circuit)
+            tau, _, value, w, *_ = factors
+            if circuit.kind == 'gram':
+                triu_vector(w @ w.mT, out=packed)
+            else:
+                triu_vector(value, out=packed).mul_(tau[:, :, 0].sqrt())
+            if keep:
+                saved.append(factors)
+        return out, saved
+
+    def pool_backward(self, circuit, grad, x, saved):
+        dx = torch.empty_like(x)
+        # The chunks of the forward, though the number of threads may have changed since.
+        size = max(1, len(saved[0][0])) if saved else _chunk_size(x)
+        parts = zip(x.split(size), grad.split(size), dx.split(size), strict=True)
+        for i, (part, packed, out) in enumerate(parts):
+            factors = saved[i] if saved else _evaluate(part, circuit)
+            _pool_backward(circuit, packed, part, *factors, out=out)
+        return dx
 
 
-def _backward(circuit, grad, x, saved):
-    """Gradient with respect to the features; without `saved`, a chunk at a time makes its own."""
-    dx = torch.empty_like(x)
-    # The chunks of the forward, though the number of threads may have changed since.
-    size = max(1, len(saved[0])) if saved else _chunk_size(x)
-    parts = list(zip(x.split(size), grad.split(size), dx.split(size), strict=True))
-    each = len(saved) // len(parts)
-    for i, (part, packed, out) in enumerate(parts):
-        rest = saved[i * each : (i + 1) * each] or _evaluate(part, circuit)
-        _pool_backward(circuit, packed, part, *rest, out=out)
-    return dx
+PYTORCH = PyTorchBackend()
 
 
 def _chunk_size(x):
@@ -141,8 +192,8 @@ def _evaluate(x, circuit):
     return tau, scale, value, None, *q
 
 
-def _pool_plainly(x, circuit):
-    """The pooling in operations that autograd, compilers and exporters follow."""
+def pool_plainly(x: Tensor, circuit: Circuit) -> Tensor:
+    """The reference: operations that autograd, compilers and exporters follow."""
     tau, _, value, w, *_ = _evaluate(x, circuit)
     if circuit.kind == 'gram':
         return triu_vector(w @ w.transpose(1, 2))

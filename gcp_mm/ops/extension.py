@@ -1,7 +1,7 @@
 """Optional C++ for the pooling on CPUs: circuit_cpu.cpp, compiled on the machine that uses it.
 
-It takes the place of :mod:`.circuit_pooling`'s PyTorch, in float32, where the variable
-GCP_MM_EXTENSION is 1 in the environment. It needs a C++ compiler and ninja.
+In float32 it replaces the PyTorch back end where GCP_MM_EXTENSION is 1 in the environment, or
+where `backend='cpp'` asks for it. It needs a C++ compiler and ninja.
 """
 
 import functools
@@ -30,16 +30,19 @@ class Extension:
     forward: torch._ops.OpOverloadPacket
     backward: torch._ops.OpOverloadPacket
 
-    def pool_forward(self, x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def pool_forward(
+        self, x: Tensor, circuit: Circuit, keep: bool = True
+    ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         """Pooling of raw features; not differentiable, see :meth:`pool_backward`.
 
         Args:
             x: (B, D, N) features, not centred, float32, on the CPU.
             circuit: of the kind 'gram' if N < D, else 'covariance'.
+            keep: whether to return what the backward needs.
 
         Returns:
             (B, D(D+1)/2), float32, the upper triangle of sqrt(tr) p(Sigma / tr), and what the
-            backward needs besides `x`.
+            backward needs besides `x`, in one chunk.
 
         Raises:
             TypeError: if `x` is not float32 on the CPU.
@@ -47,10 +50,10 @@ class Extension:
         """
         _check(x, circuit)
         out, *saved = self.forward(x.contiguous(), *_coefficients(circuit))
-        return out, tuple(saved)
+        return out, [tuple(saved)] if keep else []
 
     def pool_backward(
-        self, circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]
+        self, circuit: Circuit, grad: Tensor, x: Tensor, saved: list[tuple[Tensor, ...]]
     ) -> Tensor:
         """Gradient with respect to the raw features.
 
@@ -58,7 +61,7 @@ class Extension:
             circuit: as in the forward.
             grad: gradient of the result, (B, D(D+1)/2), float32, on the CPU.
             x: as in the forward.
-            saved: from the forward.
+            saved: from the forward; if empty, the forward runs again.
 
         Returns:
             (B, D, N), float32.
@@ -74,6 +77,7 @@ class Extension:
             raise ValueError(
                 f'grad: expected shape {(b, d * (d + 1) // 2)}, got {tuple(grad.shape)}'
             )
+        (saved,) = saved or self.pool_forward(x, circuit)[1]
         return self.backward(grad.contiguous(), x.contiguous(), *saved, *_coefficients(circuit))
 
 

@@ -12,7 +12,7 @@ from .newton_schulz import newton_schulz
 from .triangle import triu_vector
 
 
-def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'auto') -> Tensor:
+def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'activations') -> Tensor:
     """Pooling of features, on the Gram matrix of the positions where that is the smaller one.
 
     Args:

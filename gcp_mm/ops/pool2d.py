@@ -57,7 +57,7 @@ class GlobalCovariancePool2d(nn.Module):
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'auto',
+        save: str = 'activations',
         check_finite: bool | None = None,
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
     ):

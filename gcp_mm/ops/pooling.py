@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .circuit import find_circuit
-from .circuit_pooling import pool_by_circuit
+from .circuit_pooling import BACKENDS, pool_by_circuit
 from .covariance import covariance, flatten_positions
-from .eigen_pooling import pool_by_eigh
 from .eigh import matrix_sqrt_eigh
 from .newton_schulz import check_iterations
 from .newton_schulz_pooling import pool_by_newton_schulz
@@ -18,8 +17,8 @@ from .precision import full_precision
 from .triangle import triu_vector
 
 MATRIX_NORMS = ('newton_schulz', 'eigh', 'none')
-METHODS = ('auto', 'circuit', 'newton_schulz', 'eigh')
-SAVES = ('auto', 'activations', 'input')
+METHODS = ('auto', 'circuit', 'newton_schulz')
+SAVES = ('activations', 'input')
 
 
 @full_precision
@@ -28,7 +27,8 @@ def global_covariance_pooling(
     iterations: int = 5,
     norm: str = 'newton_schulz',
     method: str = 'auto',
-    save: str = 'auto',
+    save: str = 'activations',
+    backend: str = 'auto',
 ) -> Tensor:
     """Represent each feature map by the square root of its channel covariance.
 
@@ -41,14 +41,16 @@ def global_covariance_pooling(
             :func:`matrix_sqrt_eigh`) or 'none' (the plain covariance).
         method: how `norm='newton_schulz'` is computed, always the same function. 'newton_schulz'
             runs the iteration; 'circuit' evaluates it to float32's accuracy with fewer products
-            (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations; 'eigh' by an
-            eigendecomposition, a good way on a CPU and a slow one on a GPU. All work on the Gram
-            matrix of the positions where that is smaller. 'auto' takes the circuit for float32
-            where there is one for so many iterations, else the iteration. In float64 the circuit
-            is still only accurate to `Circuit.max_error`.
+            (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations. Both work on the Gram matrix
+            of the positions where that is smaller. 'auto' takes the circuit for float32 where
+            there is one for so many iterations, else the iteration. In float64 the circuit is
+            still only accurate to `Circuit.max_error`.
         save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
             keep `x` alone, in float32 if it is of half precision, and compute the forward's
-            products a second time. 'auto' is 'activations'.
+            products a second time.
+        backend: what computes the circuit: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or 'cpp'
+            (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp' where
+            the environment has GCP_MM_EXTENSION=1, else PyTorch.
 
     Returns:
         (B, D(D+1)/2), float32 or, for float64 input, float64: the row-major upper triangle, see
@@ -57,13 +59,13 @@ def global_covariance_pooling(
 
     Raises:
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
-        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method` or `save`, a
-            `method` or `save` beside another `norm` than 'newton_schulz', or a number of
-            iterations that `method='circuit'` has no circuit for.
-        torch.linalg.LinAlgError: for NaN or infinity where an eigendecomposition is asked for;
-            else they give NaN.
+        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method`, `save` or
+            `backend`, one of the last three beside another `norm` than 'newton_schulz', a number
+            of iterations that `method='circuit'` has no circuit for, or a `backend` that cannot
+            run here.
+        torch.linalg.LinAlgError: for NaN or infinity with `norm='eigh'`; else they give NaN.
     """
-    check_options(iterations, norm, method, save)
+    check_options(iterations, norm, method, save, backend)
     if norm == 'none':
         return triu_vector(covariance(x))
     if norm == 'eigh':
@@ -75,26 +77,33 @@ def global_covariance_pooling(
         method = 'circuit' if circuit and x.dtype == torch.float32 else 'newton_schulz'
     if method == 'newton_schulz':
         return pool_by_newton_schulz(x, iterations, save)
-    if method == 'eigh':
-        return pool_by_eigh(x, iterations, save)
-    return pool_by_circuit(x, circuit, save)
+    return pool_by_circuit(x, circuit, save, backend)
 
 
-def check_options(iterations: int, norm: str, method: str, save: str) -> None:
+def check_options(
+    iterations: int,
+    norm: str = 'newton_schulz',
+    method: str = 'auto',
+    save: str = 'activations',
+    backend: str = 'auto',
+) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
     check_iterations(iterations)
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),
         ('save', save, SAVES),
+        ('backend', backend, BACKENDS),
     ):
         if value not in known:
             raise ValueError(f'{name}: expected one of {known}, got {value!r}')
-    if norm != 'newton_schulz' and (method, save) != ('auto', 'auto'):
+    if norm != 'newton_schulz' and (method, save, backend) != ('auto', 'activations', 'auto'):
         raise ValueError(
-            f"method={method!r}, save={save!r}: these choose how norm='newton_schulz' is "
-            f'computed; leave them out with norm={norm!r}'
+            f'method={method!r}, save={save!r}, backend={backend!r}: these choose how '
+            f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
         )
+    if method == 'newton_schulz' and backend != 'auto':
+        raise ValueError(f'backend={backend!r}: only the circuit has it, not method={method!r}')
     if method == 'circuit' and find_circuit('gram', iterations) is None:
         raise ValueError(
             f"method='circuit': there is none for iterations={iterations}; take method='auto', "

@@ -39,16 +39,19 @@ TUNED = dict(
 )
 
 
-def pool_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...]]:
+def pool_forward(
+    x: Tensor, circuit: Circuit, keep: bool = True
+) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     """Pooling of features with fewer positions than channels.
 
     Args:
         x: (B, D, N) features, not centred, N < D, float32.
         circuit: of the kind 'gram', see :func:`.circuit.find_circuit`.
+        keep: whether to return the tensors for the backward.
 
     Returns:
         (B, D(D+1)/2) float32, the upper triangle of sqrt(tr) p(Sigma / tr), and the tensors
-        that :func:`pool_backward` needs besides `x`.
+        that :func:`pool_backward` needs besides `x`, in one chunk.
     """
     x = x.contiguous()
     batch, d, n = x.shape
@@ -74,17 +77,19 @@ def pool_forward(x: Tensor, circuit: Circuit) -> tuple[Tensor, tuple[Tensor, ...
             saved = w, q, stats
         out = x.new_empty(batch, d * (d + 1) // 2)
         _launch(_outer, _upper(batch, d), w, out, d, p)
-    return out, saved
+    return out, [saved] if keep else []
 
 
-def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor, ...]) -> Tensor:
+def pool_backward(
+    circuit: Circuit, grad: Tensor, x: Tensor, saved: list[tuple[Tensor, ...]]
+) -> Tensor:
     """Gradient of :func:`pool_forward` with respect to the features.
 
     Args:
         circuit: that of the forward.
         grad: (B, D(D+1)/2) float32, gradient of the output.
         x: (B, D, N) float32, the features given to the forward.
-        saved: the tensors that it returned.
+        saved: what it returned; if empty, the forward runs again.
 
     Returns:
         (B, D, N) float32.
@@ -92,18 +97,18 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: tuple[Tensor
     x, grad = x.contiguous(), grad.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c
-    w, *saved, stats = saved
+    ((w, *kept, stats),) = saved or pool_forward(x, circuit)[1]
     p = w.shape[2]
     dx, dw = torch.empty_like(x), torch.empty_like(w)
     with torch.cuda.device_of(x):
         block_p = min(TUNED['grad_features']['block_p'], triton.next_power_of_2(p))
         _launch(_grad_features, _tiles(batch, d, p), grad, w, stats, dw, d, p, block_p=block_p)
         if n <= SMALL:
-            q1, r = saved
+            q1, r = kept
             constants = dict(a=a, b=b, p=p)
             _launch(_small_backward, (batch,), x, dw, q1, r, stats, dx, d, n, **constants)
             return dx
-        (q,) = saved
+        (q,) = kept
         s = len(a)
         c, r = torch.empty_like(w), x.new_empty(batch, p, p)
         _launch(_centre, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))

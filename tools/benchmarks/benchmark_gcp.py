@@ -8,11 +8,11 @@ beside the largest one a matrix product reaches here.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
 from pathlib import Path
-from unittest import mock
 
 # The profiler's complaints of devices that are not there; before anything imports it.
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')
@@ -36,34 +36,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from gcp_mm.ops import (
-    circuit_pooling,
     covariance,
-    extension,
     global_covariance_pooling,
     matrix_sqrt_newton_schulz,
     triu_vector,
 )
 
-
-def pool_with(kernels):
-    """The layer with these fused kernels, or with plain PyTorch for None."""
-
-    def pool(x):
-        with mock.patch.object(circuit_pooling, '_kernels', return_value=kernels()):
-            return global_covariance_pooling(x, method='circuit')
-
-    return pool
-
-
+circuit = functools.partial(global_covariance_pooling, method='circuit')
 TEXTBOOK = 'textbook iSQRT-COV'
 EXTENSION = 'circuit, C++'
 CANDIDATES = {
     TEXTBOOK: isqrt_cov,
     'autograd iteration, D x D': lambda x: triu_vector(matrix_sqrt_newton_schulz(covariance(x))),
     'newton_schulz': lambda x: global_covariance_pooling(x, method='newton_schulz'),
-    'eigh': lambda x: global_covariance_pooling(x, method='eigh'),
-    'circuit, PyTorch': pool_with(lambda: None),
-    EXTENSION: pool_with(extension.load),
+    'circuit, PyTorch': lambda x: circuit(x, backend='pytorch'),
+    EXTENSION: lambda x: circuit(x, backend='cpp'),
     'auto': global_covariance_pooling,
     'auto, save=input': lambda x: global_covariance_pooling(x, save='input'),
     'GAP': lambda x: x.mean(2),
