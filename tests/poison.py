@@ -43,14 +43,13 @@ class RecordStepsHook(Hook):
     def __init__(self, weights=(), dump=False):
         self.weights = weights
         self.dump = dump
-        self.files, self.before, self.after, self.rates = [], [], [], []
+        self.files, self.before, self.after = [], [], []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         for iteration, name, value in self.weights:
             if runner.iter == iteration:
                 unwrap(runner.model).get_parameter(name).data.view(-1)[0] = value
         self.files.append([sample.img_path for sample in data_batch['data_samples']])
-        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
         self.before.append(state(runner))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):

@@ -129,9 +129,8 @@ def wrapped(draw, state):
 @pytest.mark.parametrize(
     'layout',
     [
-        'resnet',
-        'trainer',
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ('mobilenet', 'shufflenet')),
+        pytest.param(name, marks=pytest.mark.slow) if name in ('mobilenet', 'shufflenet') else name
+        for name in SOURCES
     ],
 )
 def test_any_change_of_a_checkpoint(layout):

@@ -50,7 +50,7 @@ def write_config(path, hooks='', poison=()):
 
 @pytest.fixture(scope='module')
 def train(short_cls, tmp_path_factory):
-    """Train in this process with hooks; returns the work dir, and the record of the steps."""
+    """Train in this process with a hook; returns the work dir, and the record of the steps."""
 
     def train(hook=None, poison=(), weights=(), hooks='', **options):
         work_dir = tmp_path_factory.mktemp('run')
@@ -74,8 +74,8 @@ def train(short_cls, tmp_path_factory):
         record = RecordStepsHook(weights)
 
         def run(runner):
-            for each in hook if isinstance(hook, list) else [hook] if hook else []:
-                runner.register_hook(each)
+            if hook:
+                runner.register_hook(hook)
             runner.register_hook(record)
             record.runner = runner
             runner.train()

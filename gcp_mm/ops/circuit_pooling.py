@@ -98,24 +98,21 @@ class _Pool(Function):
 
 def find_backend(name: str, x: Tensor, circuit: Circuit) -> Backend:
     """The back end of this name for such features; the fastest available for 'auto'."""
-    wanted = 'pytorch' if name == 'auto' else name
     fused = x.dtype == torch.float32 and len(x) > 0
-    triton = fused and x.is_cuda and circuit.kind == 'gram' and _has_triton(x.device)
-    cpp = fused and x.device.type == 'cpu'
-    if name == 'auto':
-        wanted = 'triton' if triton else 'cpp' if cpp and extension.is_wanted() else 'pytorch'
-    if wanted == 'pytorch':
-        return PYTORCH
-    if wanted == 'triton' and triton:
+    triton = name in ('auto', 'triton') and fused and x.is_cuda and circuit.kind == 'gram'
+    if triton and _has_triton(x.device):
         from . import triton_circuit
 
         return triton_circuit
-    if wanted == 'cpp' and cpp:
+    cpp = fused and x.device.type == 'cpu'
+    if cpp and (name == 'cpp' or (name == 'auto' and extension.is_wanted())):
         return extension.load()
+    if name in ('auto', 'pytorch'):
+        return PYTORCH
     needs = dict(
         triton='a CUDA GPU with TF32, Triton 3.6, and fewer positions than channels',
         cpp='a CPU',
-    )[wanted]
+    )[name]
     raise ValueError(
         f'backend={name!r}: needs float32 features, a batch that is not empty, and {needs}; got '
         f"{x.dtype}, {tuple(x.shape)}, on {x.device}; take backend='auto'"

@@ -81,11 +81,7 @@ def global_covariance_pooling(
 
 
 def check_options(
-    iterations: int,
-    norm: str = 'newton_schulz',
-    method: str = 'auto',
-    save: str = 'activations',
-    backend: str = 'auto',
+    iterations: int, norm: str, method: str, save: str, backend: str = 'auto'
 ) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
     check_iterations(iterations)
