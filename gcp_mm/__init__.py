@@ -21,8 +21,8 @@ if find_spec('mmengine') and find_spec('mmcv'):
 
     apply_shims()
     try:
-        from . import engine, images, models, robustness  # noqa: F401  registers modules
-        from .zoo import config_file, get_model, list_models, register_models  # noqa: F401
+        from . import data, models, robustness, runtime, studies  # noqa: F401  registers modules
+        from .hub import config_file, get_model, list_models, register_models  # noqa: F401
     except ImportError as error:
         from .compat.requirements import unmet_requirements
 

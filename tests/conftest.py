@@ -10,7 +10,8 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-from gcp_mm.data import write_classification, write_scenes
+from gcp_mm.data.digit_scenes import write_scenes
+from gcp_mm.data.digits import write_classification
 
 from .runs import ROOT, Training, finish, fork, start
 

@@ -10,7 +10,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
 
-from gcp_mm.engine import unwrap
+from gcp_mm.runtime import unwrap
 
 
 @TRANSFORMS.register_module()

@@ -7,7 +7,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from gcp_mm.engine import unwrap
+from gcp_mm.runtime import unwrap
 
 
 @HOOKS.register_module()

@@ -10,10 +10,10 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from gcp_mm.analysis import measure_landscape
-from gcp_mm.analysis.split import split_at
-from gcp_mm.analysis.untouched import untouched
-from gcp_mm.engine import unwrap
+from gcp_mm.runtime import unwrap
+from gcp_mm.runtime.untouched import untouched
+from gcp_mm.studies import measure_landscape
+from gcp_mm.studies.split import split_at
 
 
 @HOOKS.register_module()

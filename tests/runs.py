@@ -21,7 +21,7 @@ MARK = 'GCP_MM_TEST_RUN'
 DEFAULTS = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 # What every tool imports, which takes seconds. The processes of FORKS begin after it.
 PACKAGES = [
-    *('gcp_mm.zoo', 'mmpretrain.models', 'mmpretrain.datasets', 'mmpretrain.evaluation'),
+    *('gcp_mm.hub', 'mmpretrain.models', 'mmpretrain.datasets', 'mmpretrain.evaluation'),
     *('mmdet.models', 'mmdet.datasets', 'mmdet.evaluation', 'mmdet.visualization'),
 ]
 FORKS = multiprocessing.get_context('forkserver')

@@ -7,9 +7,9 @@ import pytest
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.engine.dataloaders import build_dataloader
-from gcp_mm.engine.inspection import inspect_dataset
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks.dataloaders import build_dataloader
+from gcp_mm.checks.inspection import inspect_dataset
+from gcp_mm.hub import resolve_config
 
 from .bad_data import REFUSED, outcome, row
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.engine import launch
-from gcp_mm.engine.inspection import inspect_dataset
-from gcp_mm.preflight.evaluation import check_evaluation
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks.inspection import inspect_dataset
+from gcp_mm.hub import resolve_config
+from gcp_mm.runtime import launch
 
 from .bad_data import REFUSED, no_worker_is_left, outcome, row
 
@@ -60,7 +60,7 @@ def test_run_stops_at_a_bad_image(split, few_digits):
 
 def test_run_skips_a_bad_image(few_digits):
     (few_digits / 'train/3/bad.png').write_bytes(b'')
-    losses = train(digits_config(few_digits, type='GCPLoadImage', on_error='skip'))
+    losses = train(digits_config(few_digits, type='LoadCheckedImage', on_error='skip'))
     assert len(losses) == 7  # 41 images in batches of 6
     assert np.isfinite(losses).all()
     (log,) = few_digits.glob('run/*/*.log')

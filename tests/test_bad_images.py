@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.engine.dataloaders import build_dataloader
-from gcp_mm.images import GCPLoadImage
-from gcp_mm.preflight.evaluation import check_evaluation
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks.dataloaders import build_dataloader
+from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.data import LoadCheckedImage
+from gcp_mm.hub import resolve_config
 
 from .bad_data import no_worker_is_left, outcome, row
 from .bad_images import BROKEN, CLOSED, HEIGHT, JPEG, UNUSUAL, WIDTH
@@ -123,7 +123,7 @@ def test_broken_image(what, tmp_path, log, record_property):
     loader, scope = make_loader(another, tmp_path / 'skip', content, suffix)
     file = spoil(what, tmp_path / 'skip')
     loader.num_workers = 2
-    loader.dataset.pipeline[0].update(type='GCPLoadImage', on_error='skip')
+    loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
     samples = read(loader, scope, epochs=2, vanishing=file if 'vanished' in what else None)
     names = Counter(name for name, _ in samples)
     assert sum(names.values()) == 2 * NUMBER
@@ -157,7 +157,7 @@ def test_unusual_image(what, tmp_path, record_property):
         assert images[f'bad{suffix}'].shape[0] == 3
         # What the pipeline makes of it is random; what it gets is compared
         (file,) = root.rglob(f'bad{suffix}')
-        image = GCPLoadImage()(dict(img_path=str(file)))['img'][..., ::-1]
+        image = LoadCheckedImage()(dict(img_path=str(file)))['img'][..., ::-1]
         difference = np.abs(image.astype(float) - expected).mean()
         assert difference < 1.5  # JPEG's, of 255
         height, width, channels = image.shape
@@ -171,7 +171,7 @@ def test_jpeg_whose_gap_is_closed(tmp_path, record_property):
     loader, scope = make_loader('ImageNet', tmp_path, CLOSED)
     images = dict(read(loader, scope))
     assert 'bad.jpg' in images
-    image = GCPLoadImage().load(dict(img_path=str(next(tmp_path.rglob('bad.jpg')))))
+    image = LoadCheckedImage().load(dict(img_path=str(next(tmp_path.rglob('bad.jpg')))))
     grey = (image[-1] == 128).all()
     assert grey
     observed = 'used, its end grey' if grey else 'used'
@@ -203,7 +203,7 @@ def test_more_bad_images_than_allowed(tmp_path, log, record_property):
     """Over workers and epochs: two files are bad, and one may be."""
     loader, scope = make_loader('ImageNet', tmp_path, b'')
     (tmp_path / 'train/n01440764/1.jpg').write_bytes(b'')
-    loader.dataset.pipeline[0].update(type='GCPLoadImage', on_error='skip', max_skips=2)
+    loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip', max_skips=2)
     loader.num_workers = 2
     assert len(read(loader, scope, epochs=2)) == 2 * NUMBER
     assert log().count('skipped: ') == 2
@@ -216,9 +216,9 @@ def test_more_bad_images_than_allowed(tmp_path, log, record_property):
 
 def test_skip_is_for_training_alone(tmp_path, record_property):
     loader, _ = make_loader('ImageNet', tmp_path, b'', split='val')
-    loader.dataset.pipeline[0].update(type='GCPLoadImage', on_error='skip')
+    loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
     text = outcome(check_evaluation, Config(dict(val_dataloader=loader)), 'train')
-    assert text.startswith("ValueError: val_dataloader: GCPLoadImage has on_error='skip'")
+    assert text.startswith("ValueError: val_dataloader: LoadCheckedImage has on_error='skip'")
     record_property(
         *row(
             "on_error='skip' in validation or test", 'ValueError before the run', text.split(',')[0]
@@ -232,7 +232,7 @@ def test_skip_is_for_training_alone(tmp_path, record_property):
 )
 def test_wrong_options_of_the_loader(options, message):
     with pytest.raises(ValueError, match=message):
-        GCPLoadImage(**options)
+        LoadCheckedImage(**options)
 
 
 def test_same_pixels_as_the_stock_loader(digits, scenes):
@@ -244,7 +244,7 @@ def test_same_pixels_as_the_stock_loader(digits, scenes):
         dict(color_type='grayscale', imdecode_backend='pillow'),
     ):
         for file in (next(digits.glob('val/1/*.png')), next(scenes.glob('val/*.png'))):
-            ours = GCPLoadImage(**options)(dict(img_path=str(file)))
+            ours = LoadCheckedImage(**options)(dict(img_path=str(file)))
             stock = LoadImageFromFile(**options)(dict(img_path=str(file)))
             assert ours.keys() == stock.keys()
             assert ours['img'].dtype == stock['img'].dtype

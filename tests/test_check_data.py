@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import ConfigDict
 
-from gcp_mm.engine import data_checks
-from gcp_mm.engine.inspection import inspect_dataset
+from gcp_mm.checks import data_checks
+from gcp_mm.checks.inspection import inspect_dataset
 
 from .conftest import CLS, ROOT
 

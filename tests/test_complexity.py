@@ -9,12 +9,8 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gcp_mm.analysis.complexity import (
-    config_complexity,
-    count_complexity,
-    pooling_multiply_adds,
-)
 from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.studies.complexity import config_complexity, count_complexity, pooling_multiply_adds
 
 from .conftest import ROOT
 

@@ -29,8 +29,8 @@ from modelindex.load_model_index import load as load_model_index
 from PIL import Image
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gcp_mm.engine import add_common_arguments, load_config
-from gcp_mm.preflight.head import check_head
+from gcp_mm.checks.head import check_head
+from gcp_mm.runtime import add_common_arguments, load_config
 
 from .coco_files import CATEGORY_IDS, write_coco
 from .conftest import ROOT

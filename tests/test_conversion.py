@@ -118,7 +118,7 @@ def test_trunk_alone_fills_the_detectors_trunk(conv5, tmp_path):
 def test_detector_of_a_config_starts_from_it(variant, tmp_path):
     from mmengine.registry import MODELS, init_default_scope
 
-    from gcp_mm.zoo import resolve_config
+    from gcp_mm.hub import resolve_config
 
     net = build('resnet18', 'gcp')
     file = convert_checkpoint(

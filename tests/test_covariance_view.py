@@ -7,13 +7,13 @@ import pytest
 import torch
 from mmpretrain.models.heads import LinearClsHead
 
-from gcp_mm.analysis.covariance_view import (
+from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.studies.covariance_view import (
     channel_order,
     draw_covariance,
     pair_contributions,
     view_covariance,
 )
-from gcp_mm.models import GlobalCovariancePooling
 
 D, CLASSES = 6, 4
 

@@ -7,12 +7,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from gcp_mm.analysis.curves import (
-    first_reaching,
-    learning_rates,
-    training_curve,
-    validation_curve,
-)
+from gcp_mm.studies.curves import first_reaching, learning_rates, training_curve, validation_curve
 
 from .conftest import CLS, ROOT
 

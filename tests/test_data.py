@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from gcp_mm.data import write_classification, write_scenes
-from gcp_mm.data.digits import load_splits
+from gcp_mm.data.digit_scenes import write_scenes
+from gcp_mm.data.digits import load_splits, write_classification
 
 
 def digest(root):

@@ -6,7 +6,7 @@ import runpy
 import pytest
 from PIL import Image
 
-from gcp_mm.analysis.curves import first_reaching, validation_curve
+from gcp_mm.studies.curves import first_reaching, validation_curve
 
 from .conftest import ROOT
 

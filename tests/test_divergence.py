@@ -16,8 +16,8 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.engine import DivergenceHook, divergence, divergence_hook
-from gcp_mm.engine.launch import launch
+from gcp_mm.runtime import DivergenceHook, divergence, divergence_hook
+from gcp_mm.runtime.launch import launch
 
 from .conftest import CLS, ROOT
 from .poison import RecordStepsHook

@@ -13,13 +13,7 @@ from mmengine.config import Config
 from torch import nn
 
 from gcp_mm import export, get_model
-from gcp_mm.export import (
-    LogitNetwork,
-    check_target,
-    export_classifier,
-    image_size,
-    rounding_error,
-)
+from gcp_mm.export import LogitNetwork, check_target, export_classifier, image_size, rounding_error
 
 from .conftest import CLS
 

@@ -17,10 +17,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 
 from gcp_mm import get_model
-from gcp_mm.analysis.feature_file import Features, UnfinishedFeatures, read_features
-from gcp_mm.analysis.feature_quality import check_comparable, cosines, linear_svm, retrieval
-from gcp_mm.analysis.features import extract_features
 from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.studies.feature_file import Features, UnfinishedFeatures, read_features
+from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
+from gcp_mm.studies.features import extract_features
 
 from .conftest import CLS
 
@@ -253,7 +253,7 @@ def normalised(features):
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
 def test_cosines(sets, monkeypatch, dtype):
-    monkeypatch.setattr('gcp_mm.analysis.feature_quality.BLOCK', 50)
+    monkeypatch.setattr('gcp_mm.studies.feature_quality.BLOCK', 50)
     a, b = (features_of(s.vectors.astype(dtype), s.labels) for s in sets)
     expected = normalised(sets[0]) @ normalised(sets[1]).T
     # A sum of 20 products, or vectors that were rounded
@@ -309,7 +309,7 @@ def test_retrieval_by_hand():
 
 @pytest.mark.parametrize('same', [False, True])
 def test_retrieval_is_scikit_learns(sets, monkeypatch, same):
-    monkeypatch.setattr('gcp_mm.analysis.feature_quality.BLOCK', 25)
+    monkeypatch.setattr('gcp_mm.studies.feature_quality.BLOCK', 25)
     gallery, queries = sets
     gallery = queries if same else gallery
     metrics = retrieval(cosines(queries, gallery), queries.labels, gallery.labels, same=same)

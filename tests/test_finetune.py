@@ -12,9 +12,9 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from gcp_mm import get_model
-from gcp_mm.engine import add_common_arguments, launch, load_config
+from gcp_mm.checks import check_run
 from gcp_mm.models import GlobalCovariancePooling
-from gcp_mm.preflight import check_run
+from gcp_mm.runtime import add_common_arguments, launch, load_config
 
 from .conftest import ROOT
 

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from gcp_mm.analysis.hessian import (
+from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.studies.hessian import (
     directional_sharpness,
     gradient,
     hessian_product,
@@ -14,8 +15,7 @@ from gcp_mm.analysis.hessian import (
     smoothness_along_gradient,
     top_eigenvalue,
 )
-from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
-from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.studies.surface import filter_normalised_direction, loss_surface
 
 SPECTRUM = (-7.0, 4.0, 1.0, 0.5, 0.0)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from gcp_mm.analysis.kfac import (
+from gcp_mm.studies.kfac import (
     KFAC,
     capture_factors,
     damping_shares,

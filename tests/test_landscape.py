@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, cross_entropy
 
-from gcp_mm.analysis import measure_landscape
-from gcp_mm.analysis.records import append_record, drop_records, read_records
-from gcp_mm.analysis.split import find_stem, split_at
-from gcp_mm.analysis.untouched import untouched
+from gcp_mm._io import append_jsonl, drop_jsonl, read_jsonl
 from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.runtime.untouched import untouched
+from gcp_mm.studies import measure_landscape
+from gcp_mm.studies.split import find_stem, split_at
 
 from .conftest import ROOT
 
@@ -25,7 +25,7 @@ ETAS = (0.1, 1.0, 10.0)
 def test_analysis_imports_no_openmmlab_package():
     code = (
         'import sys, types; package = types.ModuleType("gcp_mm"); package.__path__ = ["gcp_mm"]; '
-        'sys.modules["gcp_mm"] = package; from gcp_mm.analysis import measure_landscape; '
+        'sys.modules["gcp_mm"] = package; from gcp_mm.studies import measure_landscape; '
         'print([m for m in sys.modules if m.startswith(("mmengine", "mmcv", "mmpretrain"))])'
     )
     done = subprocess.run(
@@ -252,16 +252,16 @@ def test_stem_that_cannot_be_found():
 
 def test_records_survive_a_crash_and_a_resumption(tmp_path):
     path = tmp_path / 'landscape.jsonl'
-    assert drop_records(path, 0) == 0
+    assert drop_jsonl(path, 0) == 0
     for i in range(4):
-        append_record(path, dict(iter=i, losses=[0.1 * i]))
+        append_jsonl(path, dict(iter=i, losses=[0.1 * i]))
     whole = path.read_text()
     path.write_text(whole + '{"iter": 4, "los')
-    assert [record['iter'] for record in read_records(path)] == [0, 1, 2, 3]
-    assert drop_records(path, 2) == 2
-    append_record(path, dict(iter=2, losses=[0.2]))
+    assert [record['iter'] for record in read_jsonl(path)] == [0, 1, 2, 3]
+    assert drop_jsonl(path, 2) == 2
+    append_jsonl(path, dict(iter=2, losses=[0.2]))
     assert path.read_text() == ''.join(whole.splitlines(True)[:3])
     assert list(tmp_path.iterdir()) == [path]
     path.write_text('{"iter": 0\n' + whole)
     with pytest.raises(ValueError, match=r'landscape\.jsonl, line 1: .*mend or delete'):
-        read_records(path)
+        read_jsonl(path)

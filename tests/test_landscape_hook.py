@@ -10,10 +10,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from torch import nn
 
-from gcp_mm.analysis.records import append_record, read_records
-from gcp_mm.analysis.split import find_stem
-from gcp_mm.engine import LandscapeHook
-from gcp_mm.engine.launch import launch
+from gcp_mm._io import append_jsonl, read_jsonl
+from gcp_mm.runtime.launch import launch
+from gcp_mm.studies import LandscapeHook
+from gcp_mm.studies.split import find_stem
 
 from .conftest import CLS, ROOT
 
@@ -98,7 +98,7 @@ def test_training_is_bit_identical(train, measured):
 
 def test_measured_loss_is_the_steps_own(measured):
     """At eta = 0: the same images, mixed alike, through the same random depth."""
-    (record,) = read_records(measured / 'landscape.jsonl')
+    (record,) = read_jsonl(measured / 'landscape.jsonl')
     assert record['iter'] == record['epoch'] == 0
     assert record['etas'] == [0, 0.75, 1.5]
     assert record['losses'][0] == pytest.approx(load(measured)['losses'][0], rel=1e-6)
@@ -108,7 +108,7 @@ def test_measured_loss_is_the_steps_own(measured):
 
 
 def test_scalars_and_log(measured):
-    (record,) = read_records(measured / 'landscape.jsonl')
+    (record,) = read_jsonl(measured / 'landscape.jsonl')
     (scalars,) = measured.glob('*/vis_data/scalars.json')
     (found,) = [json.loads(line) for line in scalars.open() if 'landscape' in line]
     assert found == {
@@ -140,7 +140,7 @@ def test_two_processes(run_tool, short_cls, tmp_path):
         measured.append(state.pop('measured'))
         assert_equal(without, state)
     # Half of each process's loss, at half of each step: g is the gradient of the mean.
-    (record,) = read_records(tmp_path / 'with/landscape.jsonl')
+    (record,) = read_jsonl(tmp_path / 'with/landscape.jsonl')
     losses = (measured[0][0] + measured[1][0]) / 2
     distances = ((measured[0][1] / 2) ** 2 + (measured[1][1] / 2) ** 2).sqrt()
     torch.testing.assert_close(torch.tensor(record['losses']), losses)
@@ -151,16 +151,16 @@ def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
     hooks = LANDSCAPE.replace('interval=2', 'interval=1')
     work_dir = train(hooks)
     path = work_dir / 'landscape.jsonl'
-    first = read_records(path)
+    first = read_jsonl(path)
     assert [record['iter'] for record in first] == [0, 1]
-    append_record(path, dict(first[0], iter=2))  # of an epoch whose checkpoint was never written
+    append_jsonl(path, dict(first[0], iter=2))  # of an epoch whose checkpoint was never written
     with path.open('a') as file:
         file.write('{"iter": 3, "los')
     copy = shutil.copytree(work_dir, tmp_path / 'resumed')
     options = {'resume': True, 'load_from': str(copy / 'epoch_1.pth')}
     options |= {'train_cfg.max_epochs': 2, 'param_scheduler.end': 2}
     train(hooks, copy, **options)
-    records = read_records(copy / 'landscape.jsonl')
+    records = read_jsonl(copy / 'landscape.jsonl')
     assert [(record['iter'], record['epoch']) for record in records] == [
         *((0, 0), (1, 0), (2, 1), (3, 1))
     ]

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from gcp_mm.analysis.records import append_record
+from gcp_mm._io import append_jsonl
 
 from .conftest import CLS, ROOT
 
@@ -33,7 +33,7 @@ def run(monkeypatch, capsys):
 def write_run(path, loss_widths, gradient_widths, etas=(0.1, 75), start=0):
     path.mkdir()
     for i, (loss, gradient) in enumerate(zip(loss_widths, gradient_widths, strict=True)):
-        append_record(
+        append_jsonl(
             path / 'landscape.jsonl',
             dict(
                 iter=start + 10 * i,

@@ -8,12 +8,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm  # noqa: F401
-from gcp_mm.models import (
-    DropoutLinearClsHead,
-    GCPResNet,
-    GCPShuffleNetV2,
-    GlobalCovariancePooling,
-)
+from gcp_mm.models import DropoutLinearClsHead, GCPResNet, GCPShuffleNetV2, GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
 
 

@@ -10,13 +10,13 @@ from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.engine.dataloaders import build_dataloader
-from gcp_mm.preflight.classes import count_classes
-from gcp_mm.preflight.data import check_dataset
-from gcp_mm.preflight.disk import check_disk
-from gcp_mm.preflight.evaluation import check_evaluation
-from gcp_mm.preflight.folders import class_folders
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks.classes import count_classes
+from gcp_mm.checks.data import check_dataset
+from gcp_mm.checks.dataloaders import build_dataloader
+from gcp_mm.checks.disk import check_disk
+from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks.folders import class_folders
+from gcp_mm.hub import resolve_config
 
 
 def folder_config(train, val, metric='Accuracy'):

@@ -8,12 +8,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import gcp_mm  # noqa: F401
-from gcp_mm.engine import GCPCheckpointHook
-from gcp_mm.preflight import check_run
-from gcp_mm.preflight.finding import errors_in, warnings_in
-from gcp_mm.preflight.keys import check_keys
-from gcp_mm.preflight.registered import parameters_of
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks import check_run
+from gcp_mm.checks.finding import errors_in, warnings_in
+from gcp_mm.checks.keys import check_keys
+from gcp_mm.checks.registered import parameters_of
+from gcp_mm.hub import resolve_config
+from gcp_mm.runtime import AtomicCheckpointHook
 
 from .conftest import CLS
 
@@ -38,7 +38,7 @@ def changed(config=CLS, **options):
         # CheckpointHook takes any key, and fails with it when it first saves
         (
             {'default_hooks.checkpoint.max_keep_ckpt': 1},
-            r"default_hooks\.checkpoint\.max_keep_ckpt: GCPCheckpointHook .*'max_keep_ckpts'",
+            r"default_hooks\.checkpoint\.max_keep_ckpt: AtomicCheckpointHook .*'max_keep_ckpts'",
         ),
         (
             {'custom_hooks': [dict(type='DivergenceHook', polcy='skip')]},
@@ -246,7 +246,7 @@ def test_keys_that_others_read():
 
 
 def test_kinds_given_as_classes_and_under_a_scope():
-    cfg = Config(dict(default_hooks=dict(c=dict(type=GCPCheckpointHook, intervall=1))))
+    cfg = Config(dict(default_hooks=dict(c=dict(type=AtomicCheckpointHook, intervall=1))))
     assert 'intervall' in errors_in(check_keys(cfg, 'train'))[0]
     cfg = Config(dict(model=dict(type='mmpretrain.ImageClassifier', zzz=1)))
     assert check_keys(cfg, 'train')[0].status == 'error'

@@ -11,15 +11,15 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from gcp_mm.preflight import check_disk
-from gcp_mm.preflight.disk import checkpoint_bytes, checkpoints_kept
-from gcp_mm.preflight.finding import Finding
-from gcp_mm.preflight.memory import GIB, check_memory, optimizer_bytes, saved_bytes
-from gcp_mm.preflight.network import Trial
-from gcp_mm.preflight.run import all_checks, run_check
-from gcp_mm.preflight.sample import image_size
-from gcp_mm.preflight.trunk import load_checkpoints, pretrained_modules
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks import check_disk
+from gcp_mm.checks.checkpoints import load_checkpoints, pretrained_modules
+from gcp_mm.checks.disk import checkpoint_bytes, checkpoints_kept
+from gcp_mm.checks.finding import Finding
+from gcp_mm.checks.memory import GIB, check_memory, optimizer_bytes, saved_bytes
+from gcp_mm.checks.network import Trial
+from gcp_mm.checks.run import all_checks, run_check
+from gcp_mm.checks.sample import image_size
+from gcp_mm.hub import resolve_config
 
 from .conftest import CLS
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from gcp_mm.checks.packages import check_import, check_numpy, check_packages
 from gcp_mm.compat import operators_in_use, requirements
 from gcp_mm.compat.families import FAMILIES
 from gcp_mm.compat.requirements import requirement_of, unmet_requirements
-from gcp_mm.preflight.packages import check_import, check_numpy, check_packages
 
 NAMES = {family: [first for first, *_ in FAMILIES[family].values()] for family in FAMILIES}
 MMCV, MMENGINE, MMDET, MMPRETRAIN = NAMES['mm']

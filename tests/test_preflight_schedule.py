@@ -3,10 +3,10 @@
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.preflight import check_run
-from gcp_mm.preflight.batch import check_batch, processes
-from gcp_mm.preflight.finding import warnings_in
-from gcp_mm.preflight.schedule import check_schedule
+from gcp_mm.checks import check_run
+from gcp_mm.checks.batch import check_batch, processes
+from gcp_mm.checks.finding import warnings_in
+from gcp_mm.checks.schedule import check_schedule
 
 
 def schedule(*schedulers, **train_cfg):

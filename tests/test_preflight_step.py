@@ -7,9 +7,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from gcp_mm.preflight.network import Trial
-from gcp_mm.preflight.sample import random_batch
-from gcp_mm.zoo import resolve_config
+from gcp_mm.checks.network import Trial
+from gcp_mm.checks.sample import random_batch
+from gcp_mm.hub import resolve_config
 
 from .conftest import CLS
 

@@ -11,12 +11,12 @@ from mmengine.config import Config, DictAction
 from mmengine.fileio import get_file_backend
 from mmengine.runner import Runner
 
-from gcp_mm.atomic import write_atomically
-from gcp_mm.checkpoints import check_whole, read_checkpoint
-from gcp_mm.engine.checkpoint_hook import AtomicBackend
-from gcp_mm.engine.launch import launch
-from gcp_mm.engine.resume import find_checkpoint, set_resume
-from gcp_mm.engine.seed_hook import GCPEpochSeedHook, epoch_seed
+from gcp_mm._io import write_atomically
+from gcp_mm.checkpoints import check_intact, read_checkpoint
+from gcp_mm.runtime.atomic_checkpoint import AtomicBackend
+from gcp_mm.runtime.epoch_seed import EpochSeedHook, epoch_seed
+from gcp_mm.runtime.launch import launch
+from gcp_mm.runtime.resume import find_checkpoint, set_resume
 
 from .test_landscape_hook import assert_equal
 
@@ -78,7 +78,7 @@ def test_what_workers_draw_depends_on_the_epoch_alone(persistent):
             ),
             seed=7,
         )
-        hook, runner = GCPEpochSeedHook(), SimpleNamespace(train_dataloader=loader, seed=7)
+        hook, runner = EpochSeedHook(), SimpleNamespace(train_dataloader=loader, seed=7)
         hook.before_train(runner)
         for runner.epoch in range(start, 3):
             hook.before_train_epoch(runner)
@@ -93,7 +93,7 @@ def test_what_workers_draw_depends_on_the_epoch_alone(persistent):
 def test_worker_init_fn_of_the_config_is_kept():
     seeding = print
     runner = SimpleNamespace(train_dataloader=SimpleNamespace(worker_init_fn=seeding))
-    GCPEpochSeedHook().before_train(runner)
+    EpochSeedHook().before_train(runner)
     assert runner.train_dataloader.worker_init_fn is seeding
 
 
@@ -175,7 +175,7 @@ DAMAGES = [truncate, empty, zero, punch, flip]
 @pytest.mark.parametrize('damage', [*DAMAGES, lambda path: path.unlink()])
 def test_one_before_a_broken_one_is_found_with_a_warning(work_dir, damage, monkeypatch):
     said = []
-    monkeypatch.setattr('gcp_mm.engine.resume.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('gcp_mm.runtime.resume.print_log', lambda text, **_: said.append(text))
     assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
     assert not said
     damage(work_dir / 'epoch_10.pth')
@@ -286,10 +286,10 @@ def test_nothing_to_resume_from_starts_as_the_config_says(tmp_path):
 def test_old_format_is_read_as_a_whole(tmp_path):
     path = tmp_path / 'a.pth'
     torch.save(dict(w=torch.ones(1000)), path, _use_new_zipfile_serialization=False)
-    check_whole(path)
+    check_intact(path)
     truncate(path)
     with pytest.raises(ValueError, match='cannot be read'):
-        check_whole(path)
+        check_intact(path)
 
 
 def test_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -306,7 +306,7 @@ def test_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     assert (caught.value.errno, caught.value.filename) == (28, str(path))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b'old']
     (tmp_path / 'a.part').write_bytes(b'longer, of an attempt that was killed')
-    get_file_backend(backend_args=dict(backend='gcp_atomic')).put(b'new', str(path))
+    get_file_backend(backend_args=dict(backend='atomic')).put(b'new', str(path))
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b'new']
 
 

@@ -10,12 +10,11 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from gcp_mm.analysis.gcp_gradient import (
-    gcp_gradient,
-    trimmed_gcp_gradient,
-    trimmed_preconditioner,
-)
-from gcp_mm.analysis.second_order import (
+from gcp_mm.ops import global_covariance_pooling, matrix_sqrt_eigh, triu_vector
+from gcp_mm.ops.covariance import covariance
+from gcp_mm.ops.triangle import triu_vector_adjoint
+from gcp_mm.studies.gcp_gradient import gcp_gradient, trimmed_gcp_gradient, trimmed_preconditioner
+from gcp_mm.studies.second_order import (
     cosine,
     fit_head,
     last_conv,
@@ -23,9 +22,6 @@ from gcp_mm.analysis.second_order import (
     measure_gradients,
     spectrum,
 )
-from gcp_mm.ops import global_covariance_pooling, matrix_sqrt_eigh, triu_vector
-from gcp_mm.ops.covariance import covariance
-from gcp_mm.ops.triangle import triu_vector_adjoint
 
 from .conftest import ROOT
 

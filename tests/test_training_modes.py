@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from torch._dynamo.backends.registry import lookup_backend
 
 from gcp_mm import get_model
-from gcp_mm.engine import add_common_arguments, launch, load_config
 from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.runtime import add_common_arguments, launch, load_config
 
 from .conftest import CLS, ROOT
 

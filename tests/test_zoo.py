@@ -12,7 +12,7 @@ import yaml
 from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm
-from gcp_mm.zoo import CONFIGS, resolve_config
+from gcp_mm.hub import CONFIGS, resolve_config
 
 from .conftest import ROOT
 

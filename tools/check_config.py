@@ -6,9 +6,9 @@ from contextlib import redirect_stdout
 
 from mmengine.logging import MMLogger
 
-from gcp_mm.engine import add_config_arguments, add_trust_argument, load_config, set_auto_scale_lr
-from gcp_mm.preflight import all_checks, run_check
-from gcp_mm.preflight.batch import processes
+from gcp_mm.checks import all_checks, run_check
+from gcp_mm.checks.batch import processes
+from gcp_mm.runtime import add_config_arguments, add_trust_argument, load_config, set_auto_scale_lr
 
 SIGNS = dict(ok='ok', warning='WARNING', error='ERROR', skipped='skipped')
 LONG = dict(network='building it', loss='one training step, which takes seconds on a CPU')

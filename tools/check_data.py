@@ -7,13 +7,8 @@ from contextlib import redirect_stdout
 from tqdm import tqdm
 
 import gcp_mm  # noqa: F401  registers its datasets
-from gcp_mm.engine import (
-    add_config_arguments,
-    add_trust_argument,
-    data_checks,
-    find_bad_images,
-    read_config,
-)
+from gcp_mm.checks import data_checks, find_bad_images
+from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 
 
 def main():

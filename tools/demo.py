@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 
-from gcp_mm.analysis.curves import first_reaching, plot_validation, validation_curve
+from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIRS = Path('work_dirs')

@@ -10,13 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from gcp_mm.analysis.feature_file import read_features
-from gcp_mm.analysis.feature_quality import (
-    check_comparable,
-    cosines,
-    linear_svm,
-    retrieval,
-)
+from gcp_mm.studies.feature_file import read_features
+from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
 
 
 def parse_args():

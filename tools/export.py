@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from gcp_mm import get_model
-from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
 from gcp_mm.export import BATCHES, check_target, export_classifier, image_size
+from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 
 
 def parse_args():

@@ -9,9 +9,9 @@ import argparse
 from mmengine.device import get_device
 
 from gcp_mm import get_model
-from gcp_mm.analysis.feature_file import DTYPES
-from gcp_mm.analysis.features import STAGES, extract_features
-from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
+from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
+from gcp_mm.studies.feature_file import DTYPES
+from gcp_mm.studies.features import STAGES, extract_features
 
 
 def parse_args():

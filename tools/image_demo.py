@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm.checkpoints import check_checkpoint_file
-from gcp_mm.engine import add_config_arguments, add_trust_argument, read_config
-from gcp_mm.pictures.files import (
+from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
+from gcp_mm.studies.files import (
     VideoOutput,
     count_frames,
     find_inputs,
@@ -28,7 +28,7 @@ from gcp_mm.pictures.files import (
     read_pictures,
     read_video,
 )
-from gcp_mm.pictures.predictors import Classifier, Detector
+from gcp_mm.studies.predictors import Classifier, Detector
 
 
 def parse_args():

@@ -4,7 +4,8 @@ import argparse
 import inspect
 from pathlib import Path
 
-from gcp_mm.data import write_classification, write_scenes
+from gcp_mm.data.digit_scenes import write_scenes
+from gcp_mm.data.digits import write_classification
 
 
 def main():

@@ -8,8 +8,8 @@ from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
 from gcp_mm.checkpoints import load_pretrained
-from gcp_mm.engine import add_common_arguments, launch, load_config, unwrap
-from gcp_mm.preflight import check_run
+from gcp_mm.checks import check_run
+from gcp_mm.runtime import add_common_arguments, launch, load_config, unwrap
 
 
 def parse_args():

@@ -6,7 +6,6 @@ is a table in Markdown. Several processes: tools/dist_test_robustness.sh.
 
 import argparse
 
-from gcp_mm.engine import add_common_arguments
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.evaluation import (
     add_robustness_arguments,
@@ -15,6 +14,7 @@ from gcp_mm.robustness.evaluation import (
     write_results,
 )
 from gcp_mm.robustness.report import normalised, report
+from gcp_mm.runtime import add_common_arguments
 
 
 def parse_args():

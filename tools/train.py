@@ -4,14 +4,8 @@ import argparse
 
 from mmengine.dist import is_main_process
 
-from gcp_mm.engine import (
-    add_common_arguments,
-    launch,
-    load_config,
-    set_auto_scale_lr,
-    set_resume,
-)
-from gcp_mm.preflight import check_disk, check_run, warnings_in
+from gcp_mm.checks import check_disk, check_run, warnings_in
+from gcp_mm.runtime import add_common_arguments, launch, load_config, set_auto_scale_lr, set_resume
 
 
 def parse_args():

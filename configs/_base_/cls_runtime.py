@@ -3,8 +3,8 @@ _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['gcp_mm'], allow_failed_imports=False)
 # A run killed at any moment resumes, and ends as if it had not been: docs/faults.md
 default_hooks = dict(
-    checkpoint=dict(type='GCPCheckpointHook'),
-    epoch_seed=dict(type='GCPEpochSeedHook'),
+    checkpoint=dict(type='AtomicCheckpointHook'),
+    epoch_seed=dict(type='EpochSeedHook'),
 )
 # Each process of a distributed run has seen other images: validate the average of their BN
 # statistics, which is what the checkpoint holds.

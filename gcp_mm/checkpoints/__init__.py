@@ -2,15 +2,15 @@
 
 from .conversion import convert_checkpoint
 from .in_mmengine import use_in_mmengine
-from .place import checkpoint_place
+from .intact import check_intact
+from .location import checkpoint_location
 from .pretrained import is_pretrained, load_pretrained
 from .reading import check_checkpoint_file, read_checkpoint
-from .whole import check_whole
 
 __all__ = [
     'check_checkpoint_file',
-    'check_whole',
-    'checkpoint_place',
+    'check_intact',
+    'checkpoint_location',
     'convert_checkpoint',
     'is_pretrained',
     'load_pretrained',

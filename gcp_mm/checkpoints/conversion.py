@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 
-from ..atomic import write_atomically
+from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
-from .layouts import from_ours, to_ours
+from .intact import check_intact
+from .key_map import from_ours, to_ours
 from .pretrained import read_weights
-from .reading import sha256
-from .whole import check_whole
 
 
 def convert_checkpoint(
@@ -62,7 +61,7 @@ def convert_checkpoint(
             f'target: {", ".join(map(str, earlier))} exists; name another, or write one more '
             'beside it with force=True (--force)'
         )
-    check_whole(source, trust)
+    check_intact(source, trust)
     state, _ = read_weights(source, trust=trust)
     # Of their own memory: no parameters, and no views of larger tensors
     state = {key: value.detach().clone() for key, value in state.items()}

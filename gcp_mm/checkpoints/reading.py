@@ -24,6 +24,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torchvision_models
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from .._io import sha256
 from ..compat.records import DTYPES, RECORDS
 
 
@@ -108,15 +109,6 @@ def check_checkpoint_file(checkpoint: str) -> None:
             f'checkpoint {str(checkpoint)!r} is a program of TorchScript, not a file of weights; '
             'save the state_dict() of the network it was made from'
         )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _scheme(checkpoint):

@@ -1,6 +1,6 @@
-"""Small data sets made from the 1,797 handwritten digits that scikit-learn ships."""
+"""Loading of images with checks, and datasets made of scikit-learn's handwritten digits."""
 
-from .digit_scenes import write_scenes
-from .digits import write_classification
+from .load_image import LoadCheckedImage
+from .intact_image import check_image_file, check_intact_image
 
-__all__ = ['write_classification', 'write_scenes']
+__all__ = ['LoadCheckedImage', 'check_image_file', 'check_intact_image']

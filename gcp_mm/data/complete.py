@@ -56,12 +56,3 @@ def _read(path):
 
 def _count(folder):
     return sum(path.is_file() and path.name != MANIFEST for path in folder.rglob('*'))
-
-
-def check_whole(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise TypeError or ValueError unless `value` is a whole number from `low` to `high`."""
-    wanted = f'a whole number of at least {low}' + (f' and at most {high}' if high else '')
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
-    if value < low or (high is not None and value > high):
-        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from .complete import check_whole, written_once
+from .._io import check_integer
+from .complete import written_once
 from .digits import enlarge, load_splits
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -44,10 +45,10 @@ def write_scenes(
     Raises:
         TypeError, ValueError: for a wrong option, or a `root` that holds something else.
     """
-    check_whole('scene_size', scene_size, 40)
-    check_whole('train_scenes', train_scenes, 1)
-    check_whole('val_scenes', val_scenes, 1)
-    check_whole('max_digits', max_digits, 1, 9)
+    check_integer('scene_size', scene_size, 40)
+    check_integer('train_scenes', train_scenes, 1)
+    check_integer('val_scenes', val_scenes, 1)
+    check_integer('max_digits', max_digits, 1, 9)
     splits = load_splits(val, seed)
     counts = {'train': train_scenes, 'val': val_scenes}
     options = dict(

@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from .complete import check_whole, written_once
+from .._io import check_integer
+from .complete import written_once
 
 NUM_DIGITS = 1797
 
@@ -31,8 +32,8 @@ def load_splits(val: int = 360, seed: int = 0) -> dict[str, tuple[np.ndarray, np
     Raises:
         TypeError, ValueError: for another `val`, or a `seed` that is no whole number >= 0.
     """
-    check_whole('val', val, 10, NUM_DIGITS - 10)
-    check_whole('seed', seed, 0)
+    check_integer('val', val, 10, NUM_DIGITS - 10)
+    check_integer('seed', seed, 0)
     digits = load_digits()
     train_x, val_x, train_y, val_y = train_test_split(
         digits.images / 16, digits.target, test_size=val, stratify=digits.target, random_state=seed
@@ -61,7 +62,7 @@ def write_classification(root: Path, image_size: int = 64, val: int = 360, seed:
     Raises:
         TypeError, ValueError: for a wrong option, or a `root` that holds something else.
     """
-    check_whole('image_size', image_size, 8)
+    check_integer('image_size', image_size, 8)
     splits = load_splits(val, seed)
     options = dict(image_size=image_size, val=val, seed=seed)
     with written_once(root, options) as folder:

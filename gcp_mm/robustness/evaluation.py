@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
-from ..atomic import write_atomically
+from .._io import sha256, write_atomically
 from ..checkpoints import load_pretrained
-from ..engine import launch, load_config, unwrap
-from ..preflight import check_run
+from ..checks import check_run
+from ..runtime import launch, load_config, unwrap
 from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -88,7 +88,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     """Evaluate a checkpoint on the parts of the benchmarks that the results do not hold yet.
 
     Args:
-        args: of :func:`gcp_mm.engine.add_common_arguments` and :func:`add_robustness_arguments`,
+        args: of :func:`gcp_mm.runtime.add_common_arguments` and :func:`add_robustness_arguments`,
             and `checkpoint`.
 
     Returns:
@@ -273,15 +273,6 @@ def header(cfg: Config, args: Namespace) -> dict:
         regenerated=[key for key, root in roots.items() if (root / GENERATED).is_file()],
         parts={},
     )
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def open_results(path: Path, fresh: dict) -> dict:

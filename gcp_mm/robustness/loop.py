@@ -10,7 +10,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import TestLoop
 from torch import nn
 
-from ..engine import unwrap
+from ..runtime import unwrap
 
 
 @LOOPS.register_module()

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import gcp_mm
 
-from ..data.complete import check_whole
+from .._io import check_integer
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .perturbations import crop, perturb
@@ -91,11 +91,11 @@ class Recipe:
         self.severities = tuple(dict.fromkeys(self.severities))
         if not self.severities or set(self.severities) - set(SEVERITIES):
             raise ValueError(f'severities: expected some of 1 to 5, got {self.severities}')
-        check_whole('size', self.size, SMALLEST)
+        check_integer('size', self.size, SMALLEST)
         if self.resize is None:
             self.resize = round(256 / 224 * self.size)
-        check_whole('resize', self.resize, self.size)
-        check_whole('seed', self.seed, 0)
+        check_integer('resize', self.resize, self.size)
+        check_integer('seed', self.seed, 0)
         if self.frames not in FORMATS:
             raise ValueError(f'frames: expected one of {", ".join(FORMATS)}, got {self.frames!r}')
         if self.kind == 'c':
@@ -158,7 +158,7 @@ def make_set(
             function, or an image that cannot be read.
         RuntimeError: if a process died.
     """
-    check_whole('workers', workers, 1)
+    check_integer('workers', workers, 1)
     source, target = Path(source), Path(target)
     images = find_images(source)
     stamp = claim(target, source, dict(recipe.describe(), source=fingerprint(images)))

@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from tqdm import tqdm
 
-from gcp_mm.analysis.complexity import config_complexity
+from gcp_mm.studies.complexity import config_complexity
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools/benchmarks'))

@@ -8,8 +8,8 @@ it is evaluated. That table's bottlenecks have their stride in the first 1x1 con
 import argparse
 
 import gcp_mm  # noqa: F401  registers its modules for stock configs with --cfg-options
-from gcp_mm.analysis.complexity import config_complexity
-from gcp_mm.engine import add_config_arguments, read_config
+from gcp_mm.runtime import add_config_arguments, read_config
+from gcp_mm.studies.complexity import config_complexity
 
 
 def main():

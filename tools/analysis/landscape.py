@@ -20,17 +20,17 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm.analysis.hessian import (
+from gcp_mm.checks import check_run
+from gcp_mm.runtime import add_trust_argument
+from gcp_mm.studies.hessian import (
     directional_sharpness,
     gradient,
     hessian_product,
     smoothness_along_gradient,
     top_eigenvalue,
 )
-from gcp_mm.analysis.landscape import full_float32
-from gcp_mm.analysis.surface import filter_normalised_direction, loss_surface
-from gcp_mm.engine import add_trust_argument
-from gcp_mm.preflight import check_run
+from gcp_mm.studies.landscape import full_float32
+from gcp_mm.studies.surface import filter_normalised_direction, loss_surface
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from gcp_mm.atomic import write_atomically
-from gcp_mm.engine import add_common_arguments, load_config
+from gcp_mm._io import write_atomically
 from gcp_mm.robustness.baseline import mean_of
 from gcp_mm.robustness.evaluation import (
     add_robustness_arguments,
@@ -22,6 +21,7 @@ from gcp_mm.robustness.evaluation import (
     read_results,
     robustness_of,
 )
+from gcp_mm.runtime import add_common_arguments, load_config
 
 ALEXNET = 'torchvision://alexnet'
 

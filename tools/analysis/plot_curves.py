@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 
 import gcp_mm  # noqa: F401  registers what configs name
-from gcp_mm.analysis.curves import (
+from gcp_mm.runtime import add_config_arguments, read_config
+from gcp_mm.studies.curves import (
     first_reaching,
     learning_rates,
     plot_learning_rates,
@@ -22,7 +23,6 @@ from gcp_mm.analysis.curves import (
     training_curve,
     validation_curve,
 )
-from gcp_mm.engine import add_config_arguments, read_config
 
 
 def report_runs(names, run_dirs, metric, error, out):

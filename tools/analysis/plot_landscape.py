@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from gcp_mm.analysis.records import read_records
+from gcp_mm._io import read_jsonl
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
@@ -48,7 +48,7 @@ def read_networks(runs):
         label, _, path = run.rpartition('=')
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        found = {record['iter']: record for record in read_records(path)}
+        found = {record['iter']: record for record in read_jsonl(path)}
         if not found:
             raise ValueError(f'{path} holds no measurement; train with LandscapeHook')
         records.setdefault(label or path.parent.name, []).append((path, found))

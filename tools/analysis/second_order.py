@@ -19,8 +19,14 @@ from mmpretrain.models.necks import GlobalAveragePooling
 from torch import nn
 from tqdm import tqdm
 
-from gcp_mm.analysis.kfac import damping_shares, kfac_layers
-from gcp_mm.analysis.second_order import (
+from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
+from gcp_mm.checks import check_run
+from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.ops.psd_eigh import psd_eigh
+from gcp_mm.runtime import add_trust_argument, launch, load_config
+from gcp_mm.studies.kfac import damping_shares, kfac_layers
+from gcp_mm.studies.second_order import (
     Spectrum,
     cosine,
     fit_head,
@@ -29,12 +35,6 @@ from gcp_mm.analysis.second_order import (
     measure_gradients,
     spectrum,
 )
-from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
-from gcp_mm.engine import add_trust_argument, launch, load_config
-from gcp_mm.models import GlobalCovariancePooling
-from gcp_mm.ops import global_covariance_pooling
-from gcp_mm.ops.psd_eigh import psd_eigh
-from gcp_mm.preflight import check_run
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

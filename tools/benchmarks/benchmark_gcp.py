@@ -24,23 +24,11 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import torch
 from isqrt_cov import isqrt_cov
-from measure import (
-    describe_machine,
-    gemm_peak,
-    interleave,
-    markdown_table,
-    peak_bytes,
-    saved_bytes,
-)
+from measure import describe_machine, gemm_peak, interleave, markdown_table, peak_bytes, saved_bytes
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from gcp_mm.ops import (
-    covariance,
-    global_covariance_pooling,
-    matrix_sqrt_newton_schulz,
-    triu_vector,
-)
+from gcp_mm.ops import covariance, global_covariance_pooling, matrix_sqrt_newton_schulz, triu_vector
 
 circuit = functools.partial(global_covariance_pooling, method='circuit')
 TEXTBOOK = 'textbook iSQRT-COV'

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from gcp_mm.checkpoints import convert_checkpoint
-from gcp_mm.engine import add_trust_argument
+from gcp_mm.runtime import add_trust_argument
 
 
 def main():

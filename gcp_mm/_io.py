@@ -1,0 +1,106 @@
+"""Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file atomically: at any moment it has its old content or its new one.
+
+    The content goes to ``<path>.part`` and to the disk (fsync) before that is renamed. A process
+    killed in between leaves the ``.part``, which the next attempt overwrites.
+
+    Args:
+        path: path of the file; its folder is made if it is absent.
+        content: all of it.
+
+    Raises:
+        OSError: if the disk is full or cannot be written. Nothing is left of the attempt.
+    """
+    part = Path(f'{path}.part')
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'{error.strerror}; the file was not written, earlier ones are as they were. Once '
+            'there is room, run this again; a training continues with --resume',
+            str(path),
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def append_jsonl(path: str | Path, record: dict) -> None:
+    """Append one line of JSON to a file and see it on the disk."""
+    with open(path, 'a') as file:
+        file.write(json.dumps(record) + '\n')
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """Records of a JSON-lines file, without a last line that a crash cut short.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line before the last is not JSON.
+    """
+    lines = Path(path).read_text().split('\n')
+    records = []
+    for number, line in enumerate(lines[:-1], 1):  # complete lines end in a line break
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path}, line {number}: {error}; mend or delete the line') from error
+    return records
+
+
+def drop_jsonl(path: str | Path, start: int) -> int:
+    """Drop the records that a run resumed in iteration `start` will measure again.
+
+    Args:
+        path: path of the file, which need not exist.
+        start: first value of the records' 'iter' that is dropped.
+
+    Returns:
+        Number of records dropped.
+    """
+    if not Path(path).exists():
+        return 0
+    records = read_jsonl(path)
+    kept = [record for record in records if record['iter'] < start]
+    write_atomically(path, ''.join(json.dumps(record) + '\n' for record in kept).encode())
+    return len(records) - len(kept)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer from `low` to `high`."""
+    wanted = f'an integer of at least {low}' + (f' and at most {high}' if high else '')
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
+    if value < low or (high is not None and value > high):
+        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -1,0 +1,57 @@
+"""Whether a checkpoint is byte for byte what was written."""
+
+import errno
+import pickle
+import zipfile
+from pathlib import Path
+
+from .reading import check_checkpoint_file, read_checkpoint
+
+
+def check_intact(checkpoint: str | Path, trust: bool = False) -> None:
+    """Check that every byte of a checkpoint is as it was written, which reads it once.
+
+    The file is a zip archive with the CRC-32 of each record, which PyTorch does not look at when
+    it loads one. All are compared, so a file cut short, with a hole of zeros or with a flipped bit
+    is found. What the records say, and whether it fits the network, is not looked at. A file in
+    the format before PyTorch 1.6, which has no checksums, is read instead.
+
+    Args:
+        checkpoint: local path.
+        trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`, for the old format.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty, truncated, damaged or no checkpoint.
+    """
+    check_checkpoint_file(checkpoint)
+    path = Path(checkpoint).expanduser()
+    if zipfile.is_zipfile(path):
+        damage = _damaged_record(path)
+    elif _is_pickle(path):
+        read_checkpoint(checkpoint, trust=trust)
+        return
+    else:
+        damage = 'it is neither a zip archive nor a pickle'
+    if damage:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} is damaged ({damage}): copy or train it again, or '
+            'name another file'
+        )
+
+
+def _damaged_record(path):
+    """What is wrong in a zip archive, or None."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except Exception as error:  # whatever reading arbitrary bytes comes to
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # of the disk; EINVAL is a place before the file, that the archive names
+        return str(error) or type(error).__name__
+    return record and f'its record {record!r}'
+
+
+def _is_pickle(path):
+    with path.open('rb') as file:
+        return file.read(1) == pickle.PROTO

@@ -1,0 +1,105 @@
+"""Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
+
+import logging
+from collections.abc import Callable, Iterator, Sized
+
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader, Dataset
+
+from .coco_annotations import inspect_annotations
+from .data import REMEDY, find_datasets
+from .inspection import inspect_dataset
+from .tree import name_of
+
+LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
+
+
+def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwargs) -> DataLoader:
+    """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and look into it.
+
+    Args:
+        build: `Runner.build_dataloader`.
+        dataloader: its config. It stays as it is, for others to find `LoadImageFromFile` where
+            they look for it in the config of a run, as the inferencers of both frameworks do.
+        **kwargs: for `build`.
+
+    Raises:
+        ValueError: if it would give no batch, if no image of a detector's training set has an
+            object, or for what :func:`.inspect_annotations` refuses of it.
+    """
+    try:
+        loader = build(load_named(dataloader), **kwargs)
+    except (AssertionError, LookupError, RuntimeError, ValueError):
+        for config in find_datasets(dataloader):
+            inspect_dataset(config, 'dataloader')  # knows which file it is, if it is the data
+        raise
+    _check_objects(loader.dataset)
+    if isinstance(loader.dataset, Sized) and not len(loader):
+        images = len(loader.dataset)
+        if not images:
+            raise ValueError(f'{_describe(loader.dataset)} holds no image to use; {REMEDY}')
+        raise ValueError(
+            f'{_describe(loader.dataset)}: {images} images make no whole batch of '
+            f'{loader.batch_sampler.batch_size}, and drop_last=True leaves out the rest'
+        )
+    return loader
+
+
+def load_named(node):
+    """A copy of a config with `LoadCheckedImage` in place of each mmcv `LoadImageFromFile`."""
+    if isinstance(node, list | tuple):
+        return type(node)(map(load_named, node))
+    if not isinstance(node, dict):
+        return node
+    node = ConfigDict({key: load_named(value) for key, value in node.items()})
+    if name_of(node) == 'LoadImageFromFile' and node.keys() <= LOADER_OPTIONS:
+        node['type'] = 'LoadCheckedImage'
+    return node
+
+
+def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    """The datasets that a wrapper of datasets, or of one, comes down to."""
+    inner = getattr(dataset, 'datasets', None)
+    inner = inner if isinstance(inner, list | tuple) else [getattr(dataset, 'dataset', None)]
+    if not all(isinstance(part, Dataset) for part in inner):
+        yield dataset
+        return
+    for part in inner:
+        yield from _parts(part)
+
+
+def _check_objects(dataset):
+    """Look at the annotations a detector is to learn from."""
+    parts = [
+        part
+        for part in _parts(dataset)
+        if isinstance(part, BaseDataset) and not part.test_mode and len(part)
+    ]
+    if parts and not any(map(_has_object, parts)):
+        raise ValueError(
+            f'{_describe(dataset)}: no image has an object of the classes '
+            f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
+        )
+    for part in parts:
+        local_coco = type(part).__name__ == 'CocoDataset' and '://' not in part.ann_file
+        if local_coco and is_main_process():  # the file is large, and the same for all
+            masks = any(getattr(step, 'with_mask', False) for step in part.pipeline.transforms)
+            left_out = inspect_annotations(part.ann_file, part.metainfo['classes'], masks)
+            if left_out:
+                print_log(f'{part.ann_file}: {left_out}', logger='current', level=logging.WARNING)
+
+
+def _has_object(dataset):
+    """Whether an image has one; also true of data that are not annotated by objects."""
+    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+    return any(info.get('instances', True) for info in infos)
+
+
+def _describe(dataset):
+    """The class of a dataset and where it reads from."""
+    first = next(_parts(dataset))
+    paths = [*getattr(first, 'data_prefix', {}).values(), getattr(first, 'ann_file', '')]
+    return f'{type(first).__name__} in {", ".join(path for path in paths if path)}'

@@ -1,0 +1,60 @@
+"""Whether an image file is whole: OpenCV 4.10 makes an image of half a JPEG without a word."""
+
+import io
+import re
+from pathlib import Path
+
+from PIL import Image
+
+# A marker of JPEG: not 0xff00, a byte 0xff of the pixels' code, and no restart marker within it
+_MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
+_PNG_END = b'IEND\xaeB`\x82'
+
+
+def check_intact_image(content: bytes) -> None:
+    """Check that what a file holds is not empty and, for JPEG and PNG, has its end.
+
+    Of the pixels nothing is decoded. What is damaged in between is left to the decoder, and other
+    formats are.
+
+    Args:
+        content: all of the file.
+
+    Raises:
+        ValueError: with the reason alone; the caller knows the file's name.
+    """
+    if not content:
+        raise ValueError('the file is empty')
+    if content.startswith(b'\xff\xd8') and not _jpeg_ends(content):
+        raise ValueError('truncated: a JPEG without its end')
+    if content.startswith(b'\x89PNG') and content.rfind(_PNG_END) < 0:
+        raise ValueError('truncated: a PNG without its end')
+
+
+def check_image_file(path: str | Path) -> None:
+    """Check that a file is an image that can be decoded to its end.
+
+    Raises:
+        OSError: if it cannot be read, is no image, or truncated.
+        Exception: whatever Pillow's decoders raise for a broken file, most of it SyntaxError and
+            ValueError.
+    """
+    content = Path(path).read_bytes()
+    check_intact_image(content)
+    with Image.open(io.BytesIO(content)) as image:
+        image.draft('RGB', (1, 1))  # a JPEG is decoded at an eighth of its size, and as far
+        image.load()
+
+
+def _jpeg_ends(content):
+    """Whether the segments of a JPEG lead to its end mark."""
+    if content.rstrip(b'\0').endswith(b'\xff\xd9'):
+        return True
+    # Something follows the image, such as the video of a phone's "motion photo", or its end is
+    # missing: an end mark somewhere proves nothing, it may be that of the preview in the header.
+    at = 2
+    while found := _MARKER.search(content, at):
+        if found[1] == b'\xd9':
+            return True
+        at = found.end() + int.from_bytes(content[found.end() : found.end() + 2], 'big')
+    return False

@@ -1,0 +1,156 @@
+"""Loading of images that names the file it fails at, and may leave it out of training."""
+
+import copy
+import hashlib
+import logging
+import multiprocessing
+from typing import Literal
+
+import mmcv
+import mmengine.fileio
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS
+
+from .intact_image import check_intact_image
+
+REMEDY = (
+    'Replace or remove it. `tools/check_data.py CONFIG --images` lists all such files; '
+    "LoadCheckedImage with on_error='skip' leaves them out of training: docs/bad_data.md"
+)
+TOO_LARGE = (
+    'it has more pixels than OpenCV decodes (2^30, or 2^20 in one direction); '
+    'OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT in the environment allow more'
+)
+
+
+@TRANSFORMS.register_module()
+class LoadCheckedImage(LoadImageFromFile):
+    """`LoadImageFromFile` that gives the same pixels, or says which file is bad and why.
+
+    Bad is an image that is empty, truncated, unreadable or none; in a detector's data also one of
+    another size than its annotations say, whose boxes would lie beside their objects.
+
+    Args:
+        to_float32: whether to give float32 in place of uint8.
+        color_type: flag of :func:`mmcv.imfrombytes`.
+        imdecode_backend: decoder, of :func:`mmcv.imfrombytes`.
+        backend_args: of the file backend, see :func:`mmengine.fileio.get`.
+        on_error: 'raise' stops at a bad image. 'skip' warns of it, once, and gives None, in place
+            of which the datasets of mmengine take another image at random: for training alone,
+            and `tools/train.py` and `tools/test.py` refuse it elsewhere.
+        max_skips: with 'skip', how many different files may be bad before it raises after all. It
+            is counted over all epochs and workers of one process of a run.
+
+    Raises:
+        FileNotFoundError, ValueError: in :meth:`transform`, for a bad image.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        *,
+        backend_args: dict | None = None,
+        on_error: Literal['raise', 'skip'] = 'raise',
+        max_skips: int = 10,
+    ):
+        super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
+        if on_error not in ('raise', 'skip'):
+            raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
+        if not isinstance(max_skips, int) or max_skips < 1:
+            raise ValueError(f'max_skips: expected a whole number of at least 1, got {max_skips!r}')
+        self.on_error = on_error
+        self.max_skips = max_skips
+        if on_error == 'skip':
+            # Hashes of the files skipped, where the workers of all epochs see and add them
+            self.skipped = torch.zeros(max_skips, dtype=torch.int64).share_memory_()
+            self.lock = multiprocessing.Lock()
+
+    def __deepcopy__(self, memo):
+        return copy.copy(self)  # a subset of a dataset counts with it
+
+    def transform(self, results: dict) -> dict | None:
+        """Add `img`, `img_shape` and `ori_shape` to `results`, or return None to skip it."""
+        path = results['img_path']
+        try:
+            image = self.load(results)
+        except (FileNotFoundError, ValueError) as error:
+            message = f'image {str(path)!r} cannot be used: {error}. {REMEDY}'
+            if self.on_error == 'skip':
+                self._skip(path, message)
+                return None
+            raise type(error)(message) from error
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def load(self, info: dict) -> np.ndarray:
+        """Read and decode an image.
+
+        Args:
+            info: `img_path` and, where they are known, its `height` and `width` in pixels.
+
+        Returns:
+            The image as :func:`mmcv.imfrombytes` gives it.
+
+        Raises:
+            FileNotFoundError, ValueError: with the reason alone.
+        """
+        try:
+            content = mmengine.fileio.get(info['img_path'], backend_args=self.backend_args)
+        except FileNotFoundError as error:
+            raise FileNotFoundError('there is no such file') from error
+        except OSError as error:
+            raise ValueError(f'it cannot be read ({error.strerror or error})') from error
+        check_intact_image(content)
+        try:
+            image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
+        except Exception as error:  # whatever decoding arbitrary bytes comes to
+            reason = TOO_LARGE if 'CV_IO_MAX_IMAGE' in str(error) else str(error).strip()
+            raise ValueError(reason) from error
+        if image is None:
+            raise ValueError(f'{self.imdecode_backend} finds no image in it, or a damaged one')
+        _check_size(image, info)
+        return image
+
+    def _skip(self, path, message):
+        digest = hashlib.blake2b(str(path).encode(), digest_size=7).digest()
+        mark = int.from_bytes(digest, 'big') + 1
+        with self.lock:
+            if mark in self.skipped:
+                return
+            free = torch.nonzero(self.skipped == 0)
+            if not len(free):
+                raise ValueError(
+                    f'{message}. Skipped are max_skips={self.max_skips} other images already'
+                )
+            self.skipped[free[0]] = mark
+        print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
+
+    def __repr__(self):
+        options = f'on_error={self.on_error!r}, max_skips={self.max_skips}'
+        return (
+            f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
+            f'imdecode_backend={self.imdecode_backend!r}, backend_args={self.backend_args}, '
+            f'{options})'
+        )
+
+
+def _check_size(image, info):
+    """Compare an image with the size that its annotations say, where they do."""
+    height, width = image.shape[:2]
+    said = info.get('height'), info.get('width')
+    if None in said or said == (height, width):
+        return
+    turned = (
+        ". Its EXIF data turn it, which color_type='color_ignore_orientation' does not follow"
+        if said == (width, height)
+        else ''
+    )
+    raise ValueError(
+        f'it has {width}x{height} pixels, and its annotations say {said[1]}x{said[0]}{turned}'
+    )

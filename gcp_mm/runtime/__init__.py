@@ -1,0 +1,31 @@
+"""From a config to a Runner: launch, resume, atomic checkpoints, seeds, non-finite steps."""
+
+from .atomic_checkpoint import AtomicCheckpointHook
+from .divergence_hook import DivergenceHook
+from .epoch_seed import EpochSeedHook
+from .launch import (
+    add_common_arguments,
+    add_config_arguments,
+    add_trust_argument,
+    launch,
+    load_config,
+    read_config,
+    set_auto_scale_lr,
+)
+from .resume import set_resume
+from .wrapping import unwrap
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'DivergenceHook',
+    'EpochSeedHook',
+    'add_common_arguments',
+    'add_config_arguments',
+    'add_trust_argument',
+    'launch',
+    'load_config',
+    'read_config',
+    'set_auto_scale_lr',
+    'set_resume',
+    'unwrap',
+]
