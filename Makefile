@@ -17,7 +17,9 @@ robustness: install
 
 faults: install
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --tables \
-		tests/test_faults.py tests/test_processes.py tests/test_bad_*.py
+		tests/integration/test_faults.py tests/integration/test_processes.py \
+		tests/unit/checks/test_bad_annotations.py tests/integration/test_bad_folders.py \
+		tests/unit/data/test_bad_images.py
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile

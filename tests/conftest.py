@@ -12,13 +12,11 @@ from mmengine.registry import DefaultScope
 
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
+from tests.helpers.runs import CLS, ROOT, Training, finish, fork, start
 
-from .runs import ROOT, Training, finish, fork, start
-
-CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
 NARROW = """
 _base_ = {base!r}
-custom_imports = dict(imports=['gcp_mm', 'tests.faults', 'tests.run_state'])
+custom_imports = dict(imports=['gcp_mm', 'tests.helpers.faults', 'tests.helpers.run_state'])
 model = dict(
     backbone=dict(stem_channels=8, base_channels=8, drop_path_rate=0.3),
     neck=dict(in_channels=64, reduction=(16,)),

@@ -1,0 +1,196 @@
+"""tools/check_data.py finds what is there, and what is not, as the frameworks would read it."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import ConfigDict
+
+from gcp_mm.checks import data_checks
+from gcp_mm.checks.inspection import inspect_dataset
+from tests.helpers.runs import CLS, ROOT
+
+
+@pytest.fixture
+def folders(digits, tmp_path):
+    """A data set in class folders, and the config of it."""
+    for digit in '012':
+        shutil.copytree(digits / 'val' / digit, tmp_path / 'val' / digit)
+    return dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='val')
+
+
+@pytest.fixture
+def coco(scenes, tmp_path):
+    """Scenes in files and with classes of COCO's names, and the config of a dataset of them."""
+    from mmdet.datasets import CocoDataset
+
+    for split in ('train', 'val'):
+        shutil.copytree(scenes / split, tmp_path / f'{split}2017')
+        annotations = tmp_path / f'annotations/instances_{split}2017.json'
+        annotations.parent.mkdir(exist_ok=True)
+        content = json.loads((scenes / f'annotations/instances_{split}.json').read_text())
+        content['categories'] = [
+            dict(id=i, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])
+        ]
+        annotations.write_text(json.dumps(content))
+    return dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        filter_cfg=dict(filter_empty_gt=True),
+    )
+
+
+def imagenet(root, files, labels):
+    """Validation images in one folder, and MMPretrain's list of them."""
+    for file in files:
+        (root / 'val').mkdir(exist_ok=True, parents=True)
+        (root / 'val' / file).write_bytes(b'jpeg')
+    (root / 'meta').mkdir()
+    (root / 'meta/val.txt').write_text(''.join(f'{file} {label}\n' for file, label in labels))
+    return dict(type='ImageNet', data_root=str(root), split='val')
+
+
+def inspect(config, scope='mmpretrain'):
+    return inspect_dataset(config, 'val_dataloader', scope)
+
+
+def test_class_folders(folders, tmp_path):
+    number = len(list(tmp_path.glob('val/*/*.png')))
+    assert inspect(folders) == f'CustomDataset in {tmp_path}/val: {number} images, 3 classes'
+
+
+def test_class_without_images(folders, tmp_path):
+    (tmp_path / 'val/7').mkdir()
+    with pytest.raises(ValueError, match=r"1 of 4 class folders hold no image, the first is '7'"):
+        inspect_dataset(folders, 'train_dataloader', 'mmpretrain')
+    assert inspect(folders).endswith('3 classes and 1 folders without')
+
+
+def test_class_given_as_itself(coco):
+    from mmdet.datasets import CocoDataset
+
+    assert inspect(dict(coco, type=CocoDataset), 'mmdet').startswith('CocoDataset in ')
+
+
+def test_imagenet_list(tmp_path):
+    config = imagenet(tmp_path, 'ab', [('a', 0), ('b', 999)])
+    assert inspect(config) == (
+        f'ImageNet in {tmp_path}/val, {tmp_path}/meta/val.txt: '
+        '2 images (the complete set: 50,000), 2 classes'
+    )
+
+
+def test_labels_that_count_from_one(tmp_path):
+    config = imagenet(tmp_path, 'ab', [('a', 1), ('b', 1000)])
+    with pytest.raises(ValueError, match='expected labels 0 to 999, got 1 to 1000'):
+        inspect(config)
+
+
+def test_first_missing_image_is_named(tmp_path):
+    config = imagenet(tmp_path, 'a', [('a', 0), ('n01/b', 1), ('c', 2)])
+    with pytest.raises(
+        FileNotFoundError, match=rf"2 of 3 images do not exist, .* '{tmp_path}/val/n01/b'; prepare"
+    ):
+        inspect(config)
+
+
+def test_imagenet_of_too_few_classes(tmp_path):
+    (tmp_path / 'val/n01440764').mkdir(parents=True)
+    (tmp_path / 'val/n01440764/a.JPEG').touch()
+    with pytest.raises(
+        ValueError, match=r'number of subfolders \(1\).*classes \(1000\).*docs/data'
+    ):
+        inspect(dict(type='ImageNet', data_root=str(tmp_path), split='val'))
+
+
+def test_detection(coco, tmp_path):
+    content = json.loads((tmp_path / coco['ann_file']).read_text())
+    assert inspect(coco, 'mmdet') == (
+        f'CocoDataset in {tmp_path}/train2017/, {tmp_path}/{coco["ann_file"]}: '
+        f'{len(content["images"])} images, {len(content["annotations"])} annotations, 80 classes'
+    )
+
+
+@pytest.mark.parametrize(
+    ('filter_cfg', 'message'),
+    [(dict(filter_empty_gt=True), 'finds no image to use'), (None, r"no object of .*\('zebra',\)")],
+)
+def test_detection_without_its_classes(coco, filter_cfg, message):
+    coco.update(metainfo=dict(classes=('zebra',)), filter_cfg=filter_cfg)
+    with pytest.raises(ValueError, match=message):
+        inspect(coco, 'mmdet')
+
+
+def test_broken_annotations(coco, tmp_path):
+    path = tmp_path / coco['ann_file']
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match=r'list of images, .*train2017\.json.: JSONDecodeError'):
+        inspect(coco, 'mmdet')
+
+
+def test_data_that_need_not_be_here():
+    assert 'downloads' in inspect(dict(type='CIFAR10', data_root='nowhere'))
+    remote = dict(type='CocoDataset', data_root='s3://bucket', ann_file='a', data_prefix='b')
+    assert 'not looked at' in inspect(remote, 'mmdet')
+
+
+def test_every_part_of_a_config_is_checked(folders, tmp_path):
+    other = dict(folders, data_prefix='nowhere')
+    wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[other] * 2))
+    (tmp_path / 'annotations.json').write_text('{}')
+    cfg = ConfigDict(
+        default_scope='mmpretrain',
+        train_dataloader=dict(dataset=wrapped),
+        val_dataloader=dict(dataset=folders),
+        test_dataloader=dict(dataset=folders),
+        val_evaluator=[dict(type='Accuracy'), dict(type='CocoMetric', ann_file='nowhere.json')],
+        test_evaluator=dict(type='CocoMetric', ann_file=str(tmp_path / 'annotations.json')),
+    )
+    checks = list(data_checks(cfg))
+    assert [name for name, _ in checks] == [
+        *('train_dataloader', 'train_dataloader', 'val_dataloader', 'val_evaluator'),
+        *('test_dataloader', 'test_evaluator'),
+    ]
+    train, _, val, evaluator, test, test_evaluator = (check for _, check in checks)
+    assert '3 classes' in val()
+    assert test() == 'the same as val_dataloader'
+    assert test_evaluator() == f'CocoMetric with {tmp_path}/annotations.json'
+    with pytest.raises(FileNotFoundError, match=r'train_dataloader.*nowhere'):
+        train()
+    with pytest.raises(FileNotFoundError, match=r'val_evaluator\.ann_file: .*nowhere\.json'):
+        evaluator()
+
+
+def test_command(call_tool, digits, tmp_path, capsys):
+    arguments = ('tools/check_data.py', CLS, '--cfg-options')
+    roots = [f'{split}_dataloader.dataset.data_root={digits}' for split in ('val', 'test')]
+    with pytest.raises(SystemExit) as end:
+        call_tool(*arguments, *roots, f'train_dataloader.dataset.data_root={digits}')
+    assert end.value.code == 0
+    with pytest.raises(SystemExit) as end:
+        call_tool(*arguments, *roots, f'train_dataloader.dataset.data_root={tmp_path}')
+    assert end.value.code == 1
+    output = capsys.readouterr().out
+    assert '1,437 images, 10 classes' in output
+    assert f"MISSING train_dataloader.dataset: the image folder '{tmp_path}/train'" in output
+
+
+def test_commands_of_the_page(run_tool, coco, tmp_path):
+    """The page's command for a detector, at another place; and its Python parses."""
+    page = (ROOT / 'docs/data.md').read_text()
+    for program in re.findall(r'python -c "\n(.*?)"', page, re.S):
+        compile(program, 'docs/data.md', 'exec')
+    (command,) = re.findall(r'COCO=/datasets/coco\n(.*?)```', page, re.S)
+    script = tmp_path / 'page.sh'
+    script.write_text(f'COCO={tmp_path}\n{command}')
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    done = run_tool('bash', script, PATH=path)
+    assert f'CocoDataset in {tmp_path}/train2017/' in done.stdout, done.stdout
+    assert 'MISSING' not in done.stdout
+    assert done.returncode == 0

@@ -1,0 +1,322 @@
+"""Exported classifiers, run by plain PyTorch or ONNX Runtime, against the networks themselves."""
+
+import copy
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from gcp_mm import export, get_model
+from gcp_mm.export import LogitNetwork, check_target, export_classifier, image_size, rounding_error
+from tests.helpers.runs import CLS
+
+PACKAGES = ['onnx', 'onnxruntime', *(['onnxscript'] if export._has_dynamo() else [])]
+HAS_ONNX = all(map(importlib.util.find_spec, PACKAGES))
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason=f'needs {", ".join(PACKAGES)}')
+HAS_PROGRAM = export._has_dynamic_shapes()
+needs_program = pytest.mark.skipif(not HAS_PROGRAM, reason='needs PyTorch 2.2')
+FORMATS = [
+    pytest.param('.pt2', marks=needs_program),
+    pytest.param('.onnx', marks=needs_onnx),
+    '.pt',
+]
+NETWORKS = [
+    'resnet50-gcp_8xb32-lrnorm_in1k',
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            'resnet18-gcp_8xb32-lrnorm_in1k',
+            'resnet34-gcp_8xb32-lrnorm_in1k',
+            'resnet101-gcp_8xb32-lrnorm_in1k',
+            'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
+            'shufflenet-v2-gcp_4xb256-lrnorm_in1k',
+        )
+    ),
+]
+SIZE = (64, 64)
+DETECTOR = 'configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py'
+
+
+def load(path):
+    """An exported file as a reader opens it who has neither this package nor MMPretrain."""
+    if path.endswith('.onnx'):
+        return lambda images: load_onnx(path)(images)[0]
+    if path.endswith('.pt2'):
+        return torch.export.load(path).module()
+    return torch.jit.load(path)
+
+
+def load_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return lambda images: list(
+        map(torch.from_numpy, session.run(None, dict(images=images.numpy())))
+    )
+
+
+ALONE = f"""
+import json, sys
+import torch
+{inspect.getsource(load_onnx)}
+{inspect.getsource(load)}
+images = torch.load(sys.argv[1])
+with torch.no_grad():
+    torch.save([load(path)(images) for path in sys.argv[2:]], sys.argv[1])
+print(json.dumps(list(sys.modules)))
+"""
+
+
+def random_network(name, size=SIZE, **kwargs):
+    """Random weights, and batch normalisation whose statistics keep images apart."""
+    torch.manual_seed(0)
+    model = get_model(name, **kwargs)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.2)
+        norm.momentum = 1
+    with torch.no_grad():
+        model.train().extract_feat(torch.randn(8, 3, *size))
+        for norm in norms:
+            norm.running_mean.add_(torch.randn_like(norm.running_mean) * 0.1)
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
+    return model.eval()
+
+
+@pytest.fixture(scope='module')
+def network(request):
+    return random_network(request.param, head=dict(num_classes=10, topk=(1,)))
+
+
+@pytest.fixture(scope='module')
+def small():
+    """The digits' network with 8 channels to pool, at 32x32: a map of 2x2 positions."""
+    return random_network(CLS, (32, 32), neck=dict(reduction=(8,)), head=dict(in_channels=36))
+
+
+@pytest.fixture
+def copied(small):
+    """A copy of the digits' network, to be changed."""
+    return copy.deepcopy(small)
+
+
+@torch.no_grad()
+def limit(network, batches):
+    """Each runtime sums in its own order, which a deep network of random weights amplifies."""
+    return max(1e-4, 4 * rounding_error(network, batches))
+
+
+def assert_same_logits(values, network, batches):
+    """Up to float32's rounding, where images are further apart than that."""
+    with torch.no_grad():
+        expected = [network(images) for images in batches]
+    scale = max(logits.abs().max().item() for logits in expected)
+    for value, right in zip(values, expected, strict=True):
+        torch.testing.assert_close(value, right, rtol=0, atol=limit(network, batches) * scale)
+    logits = torch.cat(expected)
+    assert (logits - logits.mean(0)).abs().max() > 0.02 * scale  # or any constant would pass
+
+
+@pytest.mark.parametrize('network', NETWORKS, indirect=True)
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
+    path = tmp_path / f'network{suffix}'
+    batches = [torch.randn(batch, 3, *SIZE) for batch in (1, 3)]
+    assert 0 <= export_classifier(network, path, SIZE) < limit(network, batches)
+    assert list(tmp_path.iterdir()) == [path]
+    run = load(str(path))
+    with torch.no_grad():
+        assert_same_logits([run(images) for images in batches], network, batches)
+
+
+@pytest.mark.slow
+def test_files_run_without_this_package(small, tmp_path):
+    """At more positions than channels, where the pooling computes otherwise than above."""
+    suffixes = ['.pt', *(['.pt2'] if HAS_PROGRAM else []), *(['.onnx'] if HAS_ONNX else [])]
+    paths = [tmp_path / f'network{suffix}' for suffix in suffixes]
+    for path in paths:
+        export_classifier(small, path, (64, 96))
+    images = torch.randn(4, 3, 64, 96)
+    torch.save(images, tmp_path / 'tensors')
+    command = [sys.executable, '-c', ALONE, tmp_path / 'tensors', *paths]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {name.split('.')[0] for name in json.loads(done.stdout)}
+    assert not imported & {'gcp_mm', 'mmcv', 'mmengine', 'mmpretrain'}
+    logits = torch.load(tmp_path / 'tensors')
+    assert_same_logits(logits, small, [images] * len(paths))
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_normalisation_is_that_of_the_data_preprocessor(copied, to_rgb, tmp_path):
+    preprocessor = copied.data_preprocessor
+    preprocessor.to_rgb = to_rgb
+    preprocessor.mean = torch.tensor([100.0, 120, 140]).view(3, 1, 1)
+    export_classifier(copied, tmp_path / 'network.pt', (32, 32), with_normalisation=True)
+    bgr = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    run = load(str(tmp_path / 'network.pt'))
+    inputs = preprocessor(dict(inputs=bgr))['inputs']
+    with torch.no_grad():
+        assert_same_logits([run(bgr.flip(1).float())], copied, [inputs])
+
+
+@needs_program
+def test_eigendecomposition_is_exported_where_the_format_has_it(copied, tmp_path):
+    copied.neck.norm = 'eigh'
+    export_classifier(copied, tmp_path / 'network.pt2', (64, 64))
+    for suffix in ('.onnx', '.pt'):
+        with pytest.raises(ValueError, match=rf"model.neck.norm='eigh'.*not as {suffix}"):
+            export_classifier(copied, tmp_path / f'network{suffix}', (64, 64))
+
+
+@pytest.mark.parametrize('error', [2e-4, float('nan')])
+def test_a_file_that_differs_is_not_left(small, copied, error, tmp_path, monkeypatch):
+    """A writer that writes the logits of another network."""
+
+    def write(_, images, path):
+        export._write_trace(LogitNetwork(copied), images, path)
+
+    with torch.no_grad():
+        images = torch.randn(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        copied.head.fc.bias.add_(error * 2 * small(images).abs().max())
+    monkeypatch.setitem(export.FORMATS, '.pt', (write, export.FORMATS['.pt'][1]))
+    path = tmp_path / 'network.pt'
+    with pytest.raises(RuntimeError, match='differ from those of the network by'):
+        export_classifier(small, path, (32, 32))
+    assert not list(tmp_path.iterdir())
+    path.write_text('earlier')
+    with pytest.raises(RuntimeError, match='differ from those of the network by'):
+        export_classifier(small, path, (32, 32), force=True)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ['earlier']
+
+
+def test_target_is_checked(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r'ends in .pt2, .onnx, .pt, got .*network.pth'):
+        check_target(tmp_path / 'network.pth')
+    with pytest.raises(FileNotFoundError, match=r'the folder .*nowhere does not exist'):
+        check_target(tmp_path / 'nowhere/network.pt')
+    (tmp_path / 'network.pt').touch()
+    with pytest.raises(FileExistsError, match='--force'):
+        check_target(tmp_path / 'network.pt')
+    check_target(tmp_path / 'network.pt', force=True)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name == 'onnxruntime' else find(name)
+    )
+    with pytest.raises(ImportError, match=r'pip install .*onnxruntime'):
+        check_target(tmp_path / 'network.onnx')
+    monkeypatch.setattr(export, '_has_dynamic_shapes', lambda: False)
+    with pytest.raises(ValueError, match=r'install 2\.2 or later, or take \.onnx or \.pt'):
+        check_target(tmp_path / 'network.pt2')
+
+
+def test_networks_are_checked(copied, tmp_path):
+    path = tmp_path / 'network.pt'
+    with pytest.raises(TypeError, match='expected a classifier of MMPretrain, got Linear'):
+        export_classifier(nn.Linear(2, 2), path, (32, 32))
+    with pytest.raises(ValueError, match=r'size: .*got \(0, 32\)'):
+        export_classifier(copied, path, (0, 32))
+    copied.head.train()
+    with pytest.raises(ValueError, match='training mode'):
+        export_classifier(copied, path, (32, 32))
+    copied.eval()
+    copied.head = None
+    with pytest.raises(ValueError, match=r'expected a head .*got tuple'):
+        export_classifier(copied, path, (32, 32))
+    del copied.data_preprocessor.mean
+    with pytest.raises(ValueError, match='has no mean'):
+        export_classifier(copied, path, (32, 32), with_normalisation=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'size'),
+    [
+        ([dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)], (224, 224)),
+        ([dict(type='CenterCrop', crop_size=(320, 192))], (192, 320)),
+        ([dict(type='Resize', scale=(320, 192))], (192, 320)),
+        ([dict(type='Resize', scale=(320, 192), keep_ratio=True)], None),
+        ([dict(type='ResizeEdge', scale=256)], None),
+        ([], None),
+    ],
+)
+def test_size_is_that_of_the_test_pipeline(pipeline, size):
+    pipeline = [dict(type='LoadImageFromFile'), *pipeline, dict(type='PackInputs')]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    if size:
+        assert image_size(cfg) == size
+    else:
+        with pytest.raises(ValueError, match=r'give it \(--size\)'):
+            image_size(cfg)
+
+
+def test_tool(small, call_tool, tmp_path, capsys):
+    options = ('--cfg-options', 'model.neck.reduction=[8]', 'model.head.in_channels=36')
+    checkpoint, out = tmp_path / 'checkpoint.pth', tmp_path / 'network.pt'
+    torch.save(dict(state_dict=small.state_dict()), checkpoint)
+    with pytest.raises(ValueError, match='--size'):
+        call_tool('tools/export.py', CLS, checkpoint, out, *options)
+    call_tool('tools/export.py', CLS, checkpoint, out, '--size', 32, 48, *options)
+    assert '(batch, 3, 32, 48), float32, normalised' in capsys.readouterr().out
+    images = torch.randn(3, 3, 32, 48)
+    with torch.no_grad():
+        assert_same_logits([load(str(out))(images)], small, [images])
+    with pytest.raises(FileExistsError, match='--force'):
+        call_tool('tools/export.py', CLS, checkpoint, out, '--size', 32, 48, *options)
+    with pytest.raises(ValueError, match=r'is of a detector.*docs/export.md'):
+        call_tool('tools/export.py', DETECTOR, checkpoint, tmp_path / 'detector.pt')
+
+
+class TrunkAndFPN(nn.Module):
+    """As docs/export.md has it."""
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images):
+        return self.detector.extract_feat(images)
+
+
+@pytest.mark.slow
+def test_trunk_and_fpn_of_a_detector(tmp_path):
+    """What docs/export.md says of them, at another number of images of another size."""
+    pytest.importorskip('mmdet')
+    detector = random_network(DETECTOR)
+    with pytest.raises(TypeError, match=r'FasterRCNN.*docs/export.md'):
+        export_classifier(detector, tmp_path / 'detector.pt', (128, 192))
+    network, images = TrunkAndFPN(detector).eval(), torch.randn(2, 3, 128, 192)
+    runs = [torch.jit.trace(network, images)]
+    if HAS_PROGRAM:
+        batch, height, width = (torch.export.Dim(name) for name in ('batch', 'height', 'width'))
+        shapes = ({0: batch, 2: 64 * height, 3: 64 * width},)
+        runs.append(torch.export.export(network, (images,), dynamic_shapes=shapes).module())
+    if HAS_ONNX and export._has_dynamo():
+        names = dict(input_names=['images'], dynamic_shapes=shapes)
+        torch.onnx.export(network, (images,), tmp_path / 'trunk.onnx', dynamo=True, **names)
+        runs.append(load_onnx(str(tmp_path / 'trunk.onnx')))
+    images = torch.randn(3, 3, 320, 128)
+    with torch.no_grad():
+        expected = network(images)
+        for run in runs:
+            for value, right in zip(run(images), expected, strict=True):
+                torch.testing.assert_close(value, right, rtol=0, atol=1e-4 * right.abs().max())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('suffix', FORMATS)
+def test_file_for_a_gpu(copied, suffix, tmp_path):
+    network = copied.cuda()
+    export_classifier(network, tmp_path / f'network{suffix}', (64, 96))
+    images = torch.randn(3, 3, 64, 96)
+    run = load(str(tmp_path / f'network{suffix}'))
+    with torch.no_grad():
+        logits = run(images if suffix == '.onnx' else images.cuda()).cuda()
+        assert_same_logits([logits], network, [images.cuda()])

@@ -1,0 +1,228 @@
+"""Fine-tuning: trunk and reduction of a checkpoint, a new head, and the recipe's learning rates."""
+
+import re
+import shutil
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image
+
+from gcp_mm import get_model
+from gcp_mm.checks import check_run
+from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.runtime import add_common_arguments, launch, load_config
+from tests.helpers.runs import ROOT
+
+DIGITS = 'configs/finetune/resnet18-gcp_1xb10-3e_digits-5-9.py'
+CUB = 'configs/finetune/resnet50-gcp_1xb10-100e_cub.py'
+FOLDER = 'configs/finetune/resnet50-gcp_1xb10-100e_folder.py'
+
+
+class Watch(Hook):
+    """Keeps the weights a training starts with, and the learning rates of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def before_train(self, runner):
+        self.start = {key: w.clone() for key, w in runner.model.state_dict().items()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        groups = runner.optim_wrapper.optimizer.param_groups
+        rates = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+        self.rates.append({key: rates[id(p)] for key, p in runner.model.named_parameters()})
+
+
+def train(config, work_dir, checkpoint, *options):
+    """Train as tools/train.py does; returns the Runner and what was watched."""
+    parser = ArgumentParser()
+    add_common_arguments(parser)
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    cfg = load_config(
+        parser.parse_args(
+            [
+                *(str(ROOT / config), '--work-dir', str(work_dir), '--cfg-options'),
+                *(
+                    f'model.{part}.init_cfg.checkpoint={checkpoint}'
+                    for part in ('backbone', 'neck')
+                ),
+                *(f'{name}.{o}' for name in loaders for o in ('num_workers=0', *options)),
+                *('train_cfg.max_epochs=2', 'default_hooks.checkpoint=None'),
+            ]
+        )
+    )
+    check_run(cfg, 'train')
+    watch = Watch()
+
+    def run(runner):
+        runner.register_hook(watch)
+        runner.train()
+        return runner
+
+    return launch(cfg, run), watch
+
+
+def save(path, config, **kwargs):
+    """Save a classifier with random weights and statistics; returns what is in the file."""
+    torch.manual_seed(1)  # the config's is 0
+    state = get_model(config, **kwargs).state_dict()
+    for key, value in state.items():
+        if 'running' in key:
+            value.uniform_(0.5, 1.5)
+    torch.save(dict(state_dict=state), path)
+    return state
+
+
+def check_recipe(state, runner, watch):
+    """The weights came from the file, all of them learn, the head five times as fast."""
+    trunk = {key: w for key, w in state.items() if not key.startswith('head.')}
+    assert {key.split('.')[0] for key in trunk} == {'backbone', 'neck'}
+    assert watch.start.keys() == {*trunk, 'head.fc.weight', 'head.fc.bias'}
+    for key, value in trunk.items():
+        assert torch.equal(watch.start[key], value), key
+    for rates in watch.rates:  # constant
+        for key, rate in rates.items():
+            assert rate == (pytest.approx(6e-3 if key.startswith('head.') else 1.2e-3), 1e-4), key
+    same = [key for key, w in runner.model.state_dict().items() if torch.equal(watch.start[key], w)]
+    assert same == []
+
+
+@pytest.fixture
+def digits_5_9(digits, tmp_path):
+    for split in ('train', 'val'):
+        for name in '56789':
+            shutil.copytree(digits / split / name, tmp_path / 'digits-5-9' / split / name)
+    return tmp_path / 'digits-5-9'
+
+
+def test_digits_recipe(digits_5_9, tmp_path):
+    state = save(tmp_path / 'x.pth', 'resnet18-gcp_1xb64-5e_digits', head=dict(num_classes=5))
+    options = (f'dataset.data_root={digits_5_9}', 'dataset.indices=20')
+    runner, watch = train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', *options)
+    assert len(watch.rates) == 4  # two epochs of two batches of ten
+    check_recipe(state, runner, watch)
+    assert watch.start['head.fc.weight'].shape == state['head.fc.weight'].shape
+    assert not torch.equal(watch.start['head.fc.weight'], state['head.fc.weight'])
+    assert ''.join(runner.train_dataloader.dataset.CLASSES) == '56789'
+
+
+@pytest.mark.parametrize(
+    ('source', 'kwargs', 'words'),
+    [
+        ('resnet18_1xb64-5e_digits', {}, r"prefix 'neck\.' holds none"),
+        (
+            'resnet18-gcp_1xb64-5e_digits',
+            dict(neck=dict(reduction=(64,)), head=dict(in_channels=2080)),
+            r'(64, 512, 1, 1) for (128, 512, 1, 1)',
+        ),
+    ],
+)
+def test_checkpoint_that_does_not_fit_is_refused(digits_5_9, tmp_path, source, kwargs, words):
+    save(tmp_path / 'x.pth', source, **kwargs)
+    with pytest.raises(ValueError, match=words if 'prefix' in words else re.escape(words)):
+        train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', f'dataset.data_root={digits_5_9}')
+
+
+def test_missing_checkpoint_is_named(digits_5_9, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'none\.pth.*does not exist'):
+        train(DIGITS, tmp_path / 'w', tmp_path / 'none.pth', f'dataset.data_root={digits_5_9}')
+    assert not (tmp_path / 'w').exists()
+
+
+def test_neck_is_filled_whole_or_not_at_all(tmp_path):
+    def build(reduction, prefix='neck.'):
+        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), prefix=prefix)
+        neck = GlobalCovariancePooling(8, reduction, init_cfg=init_cfg)
+        neck.init_weights()
+        return neck.state_dict()
+
+    state = {f'neck.{k}': w for k, w in GlobalCovariancePooling(8, (6, 4)).state_dict().items()}
+    state['neck.reduction.1.bn.running_mean'] += 1
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    for key, value in build((6, 4)).items():
+        assert torch.equal(value, state[f'neck.{key}'])
+    for wrong in (dict(reduction=(6,)), dict(reduction=(4,)), dict(reduction=(6, 4, 2))):
+        with pytest.raises(
+            ValueError, match='of another network than this GlobalCovariancePooling'
+        ):
+            build(**wrong)
+    with pytest.raises(ValueError, match=r"it does under prefix 'neck\.'"):
+        build((6, 4), 'backbone.')
+
+
+@pytest.fixture
+def cub(tmp_path):
+    """Four images of two classes, with the files of CUB-200-2011."""
+    root = tmp_path / 'CUB_200_2011'
+    images = [f'{name}/{name[4:]}_{n}.jpg' for name in ('001.Auk', '200.Wren') for n in (1, 2)]
+    rng = np.random.default_rng(0)
+    for image in images:
+        (root / 'images' / image).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (600, 900, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / 'images' / image)
+    for name, column in (
+        ('images', images),
+        ('image_class_labels', (1, 1, 200, 200)),
+        ('train_test_split', (1, 0, 1, 0)),
+    ):
+        lines = [f'{number} {value}\n' for number, value in enumerate(column, 1)]
+        (root / f'{name}.txt').write_text(''.join(lines))
+    return root
+
+
+def test_cub_recipe(cub, tmp_path):
+    state = save(tmp_path / 'x.pth', CUB, head=dict(num_classes=2))
+    sizes = ('dataset.pipeline.1.scale=64', 'dataset.pipeline.2.crop_size=64')
+    options = (f'dataset.data_root={cub}', *sizes)
+    runner, watch = train(CUB, tmp_path / 'w', tmp_path / 'x.pth', *options)
+    check_recipe(state, runner, watch)
+    assert watch.start['head.fc.weight'].shape == (200, 32896)
+    labels = {
+        split: [loader.dataset.get_data_info(i)['gt_label'] for i in range(2)]
+        for split, loader in (('train', runner.train_dataloader), ('val', runner.val_dataloader))
+    }
+    assert labels == dict(train=[0, 199], val=[0, 199])
+
+
+@pytest.mark.parametrize('config', [CUB, FOLDER])
+def test_images_are_their_centre_at_448(config, cub, tmp_path):
+    """Against Pillow: short side to 448, the centre cut out, in training flipped or not."""
+    for split, number in (('train', 1), ('val', 2)):
+        for name in ('Auk', 'Wren'):
+            folder = tmp_path / 'folder' / split / name
+            folder.mkdir(parents=True)
+            (source,) = (cub / 'images').glob(f'*/{name}_{number}.jpg')
+            shutil.copy(source, folder)
+    parser = ArgumentParser()
+    add_common_arguments(parser)
+    cfg = load_config(parser.parse_args([str(ROOT / config)]))
+    for split, number in (('train', 1), ('val', 2)):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = str(cub if config == CUB else tmp_path / 'folder')
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            images = DATASETS.build(dataset)
+        (source,) = (cub / 'images').glob(f'*/Wren_{number}.jpg')
+        with Image.open(source) as image:
+            left = (672 - 448) // 2
+            large = image.resize((672, 448), Image.BILINEAR).crop((left, 0, left + 448, 448))
+        expected = np.asarray(large).astype(int)
+        got = {images[1]['inputs'].numpy()[::-1].transpose(1, 2, 0).tobytes() for _ in range(20)}
+        choices = [expected] if split == 'val' else [expected, expected[:, ::-1]]
+        assert len(got) == len(choices)
+        for content in got:
+            pixels = np.frombuffer(content, np.uint8).reshape(448, 448, 3).astype(int)
+            # OpenCV's decoder and Pillow's differ by a grey level or two.
+            assert min(np.abs(pixels - choice).mean() for choice in choices) < 1
+        assert images[1]['data_samples'].gt_label.item() == (199 if config == CUB else 1)
+
+
+def test_commands_of_the_readme_name_what_there_is():
+    page = (ROOT / 'configs/finetune/README.md').read_text()
+    table = re.findall(r'\]\((\S+\.py)\)', page)
+    assert sorted(table) == sorted(path.name for path in (ROOT / 'configs/finetune').glob('*.py'))
+    for path in re.findall(r'configs/\w+/[\w.-]+\.py', page):
+        assert (ROOT / path).is_file()

@@ -1,0 +1,204 @@
+"""The landscape measured in real runs, which it must not change by a bit."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import HOOKS, MODELS, init_default_scope
+from torch import nn
+
+from gcp_mm._io import append_jsonl, read_jsonl
+from gcp_mm.runtime.launch import launch
+from gcp_mm.studies import LandscapeHook
+from gcp_mm.studies.split import find_stem
+from tests.helpers.equality import assert_equal, load
+from tests.helpers.runs import CLS, ROOT
+
+# The batch augmentation and the stochastic depth use numpy's and PyTorch's generators.
+RUN = """
+_base_ = {base!r}
+custom_imports = dict(imports=['gcp_mm', 'tests.helpers.run_state'])
+model = dict(
+    backbone=dict(drop_path_rate=0.3),
+    head=dict(loss=dict(use_soft=True)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
+)
+default_hooks = dict(dump=dict(type='DumpRunStateHook'), {hooks})
+"""
+LANDSCAPE = "landscape=dict(type='LandscapeHook', interval=2, eta_range=(0, 1.5), num_points=3)"
+DUMP_ETAS = 'default_hooks.dump.etas=[0,0.375,0.75]'
+# Images of all classes, so that mixed labels are not those of one image
+INDICES = f'train_dataloader.dataset.indices={list(range(0, 1440, 90))}'.replace(' ', '')
+
+
+def write_config(path, hooks):
+    path.write_text(RUN.format(base=str(ROOT / CLS), hooks=hooks))
+    return path
+
+
+@pytest.fixture(scope='module')
+def train(short_cls, tmp_path_factory):
+    """Train in this process; returns the work dir."""
+
+    def train(hooks, work_dir=None, **options):
+        work_dir = work_dir or tmp_path_factory.mktemp('run')
+        cfg = Config.fromfile(write_config(work_dir / 'config.py', hooks))
+        pairs = [option.split('=', 1) for option in (*short_cls, INDICES)]
+        cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
+        cfg.merge_from_dict(
+            {
+                'work_dir': str(work_dir),
+                'launcher': 'none',
+                'experiment_name': work_dir.name,
+                'default_hooks.logger.interval': 1,
+                **options,
+            }
+        )
+        for name in ('train_dataloader', 'val_dataloader'):
+            cfg[name].persistent_workers = False
+            cfg[name].collate_fn = dict(type='default_collate')
+        launch(cfg, lambda runner: runner.train())
+        return work_dir
+
+    return train
+
+
+@pytest.fixture(scope='module')
+def measured(train):
+    return train(LANDSCAPE)
+
+
+def test_training_is_bit_identical(train, measured):
+    assert_equal(load(train('')), load(measured))
+
+
+def test_measured_loss_is_the_steps_own(measured):
+    """At eta = 0: the same images, mixed alike, through the same random depth."""
+    (record,) = read_jsonl(measured / 'landscape.jsonl')
+    assert record['iter'] == record['epoch'] == 0
+    assert record['etas'] == [0, 0.75, 1.5]
+    assert record['losses'][0] == pytest.approx(load(measured)['losses'][0], rel=1e-6)
+    assert record['losses'][2] > record['losses'][1] > record['losses'][0]
+    assert record['gradient_distances'][0] == 0
+    assert record['gradient_distances'][2] > record['gradient_distances'][1] > 0
+
+
+def test_scalars_and_log(measured):
+    (record,) = read_jsonl(measured / 'landscape.jsonl')
+    (scalars,) = measured.glob('*/vis_data/scalars.json')
+    (found,) = [json.loads(line) for line in scalars.open() if 'landscape' in line]
+    assert found == {
+        'landscape/loss_min': min(record['losses']),
+        'landscape/loss_max': max(record['losses']),
+        'landscape/gradient_min': min(record['gradient_distances']),
+        'landscape/gradient_max': max(record['gradient_distances']),
+        'step': 0,
+    }
+    (log,) = measured.glob('*/*.log')
+    assert 'landscape in iteration 0: loss' in log.read_text()
+
+
+@pytest.mark.slow
+def test_two_processes(run_tool, short_cls, tmp_path):
+    """Bit-identical too, and the landscape is that of the mean loss of both."""
+    for name, hooks, etas in (('without', '', []), ('with', LANDSCAPE, [DUMP_ETAS])):
+        (tmp_path / name).mkdir()
+        config = write_config(tmp_path / f'{name}.py', hooks)
+        done = run_tool(
+            *('tools/dist_train.sh', config, 2, '--work-dir', tmp_path / name),
+            *('--cfg-options', *short_cls, INDICES, *etas),
+        )
+        assert done.returncode == 0, done.stdout
+    measured = []
+    for rank in (0, 1):
+        without, state = load(tmp_path / 'without', rank), load(tmp_path / 'with', rank)
+        assert without.pop('measured') is None
+        measured.append(state.pop('measured'))
+        assert_equal(without, state)
+    # Half of each process's loss, at half of each step: g is the gradient of the mean.
+    (record,) = read_jsonl(tmp_path / 'with/landscape.jsonl')
+    losses = (measured[0][0] + measured[1][0]) / 2
+    distances = ((measured[0][1] / 2) ** 2 + (measured[1][1] / 2) ** 2).sqrt()
+    torch.testing.assert_close(torch.tensor(record['losses']), losses)
+    torch.testing.assert_close(torch.tensor(record['gradient_distances']), distances)
+
+
+def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
+    hooks = LANDSCAPE.replace('interval=2', 'interval=1')
+    work_dir = train(hooks)
+    path = work_dir / 'landscape.jsonl'
+    first = read_jsonl(path)
+    assert [record['iter'] for record in first] == [0, 1]
+    append_jsonl(path, dict(first[0], iter=2))  # of an epoch whose checkpoint was never written
+    with path.open('a') as file:
+        file.write('{"iter": 3, "los')
+    copy = shutil.copytree(work_dir, tmp_path / 'resumed')
+    options = {'resume': True, 'load_from': str(copy / 'epoch_1.pth')}
+    options |= {'train_cfg.max_epochs': 2, 'param_scheduler.end': 2}
+    train(hooks, copy, **options)
+    records = read_jsonl(copy / 'landscape.jsonl')
+    assert [(record['iter'], record['epoch']) for record in records] == [
+        *((0, 0), (1, 0), (2, 1), (3, 1))
+    ]
+    assert records[:2] == first
+    assert records[2]['losses'] != first[0]['losses']
+
+
+def test_wrong_stem_is_refused_before_training(train, tmp_path):
+    with pytest.raises(ValueError, match=r"stem='backbone.maxpol': .*'backbone.maxpool'"):
+        train(LANDSCAPE, tmp_path, **{'default_hooks.landscape.stem': 'backbone.maxpol'})
+    assert not list(tmp_path.glob('*.pth'))
+    assert not (tmp_path / 'landscape.jsonl').exists()
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'words'),
+    [
+        (dict(interval=0), ValueError, 'interval: expected at least 1, got 0'),
+        (dict(interval=1.5), TypeError, r'interval: expected a whole number, got 1\.5'),
+        (dict(num_points=1), ValueError, 'num_points: expected at least 2'),
+        (dict(eta_range=(75, 0.1)), ValueError, r'eta_range: .* got \(75, 0\.1\)'),
+        (dict(eta_range=0.1), ValueError, 'eta_range: .*smallest and the largest'),
+        (dict(eta_range=(0, float('inf'))), ValueError, 'eta_range'),
+        (dict(eta_range=('a', 1)), ValueError, 'eta_range'),
+    ],
+)
+def test_wrong_arguments(options, error, words):
+    with pytest.raises(error, match=words):
+        LandscapeHook(**{**dict(interval=5, eta_range=(0.1, 75)), **options})
+
+
+def test_etas_are_evenly_spaced():
+    etas = LandscapeHook(500, ConfigDict(r=(0.1, 75)).r).etas
+    assert len(etas) == 50
+    assert etas == pytest.approx([0.1 + k * 74.9 / 49 for k in range(50)], rel=1e-12)
+
+
+FIGURE_2 = {
+    'resnet18': dict(steps=100_000, interval=500, etas=(0.1, 75), batch=256, stem='maxpool'),
+    'mobilenet-v2': dict(steps=500_000, interval=1000, etas=(0.045, 1.5), batch=96, stem='conv1'),
+}
+CONFIGS = sorted((ROOT / 'configs/landscape').glob('*_in1k.py'))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_configs_are_those_of_figure_2(path):
+    """Section 3.2 and appendix I of the paper."""
+    net, gpus, batch = re.match(r'(\w.*?)(?:-gcp)?_(\d+)xb(\d+)-landscape_', path.name).groups()
+    paper = FIGURE_2[net]
+    cfg = Config.fromfile(path)
+    assert int(gpus) * int(batch) == cfg.auto_scale_lr.base_batch_size == paper['batch']
+    assert cfg.train_dataloader.batch_size == int(batch)
+    steps = -(-1_281_167 // paper['batch'])  # of an epoch of ImageNet
+    assert (cfg.train_cfg.max_epochs - 1) * steps < paper['steps']
+    assert cfg.train_cfg.max_epochs * steps >= paper['steps']
+    init_default_scope(cfg.default_scope)
+    hook = HOOKS.build(cfg.default_hooks.landscape)
+    assert hook.interval == paper['interval']
+    assert (hook.etas[0], hook.etas[-1], len(hook.etas)) == (*paper['etas'], 50)
+    model = MODELS.build(cfg.model)
+    assert find_stem(model, hook.stem) == f'backbone.{paper["stem"]}'
+    assert not [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]

@@ -1,0 +1,136 @@
+"""Pictures and tables of the loss's landscape, from files as runs leave them."""
+
+import json
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from gcp_mm._io import append_jsonl
+from tests.helpers.runs import CLS, ROOT
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a tool in this process; returns its exit status and what it printed."""
+
+    def run(name, *arguments):
+        path = str(ROOT / 'tools/analysis' / name)
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, arguments)])
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except SystemExit as stopped:
+            return stopped.code, capsys.readouterr().err
+        return 0, capsys.readouterr().out
+
+    return run
+
+
+def write_run(path, loss_widths, gradient_widths, etas=(0.1, 75), start=0):
+    path.mkdir()
+    for i, (loss, gradient) in enumerate(zip(loss_widths, gradient_widths, strict=True)):
+        append_jsonl(
+            path / 'landscape.jsonl',
+            dict(
+                iter=start + 10 * i,
+                epoch=0,
+                etas=etas,
+                losses=[1 + loss, 1],
+                gradient_distances=[0.5, 0.5 + gradient],
+            ),
+        )
+    return path
+
+
+def test_bands_and_their_ratio(run, tmp_path):
+    runs = [
+        f'GAP={write_run(tmp_path / "gap0", (2, 4, 100), (8, 16, 100))}',
+        f'GAP={write_run(tmp_path / "gap1", (4, 8), (8, 16))}',
+        f'GCP={write_run(tmp_path / "gcp", (1, 3), (4, 4)) / "landscape.jsonl"}',
+    ]
+    status, printed = run('plot_landscape.py', *runs, '--out', tmp_path / 'out')
+    assert status == 0, printed
+    text = (tmp_path / 'out/landscape.md').read_text()
+    assert text in printed
+    # The third measurement is that of one run alone.
+    assert '2 measurements from step 0 to 10; runs: GAP 2, GCP 1.' in text
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in text.splitlines()[2:]]
+    assert rows[0][1:] == ['GAP', 'GCP', 'GAP / GCP']
+    assert rows[2:] == [
+        ['loss, mean', '4.5 ± 2.1', '2', '2.25 ± 1.1'],
+        ['loss, maximum', '6 ± 2.8', '3', '2 ± 0.94'],
+        ['gradient, mean', '12 ± 0', '4', '3 ± 0'],
+        ['gradient, maximum', '16 ± 0', '4', '4 ± 0'],
+    ]
+    assert (tmp_path / 'out/landscape.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ('other', 'words'),
+    [
+        (dict(etas=(0.1, 1)), 'another eta_range'),
+        (dict(start=5), 'no step in common'),
+    ],
+)
+def test_runs_that_cannot_be_compared(run, tmp_path, other, words):
+    runs = write_run(tmp_path / 'a', (1,), (1,)), write_run(tmp_path / 'b', (1,), (1,), **other)
+    status, printed = run('plot_landscape.py', *runs, '--out', tmp_path / 'out')
+    assert status == 2
+    assert words in printed
+    assert not (tmp_path / 'out').exists()
+
+
+def test_run_without_measurements(run, tmp_path):
+    status, printed = run('plot_landscape.py', tmp_path, '--out', tmp_path / 'out')
+    assert status == 2
+    assert f"No such file or directory: '{tmp_path}/landscape.jsonl'" in printed
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    cfg = Config.fromfile(ROOT / CLS)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth'
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
+    return path
+
+
+def test_sharpness_of_a_checkpoint(run, checkpoint, digits, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    status, printed = run(
+        *('landscape.py', CLS, checkpoint, '--images', 6, '--batch-size', 4),
+        *('--iterations', 2, '--grid', 3, '--etas', 0.001, '--cfg-options'),
+        *(f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')),
+    )
+    assert status == 0, printed
+    out = checkpoint.parent / 'landscape'
+    found = json.loads((out / 'landscape.json').read_text())
+    assert found['images'] == 6
+    assert found['power_iterations'] == 2
+    # Small steps change the gradient by H g, of which the sharpness is the part along g.
+    assert found['smoothness'][0] >= abs(found['sharpness_along_gradient']) * 0.99
+    surface = torch.tensor(found['surface'])
+    assert surface.shape == (3, 3)
+    assert surface[1, 1].item() == pytest.approx(found['loss'], rel=1e-5)
+    assert surface.isfinite().all()
+    assert (out / 'landscape.md').read_text() in printed
+    assert (out / 'surface.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (('--grid', 4), '--grid 4: expected an odd number'),
+        (('--span', 0), '--span 0.0: expected a positive number'),
+        (('--images', 0), '--images: expected at least 1'),
+        (('--etas', 0, 1), '--etas: a step of 0'),
+    ],
+)
+def test_wrong_options(run, options, words):
+    status, printed = run('landscape.py', CLS, 'epoch_1.pth', *options)
+    assert status == 2
+    assert words in printed

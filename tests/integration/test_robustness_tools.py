@@ -1,0 +1,427 @@
+"""The robustness tools as a user runs them, on small trees in the official layouts."""
+
+import io
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+from scipy.stats import rankdata
+
+from gcp_mm.robustness import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, load_baseline
+from gcp_mm.robustness.datasets import read_frames
+from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
+from tests.helpers.runs import ROOT
+
+NET = ROOT / 'configs/imagenet/resnet18_8xb32-lradju_in1k.py'
+PARTS = [
+    *('clean', *(f'imagenet-c/fog/{s}' for s in (1, 2, 3, 4, 5))),
+    *(f'imagenet-c/spatter/{s}' for s in (1, 2, 3, 4, 5)),
+    *('imagenet-p/shot_noise', 'imagenet-p/tilt'),
+]
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+    """Checkpoint of a network that hesitates between the two classes of the trees."""
+    cfg = Config.fromfile(NET)
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).eval()
+    weight, bias = model.head.fc.weight.data, model.head.fc.bias.data
+    for index in LABELS:
+        weight[index] += 0.02 * torch.randn_like(weight[index])
+        bias[index] += 3
+    path = tmp_path_factory.mktemp('network') / 'net.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def trees(tmp_path_factory):
+    root = tmp_path_factory.mktemp('trees')
+    # Not a multiple of two files, so that of two processes' samples one is a repetition.
+    write_trees(root, ['fog', 'spatter'], ['shot_noise', 'tilt'], images=(3, 2))
+    return root
+
+
+def arguments(network, trees, work_dir, *options, config=NET):
+    return [
+        *('tools/test_robustness.py', config, network, '--work-dir', work_dir),
+        *('--imagenet-c', trees / 'c', '--imagenet-p', trees / 'p', '--clean', trees / 'clean'),
+        *('--crop-size', '32', '--resize', '36', *options),
+        *('--cfg-options', 'test_dataloader.num_workers=0'),
+    ]
+
+
+def run_here(tool, *argv):
+    """Run a tool in this process, which has imported everything; returns what it prints."""
+    out = io.StringIO()
+    with patch.object(sys, 'argv', [str(word) for word in (tool, *argv)]), redirect_stdout(out):
+        runpy.run_path(str(ROOT / tool), run_name='__main__')
+    return out.getvalue()
+
+
+def results_in(folder):
+    return json.loads((folder / 'robustness.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def evaluated(network, trees, tmp_path_factory):
+    """Work dir and output of an evaluation by one process."""
+    work_dir = tmp_path_factory.mktemp('one')
+    return work_dir, run_here(*arguments(network, trees, work_dir, '--name', 'Net'))
+
+
+def scores(model, images):
+    """Logits by hand: RGB, ImageNet's normalisation."""
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    images = (torch.from_numpy(np.stack(images)).float() - mean) / std
+    with torch.no_grad():
+        return model(images.permute(0, 3, 1, 2)).numpy()
+
+
+def test_results_are_those_of_a_direct_evaluation(evaluated, network, trees):
+    """torchvision's network, PIL's images and scipy's ranks give the same numbers."""
+    model = torchvision.models.resnet18().eval()
+    weights = torch.load(network)['state_dict']
+    model.load_state_dict(
+        {key.removeprefix('backbone.').removeprefix('head.'): w for key, w in weights.items()}
+    )
+    results = results_in(evaluated[0])
+    assert list(results['parts']) == PARTS
+    seen = set()
+    for severity in (1, 2, 3, 4, 5):
+        folder = trees / f'c/fog/{severity}'
+        files = [
+            (file, label)
+            for wnid, label in zip(WNIDS, LABELS, strict=True)
+            for file in (folder / wnid).iterdir()
+        ]
+        logits = scores(model, [np.asarray(Image.open(file)) for file, _ in files])
+        wrong = logits.argmax(1) != [label for _, label in files]
+        seen |= set(logits.argmax(1))
+        part = results['parts'][f'imagenet-c/fog/{severity}']
+        assert part == dict(error=wrong.mean(), files=5, skipped=[])
+    assert seen == set(LABELS)  # or the labels would not have mattered
+    for name, reference in (('shot_noise', lambda j: 0), ('tilt', lambda j: j - 1)):
+        flips, distances = [], []
+        for path in trees.glob(f'p/{name}/*/*'):
+            logits = scores(model, [frame[..., ::-1] for frame in read_frames(path)])
+            ranks = [rankdata(-x, method='ordinal') for x in logits]
+            pairs = [(reference(j), j) for j in range(1, len(logits))]
+            flips.append(np.mean([logits[i].argmax() != logits[j].argmax() for i, j in pairs]))
+            distances.append(
+                np.mean(
+                    [
+                        np.abs(
+                            ranks[j][np.argsort(ranks[i])[:5]].clip(max=6) - [1, 2, 3, 4, 5]
+                        ).sum()
+                        for i, j in pairs
+                    ]
+                )
+            )
+        part = results['parts'][f'imagenet-p/{name}']
+        assert part['flip_probability'] == pytest.approx(np.mean(flips))
+        assert part['top5_distance'] == pytest.approx(np.mean(distances))
+        assert part['top5_distance'] > 0
+
+
+def test_report_names_what_is_missing_and_gives_no_mean(evaluated):
+    work_dir, out = evaluated
+    page = (work_dir / 'robustness.md').read_text()
+    assert page in out
+    assert '# Robustness of Net' in page
+    assert '| network | mCE | Rel. mCE | mFR | mT5D |' in page
+    assert '| Net | - | - | - | - |' in page
+    missing = ', '.join(name for name in CORRUPTIONS if name != 'fog')
+    assert f'no mCE: corruption error: {missing} missing' in page
+    assert '| spatter (not in mCE) |' in page
+    table = results_in(work_dir)['normalised']
+    assert table['mCE'] is None
+    error = np.mean(
+        [results_in(work_dir)['parts'][f'imagenet-c/fog/{s}']['error'] for s in range(1, 6)]
+    )
+    assert table['CE']['fog'] == pytest.approx(100 * error / 0.819324)
+    assert table['clean error'] == 100 * results_in(work_dir)['parts']['clean']['error']
+    assert len(table['notes']) == 4
+
+
+@pytest.mark.slow
+def test_killed_run_goes_on_with_two_processes(evaluated, run_tool, network, trees, tmp_path):
+    """It does not repeat what was finished, and ends as the run by one process did."""
+    tool, config, checkpoint, *options = arguments(network, trees, tmp_path, '--name', 'Net')
+    process = subprocess.Popen(
+        [sys.executable, *map(str, (tool, config, checkpoint, *options))],
+        **dict(cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
+    )
+    while process.poll() is None and not (tmp_path / 'robustness.json').exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = list(results_in(tmp_path)['parts'])
+    assert 1 <= len(finished) < len(PARTS)
+    done = run_tool(*('tools/dist_test_robustness.sh', config, checkpoint, 2, *options))
+    assert done.returncode == 0, done.stdout
+    started = [part for part in PARTS if f'{part} (' in done.stdout]
+    assert started == PARTS[len(finished) :]
+    assert results_in(tmp_path) == results_in(evaluated[0])
+    assert (tmp_path / 'robustness.md').read_text() in done.stdout
+
+
+@pytest.fixture
+def resumable(evaluated, tmp_path):
+    return shutil.copytree(evaluated[0], tmp_path / 'resumed')
+
+
+def test_finished_results_are_not_computed_again(network, trees, resumable):
+    results = results_in(resumable)
+    results['parts']['clean']['error'] = 0.125
+    (resumable / 'robustness.json').write_text(json.dumps(results))
+    out = run_here(*arguments(network, trees, resumable))
+    assert '| Net | 12.50 |' in out
+    assert 'imagenet-c' not in out
+
+
+@pytest.mark.parametrize('what', ['checkpoint', 'crop', 'root'])
+def test_results_of_another_evaluation_are_refused(network, trees, resumable, tmp_path, what):
+    before = (resumable / 'robustness.json').read_bytes()
+    options = {
+        'checkpoint': [],
+        'crop': ['--crop-size', '30'],
+        'root': ['--clean', trees / 'c/fog/1'],
+    }
+    if what == 'checkpoint':
+        weights = torch.load(network)
+        weights['state_dict']['head.fc.bias'] += 1
+        network = tmp_path / 'other.pth'
+        torch.save(weights, network)
+    key = {'checkpoint': 'checkpoint_sha256', 'crop': 'crop_size', 'root': 'clean'}[what]
+    with pytest.raises(ValueError, match=f'holds results of another evaluation: its {key} is'):
+        run_here(*arguments(network, trees, resumable, *options[what]))
+    assert (resumable / 'robustness.json').read_bytes() == before
+
+
+def test_regenerated_sets_are_said_to_be(network, trees, tmp_path):
+    trees = shutil.copytree(trees, tmp_path / 'trees')
+    (trees / 'p/GENERATED.json').write_text('{}')
+    shutil.rmtree(trees / 'c/spatter')
+    shutil.rmtree(trees / 'p/tilt')
+    page = run_here(*arguments(network, trees, tmp_path / 'w', '--name', 'Net'))
+    assert '- Net: imagenet-p regenerated, not official' in page
+
+
+def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
+    trees = shutil.copytree(trees, tmp_path / 'trees')
+    image = trees / 'c/fog/2' / WNIDS[0] / 'ILSVRC2012_val_00000001.JPEG'
+    image.write_bytes(image.read_bytes()[:-300])
+    video = next((trees / 'p/tilt' / WNIDS[1]).glob('*.npy'))
+    write_video(video, np.random.default_rng(0), frames=1)
+    with pytest.raises(ValueError, match=f'{image}: .*skip_bad leaves such files out'):
+        run_here(*arguments(network, trees, tmp_path / 'w'))
+    page = run_here(*arguments(network, trees, tmp_path / 'w', '--skip-bad'))
+    parts = results_in(tmp_path / 'w')['parts']
+    assert list(parts) == PARTS
+    assert parts['imagenet-c/fog/2']['files'] == 4
+    assert [item['file'] for item in parts['imagenet-c/fog/2']['skipped']] == [str(image)]
+    assert parts['imagenet-p/tilt']['files'] == 4
+    assert [item['file'] for item in parts['imagenet-p/tilt']['skipped']] == [str(video)]
+    assert '## 2 files left out' in page
+    assert f'- {video}: 1 frame, and stability needs at least 2' in page
+
+
+def test_nan_is_an_error_that_names_the_file(network, trees, tmp_path):
+    weights = torch.load(network)
+    weights['state_dict']['head.fc.bias'][7] = torch.nan
+    torch.save(weights, tmp_path / 'nan.pth')
+    with pytest.raises(ValueError, match=rf'{WNIDS[0]}/ILSVRC\S*: the network gives NaN'):
+        run_here(*arguments(tmp_path / 'nan.pth', trees, tmp_path / 'w'))
+    with pytest.raises(ValueError, match='all 5 files were skipped'):
+        run_here(*arguments(tmp_path / 'nan.pth', trees, tmp_path / 'w', '--skip-bad'))
+
+
+def no_corruption(root):
+    shutil.move(root / 'c/fog', root / 'c/mist')
+    shutil.rmtree(root / 'c/spatter')
+
+
+def no_severity(root):
+    shutil.rmtree(root / 'c/fog/4')
+
+
+def group_folder(root):
+    shutil.move(root / 'p', root / 'inner')
+    (root / 'p').mkdir()
+    shutil.move(root / 'inner', root / 'p/group')
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (no_corruption, ValueError, r"folders in '.*/c' \(mist, \.\.\.\) are none of gaussian_"),
+        (no_severity, FileNotFoundError, r"--imagenet-c: there is no folder '.*/c/fog/4'; expec"),
+        (group_folder, ValueError, r"'.*/p' \(group, \.\.\.\) are none of .*<perturbation>/<wnid>"),
+        (lambda root: shutil.rmtree(root / 'p'), FileNotFoundError, 'there is no folder'),
+    ],
+)
+def test_other_layouts_are_refused_before_anything_is_written(
+    network, trees, tmp_path, change, error, message
+):
+    trees = shutil.copytree(trees, tmp_path / 'trees')
+    change(trees)
+    with pytest.raises(error, match=message):
+        run_here(*arguments(network, trees, tmp_path / 'w'))
+    assert not (tmp_path / 'w').exists()
+
+
+def test_wrong_class_count_is_told_what_to_do(network, tmp_path):
+    write_trees(tmp_path, ['fog'], [], images=(1, 1), wnids=('cat', 'dog'))
+    (tmp_path / 'p/tilt/cat').mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match=r'has 1000 classes and the data 2 \(cat, dog, \.\.\.\): name'
+    ):
+        run_here(*arguments(network, tmp_path, tmp_path / 'w'))
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--amp'], '--amp'),
+        (['--baseline', 'nowhere.json'], 'nowhere.json'),
+        (['--imagenet-c', 'nowhere'], 'nowhere'),
+    ],
+)
+def test_wrong_options(network, trees, tmp_path, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_here(*arguments(network, trees, tmp_path / 'w', *options))
+    assert not (tmp_path / 'w').exists()
+
+
+def test_detector_is_refused(network, trees, tmp_path):
+    config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
+    with pytest.raises(TypeError, match='expected a classifier of MMPretrain, got FasterRCNN'):
+        run_here(*arguments(network, trees, tmp_path, config=config))
+
+
+def test_nothing_to_evaluate(network):
+    with pytest.raises(ValueError, match='nothing to evaluate: give --imagenet-c'):
+        run_here('tools/test_robustness.py', NET, network)
+
+
+def test_comparison_of_runs(evaluated, tmp_path):
+    results = evaluated[0] / 'robustness.json'
+    baseline = tmp_path / 'baseline.json'
+    run_here('tools/analysis/measure_baseline.py', 'mean', baseline, results, '--name', 'Base')
+    measured, parts = load_baseline(baseline), results_in(evaluated[0])['parts']
+    assert measured.corruption_error['fog'] == [
+        parts[f'imagenet-c/fog/{severity}']['error'] for severity in (1, 2, 3, 4, 5)
+    ]
+    assert measured.clean_error == parts['clean']['error']
+    out = run_here(
+        *('tools/analysis/compare_robustness.py', f'A={results}', f'A={results}', results),
+        *('--baseline', baseline, '--out', tmp_path / 'out/report'),
+    )
+    assert 'In percent of Base;' in out
+    assert '- A, Net: no mCE: corruption error: gaussian_noise' in out
+    assert '| A |' in out
+    assert '| Net |' in out
+    assert (tmp_path / 'out/report.png').read_bytes()[:4] == b'\x89PNG'
+    assert '![robustness](report.png)' in (tmp_path / 'out/report.md').read_text()
+    with pytest.raises(ValueError, match='holds no results'):
+        run_here('tools/analysis/compare_robustness.py', baseline)
+
+
+def test_baseline_of_torchvisions_alexnet(tmp_path):
+    """Its file is taken as it is, and its logits are those of torchvision's network."""
+    torch.manual_seed(0)
+    model = torchvision.models.alexnet().eval()
+    model.classifier[6].bias.data[list(LABELS)] += 0.1
+    torch.save(model.state_dict(), tmp_path / 'alexnet.pth')
+    rng, images = np.random.default_rng(0), []
+    for wnid in WNIDS:
+        for i in range(3):
+            path = tmp_path / f'clean/{wnid}/{i}.png'
+            write_image(path, rng, (224, 256))
+            images.append(np.asarray(Image.open(path))[16:240])
+    wrong = scores(model, images).argmax(1) != np.repeat(LABELS, 3)
+    run_here(
+        *('tools/analysis/measure_baseline.py', 'run', tmp_path / 'baseline.json'),
+        *(
+            ROOT / 'configs/robustness/alexnet_in1k.py',
+            tmp_path / 'alexnet.pth',
+            '--name',
+            'AlexNet',
+        ),
+        *('--clean', tmp_path / 'clean', '--resize', 0, '--work-dir', tmp_path / 'w'),
+        *('--cfg-options', 'test_dataloader.num_workers=0'),
+    )
+    measured = load_baseline(tmp_path / 'baseline.json')
+    assert measured.name == 'AlexNet'
+    assert measured.clean_error == wrong.mean()
+    assert 'SHA-256' in measured.provenance['checkpoint']
+
+
+@pytest.mark.parametrize('kind', ['c', 'p'])
+def test_configs_of_one_part_run_with_the_stock_tool(tmp_path, kind):
+    digits = tuple('0123456789')
+    write_trees(tmp_path, ['gaussian_noise'], ['gaussian_noise'], images=[1] * 10, wnids=digits)
+    config = ROOT / f'configs/digits/resnet18-gcp_digits-{kind}.py'
+    cfg = Config.fromfile(config)
+    init_default_scope('mmpretrain')
+    model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'net.pth')
+    run_here(
+        *('tools/test.py', config, tmp_path / 'net.pth', '--work-dir', tmp_path / 'w'),
+        *('--out', tmp_path / 'metrics.json', '--cfg-options', 'test_dataloader.num_workers=0'),
+        *(f'test_dataloader.dataset.data_root={tmp_path / kind}',),
+        'test_dataloader.dataset.crop_size=32',
+    )
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    name = dict(c='corruption', p='perturbation')[kind]
+    assert metrics[f'{name}/files'] == 10
+    assert 0 <= metrics[dict(c='corruption/error', p='perturbation/flip_probability')[kind]] <= 1
+
+
+@pytest.mark.slow
+def test_whole_benchmarks_on_one_and_two_processes(run_tool, network, tmp_path):
+    """All 19 corruptions and 10 perturbations, 2 classes of 2 images."""
+    write_trees(tmp_path, CORRUPTIONS + EXTRA_CORRUPTIONS, PERTURBATIONS)
+    tool, config, checkpoint, *options = arguments(network, tmp_path, tmp_path / 'one')
+    one = run_tool(tool, config, checkpoint, *options, timeout=1200)
+    assert one.returncode == 0, one.stdout
+    options[options.index(tmp_path / 'one')] = tmp_path / 'two'
+    two = run_tool(
+        *('tools/dist_test_robustness.sh', config, checkpoint, 2, *options),
+        timeout=1200,
+    )
+    assert two.returncode == 0, two.stdout
+    parts = [results_in(tmp_path / name)['parts'] for name in ('one', 'two')]
+    assert parts[0] == parts[1]
+    assert len(parts[0]) == 1 + 19 * 5 + 10
+    pages = [(tmp_path / name / 'robustness.md').read_text() for name in ('one', 'two')]
+    assert pages[0] == pages[1]
+    alexnet = load_baseline()
+    ratios = [
+        np.mean([parts[0][f'imagenet-c/{name}/{s}']['error'] for s in (1, 2, 3, 4, 5)])
+        / np.mean(alexnet.corruption_error[name])
+        for name in CORRUPTIONS
+    ]
+    flips = [
+        parts[0][f'imagenet-p/{name}']['flip_probability'] / alexnet.flip_probability[name]
+        for name in PERTURBATIONS
+    ]
+    row = next(line for line in pages[0].splitlines() if line.startswith('| resnet18_8xb32'))
+    mce, _, mfr, _ = map(float, row.split('|')[2:6])
+    assert mce == pytest.approx(100 * np.mean(ratios), abs=0.051)
+    assert mfr == pytest.approx(100 * np.mean(flips), abs=0.051)

@@ -1,0 +1,232 @@
+"""The scripts as a user runs them: real Runner, real registry, real launcher, real files."""
+
+import json
+import os
+import pickle
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.compat import operators_in_use
+from tests.helpers.runs import CLS, ROOT
+
+MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
+
+
+@pytest.fixture(scope='module')
+def trained(run_tool, short_cls, tmp_path_factory):
+    """Work dir of a GCP classifier trained for an epoch of two steps."""
+    work_dir = tmp_path_factory.mktemp('cls')
+    done = run_tool(
+        *('tools/train.py', CLS, '--work-dir', work_dir, '--auto-scale-lr'),
+        *('--cfg-options', *short_cls),
+    )
+    assert done.returncode == 0, done.stdout
+    assert 'LR is set based on batch size of 64 and the current batch size is 8' in done.stdout
+    return work_dir
+
+
+@pytest.fixture(scope='module')
+def detection_options(scenes, trained):
+    return [
+        *(f'{s}_dataloader.dataset.data_root={scenes}' for s in ('train', 'val', 'test')),
+        *(f'{s}_dataloader.num_workers=0' for s in ('train', 'val', 'test')),
+        *(
+            f'{s}_evaluator.ann_file={scenes}/annotations/instances_val.json'
+            for s in ('val', 'test')
+        ),
+        f'model.backbone.init_cfg.checkpoint={trained}/epoch_1.pth',
+        *('train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
+        'default_hooks.checkpoint.save_optimizer=False',
+    ]
+
+
+def test_test_reports_metrics_predictions_and_pictures(run_tool, trained, short_cls, tmp_path):
+    command = ('tools/test.py', CLS, trained / 'epoch_1.pth', '--work-dir', tmp_path)
+    metrics, predictions = tmp_path / 'metrics.json', tmp_path / 'predictions.pkl'
+    for out in (metrics, predictions):
+        done = run_tool(
+            *(*command, '--out', out, '--show-dir', tmp_path / 'pictures'),
+            *('--cfg-options', *short_cls),
+        )
+        assert done.returncode == 0, done.stdout
+    assert 0 <= json.loads(metrics.read_text())['accuracy/top1'] <= 100
+    assert len(pickle.loads(predictions.read_bytes())) == 16
+    assert len(list((tmp_path / 'pictures').glob('*.png'))) == 16
+
+
+@pytest.mark.parametrize('how', ['path', 'auto'])
+def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
+    work_dir, checkpoint = tmp_path, trained / 'epoch_1.pth'
+    if how == 'auto':
+        work_dir = shutil.copytree(trained, tmp_path / 'copy')
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / checkpoint.name))
+    done = run_tool(
+        *('tools/train.py', CLS, '--work-dir', work_dir, '--resume'),
+        *([checkpoint] if how == 'path' else []),
+        *('--cfg-options', *short_cls, 'train_cfg.max_epochs=2', 'param_scheduler.end=2'),
+    )
+    assert done.returncode == 0, done.stdout
+    assert 'resumed epoch: 1' in done.stdout
+    assert 'Saving checkpoint at 2 epochs' in done.stdout
+    assert 'Saving checkpoint at 1 epochs' not in done.stdout
+
+
+class Creates:
+    """Pickled, a call that makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize('tool', ['tools/test.py', 'tools/train.py'])
+def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, tool):
+    checkpoint, sign = tmp_path / 'a.pth', tmp_path / 'sign'
+    content = read_checkpoint(trained / 'epoch_1.pth')
+    torch.save(content | dict(extra=Creates(sign)), checkpoint)
+    done = run_tool(
+        *(tool, CLS, *(['--resume'] if tool == 'tools/train.py' else []), checkpoint),
+        *('--work-dir', tmp_path / 'w', '--cfg-options', *short_cls),
+    )
+    assert done.returncode != 0
+    assert 'say so with trust=True (--trust)' in done.stdout
+    assert not sign.exists()
+
+
+def test_wrong_head_is_refused_before_anything_is_written(run_tool, trained, tmp_path):
+    options = ('--work-dir', tmp_path / 'w', '--cfg-options', 'model.head.in_channels=512')
+    for command in (('tools/train.py', CLS), ('tools/test.py', CLS, trained / 'epoch_1.pth')):
+        done = run_tool(*command, *options)
+        assert done.returncode != 0
+        assert 'set model.head.in_channels=8256' in done.stdout
+        assert not (tmp_path / 'w').exists()
+
+
+def test_missing_data_is_named(run_tool, tmp_path):
+    root = tmp_path / 'nowhere'
+    done = run_tool(
+        'tools/train.py', CLS, '--cfg-options', f'train_dataloader.dataset.data_root={root}'
+    )
+    assert done.returncode != 0
+    assert f"FileNotFoundError: train_dataloader.dataset: the image folder '{root}/t" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='asks what happens without a GPU')
+def test_amp_without_accelerator_is_refused(run_tool):
+    done = run_tool('tools/train.py', CLS, '--amp')
+    assert 'ValueError: --amp needs an accelerator' in done.stdout
+
+
+def test_two_processes_end_with_the_same_weights(run_tool, short_cls, tmp_path):
+    config = tmp_path / 'dump_weights.py'
+    config.write_text(
+        f"_base_ = '{ROOT / CLS}'\n"
+        "custom_imports = dict(imports=['gcp_mm', 'tests.helpers.rank_weights'])\n"
+        "default_hooks = dict(dump=dict(type='DumpRankWeightsHook'))\n"
+    )
+    done = run_tool(
+        *('tools/dist_train.sh', config, 2, '--work-dir', tmp_path, '--cfg-options', *short_cls),
+    )
+    assert done.returncode == 0, done.stdout
+    weights = [torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)]
+    start = weights[0].pop('start'), weights[1].pop('start')
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
+    assert torch.equal(*start)
+    assert not torch.equal(start[0], weights[0]['backbone.conv1.weight'])
+
+
+@pytest.mark.slow
+def test_dist_test_gives_the_metrics_of_one_process(run_tool, trained, short_cls, tmp_path):
+    common = ('--work-dir', tmp_path, '--cfg-options', *short_cls)
+    checkpoint, out = trained / 'epoch_1.pth', (tmp_path / 'one.json', tmp_path / 'two.json')
+    one = run_tool('tools/test.py', CLS, checkpoint, '--out', out[0], *common)
+    two = run_tool('tools/dist_test.sh', CLS, checkpoint, 2, '--out', out[1], *common)
+    assert one.returncode == two.returncode == 0, one.stdout + two.stdout
+    assert json.loads(out[0].read_text()) == json.loads(out[1].read_text())
+
+
+def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, detection_options, tmp_path):
+    options = ('--work-dir', tmp_path, '--cfg-options', *detection_options)
+    done = run_tool('tools/train.py', MASK, *options)
+    assert done.returncode == 0, done.stdout
+    assert 'GCPResNet: loaded all 120 tensors' in done.stdout
+    assert 'segm_mAP' in done.stdout
+    done = run_tool(
+        *('tools/test.py', MASK, tmp_path / 'epoch_1.pth', '--out', tmp_path / 'metrics.json'),
+        *('--show-dir', tmp_path / 'pictures', *options),
+    )
+    assert done.returncode == 0, done.stdout
+    assert {'coco/bbox_mAP_50', 'coco/segm_mAP_50'} <= json.loads(
+        (tmp_path / 'metrics.json').read_text()
+    ).keys()
+    assert len(list((tmp_path / 'pictures').glob('*.png'))) == 2
+
+
+@pytest.mark.parametrize(
+    ('framework', 'config'), [('mmpretrain', CLS), ('mmdet', MASK.replace('mask', 'faster'))]
+)
+def test_stock_scripts(run_tool, short_cls, detection_options, tmp_path, framework, config):
+    """Train, then resume or evaluate, by the frameworks' own scripts."""
+    scripts = Path(find_spec(framework).origin).parent / '.mim/tools'
+    settings = short_cls if framework == 'mmpretrain' else detection_options
+    workers = (f'{s}_dataloader.persistent_workers=False' for s in ('train', 'val', 'test'))
+    settings = ('--work-dir', tmp_path, '--cfg-options', *settings, *workers)
+
+    def run(*command):
+        done = run_tool(*command, *settings)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    printed = run(sys.executable, scripts / 'train.py', config)
+    if framework == 'mmpretrain':
+        assert 'resumed epoch: 1' in run(scripts / 'train.py', config, '--resume')
+    else:
+        if operators_in_use() != 'compiled':
+            assert 'mmcv has no compiled operators: those of torchvision' in printed
+        # It imports mmcv's operators before it reads the config: `python -m gcp_mm`, which is
+        # tested in test_compat.py, imports gcp_mm first, as the process of `fork` has done.
+        assert 'bbox_mAP' in run(scripts / 'test.py', config, tmp_path / 'epoch_1.pth')
+
+
+def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_options, tmp_path):
+    torch.save(
+        dict(state_dict={'encoder.conv1.weight': torch.zeros(64, 3, 7, 7)}), tmp_path / 'x.pth'
+    )
+    done = run_tool(
+        *('tools/train.py', MASK, '--work-dir', tmp_path / 'w', '--cfg-options'),
+        *(*detection_options, f'model.backbone.init_cfg.checkpoint={tmp_path}/x.pth'),
+    )
+    assert done.returncode != 0
+    assert "under prefix 'encoder.'" in done.stdout
+    assert 'Epoch(train)' not in done.stdout
+
+
+@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
+def test_truncated_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command):
+    path = tmp_path / 'half.pth'
+    content = (trained / 'epoch_1.pth').read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
+    assert done.returncode != 0
+    assert f"ValueError: checkpoint '{path}' cannot be read" in done.stdout
+    assert not (tmp_path / 'w').exists()
+
+
+def test_checkpoint_of_another_network_is_not_evaluated(run_tool, trained, short_cls, tmp_path):
+    torch.save(dict(state_dict={'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)}), tmp_path / 'x')
+    done = run_tool(
+        *('tools/test.py', CLS, tmp_path / 'x', '--work-dir', tmp_path / 'w'),
+        *('--cfg-options', *short_cls),
+    )
+    assert done.returncode != 0
+    assert 'missing keys: backbone.bn1.weight' in done.stdout

@@ -1,0 +1,290 @@
+"""The converter on inputs that nobody planned: it converts rightly, or names the file and why."""
+
+import functools
+import io
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
+from tests.helpers.foreign_networks import build, release, trainer_state
+from tests.helpers.pickles import Creates
+
+# The smallest network of each layout
+SOURCES = {
+    'resnet': lambda: build('resnet18', 'gcp', d=8).state_dict(),
+    'trainer': lambda: trainer_state(build('resnet18', 'gap')),
+    'mobilenet': lambda: build('mobilenet_v2', 'gap').state_dict(),
+    'shufflenet': lambda: build('shufflenet_v2', 'gcp', d=8).state_dict(),
+}
+fuzz = functools.partial(settings, deadline=None, derandomize=True)
+
+
+@functools.cache
+def source(layout):
+    """Weights by their foreign names, each of one number of its own, which makes small files."""
+    state = SOURCES[layout]()
+    return {
+        key: torch.tensor(i).to(value.dtype).expand(value.shape)
+        for i, (key, value) in enumerate(state.items())
+    }
+
+
+@functools.cache
+def names(layout):
+    """{our name: the foreign one}; that this is right, test_conversion proves by the scores."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'a.pth')
+        torch.save(source(layout), path)
+        ours = read_checkpoint(convert_checkpoint(path, Path(folder, 'b.pth')))['state_dict']
+    foreign = {int(value.flatten()[0]): key for key, value in source(layout).items()}
+    return {key: foreign[int(value.flatten()[0])] for key, value in ours.items()}
+
+
+def of_type(dtype):
+    return lambda value: value.to(dtype)
+
+
+STRANGE = {
+    'float64': of_type(torch.float64),
+    'bfloat16': of_type(torch.bfloat16),
+    'integers': of_type(torch.int32),
+    'bool': of_type(torch.bool),
+    'complex': of_type(torch.complex64),
+    'sparse': lambda value: value.clone().to_sparse(),
+    'meta': lambda value: value.to('meta'),
+    'empty': lambda value: value.new_zeros(0),
+    'scalar': lambda value: value.new_zeros(()),
+    'transposed': lambda value: value.clone().mT if value.ndim > 1 else value,
+    'flat': lambda value: value.clone().flatten(),
+    'one more': lambda value: torch.cat([value, value[:1]]) if value.ndim else value,
+    'parameter': lambda value: torch.nn.Parameter(value.clone(), value.is_floating_point()),
+    'number': lambda value: 1.0,
+    'none': lambda value: None,
+    'list': lambda value: value.flatten()[:4].tolist(),
+    'nested': lambda value: {'weight': value},
+}
+
+
+class Hidden:
+    """Keeps hypothesis from printing every number of a network."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+LETTERS = st.text('abcwx.019_', max_size=12)
+
+
+@st.composite
+def changed(draw, layout):
+    """Weights with a few changes, and their names before them."""
+    state = dict(source(layout))
+    for _ in range(draw(st.sampled_from([0, 1, 1, 2, 3]))):
+        keys = sorted(state, key=str)
+        if not keys:
+            break
+        key = draw(st.sampled_from(keys))
+        change = draw(st.sampled_from(['rename', 'drop', 'extra', 'copy', 'swap', 'key', *STRANGE]))
+        if change == 'rename':
+            state[draw(LETTERS)] = state.pop(key)
+        elif change == 'drop':
+            del state[key]
+        elif change == 'extra':
+            state[f'{key}{draw(LETTERS)}'] = torch.zeros(3)
+        elif change == 'copy':
+            prefix = draw(st.sampled_from(['module.', 'backbone.', 'features.', '']))
+            state[f'{prefix}{key}'] = state[key]
+        elif change == 'swap':
+            other = draw(st.sampled_from(keys))
+            state[key], state[other] = state[other], state[key]
+        elif change == 'key':
+            name = draw(st.sampled_from([0, None, ('conv1', 'weight'), b'conv1.weight']))
+            state[name] = state[key]
+        elif isinstance(state[key], torch.Tensor):
+            state[key] = STRANGE[change](state[key])
+    return state
+
+
+@st.composite
+def wrapped(draw, state):
+    """What a trainer may write around the weights."""
+    prefix = draw(st.sampled_from(['', '', 'module.', 'module.', 'module.module.']))
+    if prefix and all(isinstance(key, str) for key in state):
+        state = {prefix + key: value for key, value in state.items()}
+    kind = draw(st.sampled_from(['plain', 'plain', 'state_dict', 'state_dict', 'meta', 'other']))
+    if kind == 'plain':
+        return state
+    if kind == 'other':
+        return draw(st.sampled_from([[state], (), None, 3, 'x', torch.zeros(2), {'net': state}]))
+    meta = st.sampled_from([None, {}, [], {'vector_layout': 3}, {'vector_layout': None}])
+    return dict(state_dict=state, **({'meta': draw(meta)} if kind == 'meta' else {}))
+
+
+@pytest.mark.parametrize(
+    'layout',
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ('mobilenet', 'shufflenet') else name
+        for name in SOURCES
+    ],
+)
+def test_any_change_of_a_checkpoint(layout):
+    @fuzz(max_examples=80)
+    @given(st.data())
+    def check(data):
+        state = data.draw(changed(layout))
+        content = data.draw(wrapped(state))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, 'source.pth')
+            torch.save(content, path)
+            before = path.read_bytes()
+            target = refusal(convert, path)
+            converted.append(not isinstance(target, str))
+            if isinstance(target, str):
+                assert str(path) in target
+                assert [file.name for file in Path(folder).iterdir()] == ['source.pth']
+            else:
+                assert sorted(Path(folder).iterdir()) == sorted([path, target])
+                check_places(read_checkpoint(target)['state_dict'], state, layout)
+            assert path.read_bytes() == before
+
+    converted = []
+    check()
+    assert 5 < sum(converted) < len(converted) - 5  # both ways are taken
+
+
+def check_places(ours, state, layout):
+    """Every tensor of ours is the one with its foreign name, dense and of its kind of number."""
+    foreign = names(layout)
+    assert ours.keys() == foreign.keys()
+    assert len(state) == len([key for key in foreign if foreign[key] in state])
+    for key, value in ours.items():
+        original = source(layout)[foreign[key]]
+        assert value.shape == original.shape
+        assert value.layout == torch.strided
+        assert value.is_floating_point() == original.is_floating_point()
+        if foreign[key] in state:
+            assert torch.equal(value, state[foreign[key]])
+        else:
+            assert key.endswith('num_batches_tracked')
+            assert value == 0
+
+
+@functools.cache
+def valid_file(zipped):
+    content = dict(release(torch.nn.Conv2d(2, 3, 1), 'x'), best_acc1=1.0, names=['a', None])
+    file = io.BytesIO()
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+@st.composite
+def damaged(draw):
+    content = bytearray(valid_file(draw(st.booleans())))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        change = draw(st.sampled_from(['flip', 'cut', 'insert', 'drop', 'repeat']))
+        few = draw(st.binary(min_size=1, max_size=8))
+        if change == 'flip':
+            content[at : at + len(few)] = few
+        elif change == 'cut':
+            del content[at:]
+        elif change == 'insert':
+            content[at:at] = few
+        elif change == 'drop':
+            del content[at : at + len(few)]
+        else:
+            content[at:at] = content[at : at + 64]
+    return bytes(content)
+
+
+def pickles():
+    """Programs of pickle's own instructions, with the names that a file may call among them."""
+    import pickle
+
+    codes = [getattr(pickle, name) for name in ('MARK', 'STOP', 'REDUCE', 'TUPLE', 'DICT', 'LIST')]
+    codes += [pickle.BUILD, pickle.NEWOBJ, pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.SETITEM]
+    codes += [pickle.MEMOIZE, pickle.BINPERSID, pickle.NONE, pickle.BININT1 + b'\x07', pickle.POP]
+    codes += [b'cos\nmkdir\n', b'ctorch._utils\n_rebuild_tensor_v2\n', b'cbuiltins\ngetattr\n']
+    codes += [b'ccollections\nOrderedDict\n', b'X\x04\0\0\0sign', b'ctorch\nFloatStorage\n']
+    return st.lists(st.sampled_from(codes), max_size=12).map(lambda c: b'\x80\x02' + b''.join(c))
+
+
+@fuzz(max_examples=800)
+@given(st.one_of(st.binary(max_size=200), damaged(), pickles()))
+def test_any_bytes(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'source.pth')
+        path.write_bytes(content)
+        for function in (read_checkpoint, convert):
+            result = refusal(function, path)
+            assert not isinstance(result, str) or str(path) in result
+        assert [file.name for file in Path(folder).iterdir()] == ['source.pth']
+        assert path.read_bytes() == content
+
+
+def refusal(function, path):
+    """What a function gives, or the words of its ValueError; no other error is expected."""
+    try:
+        return function(path)
+    except ValueError as error:
+        return str(error)
+
+
+def convert(path):
+    return convert_checkpoint(path, path.with_name('ours.pth'))
+
+
+@functools.cache
+def whole_file():
+    file = io.BytesIO()
+    torch.save(source('shufflenet'), file)
+    return file.getvalue()
+
+
+@fuzz(max_examples=150)
+@given(st.integers(0, 2**32), st.integers(1, 255), st.booleans())
+def test_any_damaged_byte_of_a_checkpoint(place, change, cut):
+    """Is found, or is of no consequence."""
+    content = bytearray(whole_file())
+    place %= len(content)
+    content[place] ^= change
+    if cut:
+        del content[place:]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'source.pth')
+        path.write_bytes(content)
+        target = refusal(convert, path)
+        if isinstance(target, str):
+            assert str(path) in target
+            assert [file.name for file in Path(folder).iterdir()] == ['source.pth']
+        else:
+            ours = read_checkpoint(target)['state_dict']
+            check_places(ours, source('shufflenet'), 'shufflenet')
+
+
+@fuzz(max_examples=40)
+@given(st.data())
+def test_no_place_in_a_file_runs_code(data):
+    """A call anywhere among the weights, or beside them, under any key."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, sign = Path(folder, 'source.pth'), Path(folder, 'sign')
+        state = {f'{i}.weight': torch.zeros(1) for i in range(3)}
+        place = data.draw(st.sampled_from(['weight', 'beside', 'nested', 'all']))
+        call = Creates(sign)
+        content = {
+            'weight': {**state, data.draw(LETTERS): call},
+            'beside': dict(state_dict=state, args=call),
+            'nested': dict(state_dict=state, args={'a': [1, (call,)]}),
+            'all': call,
+        }[place]
+        torch.save(content, path, _use_new_zipfile_serialization=data.draw(st.booleans()))
+        for function in (read_checkpoint, convert):
+            with pytest.raises(ValueError, match='--trust') as error:
+                function(path)
+            assert str(path) in str(error.value)
+        assert not sign.exists()

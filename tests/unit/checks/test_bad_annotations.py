@@ -1,0 +1,131 @@
+"""Bad annotations of objects: a run leaves them out or stops as docs/bad_data.md says."""
+
+import json
+import shutil
+
+import pytest
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from gcp_mm.checks.dataloaders import build_dataloader
+from gcp_mm.checks.inspection import inspect_dataset
+from gcp_mm.hub import resolve_config
+from tests.helpers.bad_data import REFUSED, outcome, row
+
+pytestmark = pytest.mark.usefixtures('short_patience')
+
+
+def change_first(**values):
+    return lambda content: content['annotations'][0].update(values)
+
+
+# {what: (change of the file's content, what is expected, and of its message)}
+LEFT_OUT = 'left out with a warning'
+RLE = dict(size=[96, 96])
+ANNOTATIONS = {
+    'box of negative width': (change_first(bbox=[9, 9, -5, 4]), LEFT_OUT, 'less than a pixel'),
+    'empty box': (change_first(bbox=[9, 9, 0, 0]), LEFT_OUT, 'less than a pixel'),
+    'box outside its image': (change_first(bbox=[200, 9, 9, 9]), LEFT_OUT, 'outside its image'),
+    'box of NaN': (change_first(bbox=[float('nan'), 9, 9, 9]), LEFT_OUT, 'outside its image'),
+    'box partly outside its image': (change_first(bbox=[90, 90, 20, 20]), 'used', ''),
+    'area of 0': (change_first(area=0), LEFT_OUT, 'no area'),
+    'category_id not in categories': (change_first(category_id=77), LEFT_OUT, 'no class'),
+    'polygon of 2 points': (change_first(segmentation=[[1, 2, 3, 4]]), LEFT_OUT, '3 points'),
+    'no mask': (change_first(segmentation=[]), REFUSED, 'has no mask'),
+    'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'has no mask'),
+    'RLE of zeros': (change_first(segmentation=dict(RLE, counts=[9216])), REFUSED, 'has no mask'),
+    'RLE that ends early': (
+        change_first(segmentation=dict(RLE, counts=[5, 5])),
+        REFUSED,
+        'has no mask',
+    ),
+    'RLE that is none': (
+        change_first(segmentation=dict(RLE, counts='!!zz')),
+        REFUSED,
+        'has no mask',
+    ),
+    'RLE of another size': (
+        change_first(segmentation=dict(size=[10, 10], counts=[50, 50])),
+        REFUSED,
+        'has no mask',
+    ),
+    'two images with one id': (
+        lambda content: content['images'][1].update(id=content['images'][0]['id']),
+        REFUSED,
+        'stands for several images',
+    ),
+    'two annotations with one id': (
+        lambda content: content['annotations'][1].update(id=content['annotations'][0]['id']),
+        REFUSED,
+        'not unique',
+    ),
+    'annotation of an image that is not listed': (
+        lambda content: content['images'].pop(),
+        REFUSED,
+        'not in its list',
+    ),
+    'annotation without a box': (
+        lambda content: content['annotations'][0].pop('bbox'),
+        REFUSED,
+        "KeyError: 'bbox'",
+    ),
+    'JSON cut short': (lambda content: json.dumps(content)[:2000], REFUSED, 'JSONDecodeError'),
+    'JSON of another form': (lambda content: '[]', REFUSED, 'not supported'),
+    'empty list of images': (
+        lambda content: content.update(images=[], annotations=[]),
+        REFUSED,
+        'finds no image to use',
+    ),
+    'no annotation': (lambda content: content.update(annotations=[]), REFUSED, 'no image has an'),
+    'categories that lack a class': (
+        lambda content: content['categories'].pop(3),
+        REFUSED,
+        'labels would mean other classes',
+    ),
+    'categories in another order': (
+        lambda content: content['categories'].reverse(),
+        REFUSED,
+        'labels would mean other classes',
+    ),
+}
+
+
+@pytest.mark.parametrize('what', ANNOTATIONS)
+def test_annotations(what, scenes, tmp_path, log, record_property):
+    """Of Mask R-CNN on the digits, in training and by tools/check_data.py alike."""
+    change, expected, message = ANNOTATIONS[what]
+    shutil.copytree(scenes, tmp_path / 'coco')
+    path = tmp_path / 'coco/annotations/instances_train.json'
+    content = json.loads(path.read_text())
+    number = len(content['annotations'])
+    changed = change(content)
+    path.write_text(changed if isinstance(changed, str) else json.dumps(content))
+    cfg = resolve_config('mask-rcnn_r18-gcp-m_fpn_4e_digits')
+    loader = cfg.train_dataloader
+    loader.dataset.data_root = str(tmp_path / 'coco')
+    loader.update(num_workers=1, persistent_workers=False, timeout=60)
+    found = outcome(objects, loader)
+    checked = outcome(inspect_dataset, loader.dataset, 'train_dataloader', 'mmdet')
+    if expected == REFUSED:
+        assert found.startswith('ValueError: ')
+        assert str(path) in found or what == 'empty list of images'
+        assert message in found
+        assert checked.startswith('ValueError: ')
+        observed = found.replace(f'{tmp_path}/coco/', '').split(';')[0]
+    else:
+        used = number - (expected == LEFT_OUT)
+        assert found == used
+        observed = f'{found} of {number} objects used'
+        summary = f'1 of {number} annotations left out: 1 '
+        assert (summary in log()) == (summary in checked) == (expected == LEFT_OUT)
+        assert message in log()
+        if expected == LEFT_OUT:
+            observed += f', WARNING {log().strip().partition(".json: ")[2]}'
+    record_property(*row(what, expected, observed))
+
+
+def objects(loader):
+    """Number of objects that the workers give to a detector in an epoch."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        built = build_dataloader(Runner.build_dataloader, loader, seed=0)
+        return sum(len(s.gt_instances) for batch in built for s in batch['data_samples'])

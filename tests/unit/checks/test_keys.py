@@ -1,0 +1,268 @@
+"""Keys that nothing reads are found, with their place and the nearest name."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+import gcp_mm  # noqa: F401
+from gcp_mm.checks import check_run
+from gcp_mm.checks.finding import errors_in, warnings_in
+from gcp_mm.checks.keys import check_keys
+from gcp_mm.checks.registered import parameters_of
+from gcp_mm.hub import resolve_config
+from gcp_mm.runtime import AtomicCheckpointHook
+from tests.helpers.runs import CLS
+
+DET = 'faster-rcnn_r18-gcp-m_fpn_4e_digits'
+
+
+def changed(config=CLS, **options):
+    cfg = resolve_config(config)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'model.neck.reducton': (256,)},
+            r"^model\.neck\.reducton: GlobalCovariancePooling has no .*did you mean 'reduction'\?",
+        ),
+        # behind **kwargs: an argument of the parent in MMPretrain
+        ({'model.backbone.frozen_stage': 1}, r"model\.backbone\.frozen_stage.*'frozen_stages'"),
+        # CheckpointHook takes any key, and fails with it when it first saves
+        (
+            {'default_hooks.checkpoint.max_keep_ckpt': 1},
+            r"default_hooks\.checkpoint\.max_keep_ckpt: AtomicCheckpointHook .*'max_keep_ckpts'",
+        ),
+        (
+            {'custom_hooks': [dict(type='DivergenceHook', polcy='skip')]},
+            r'custom_hooks\[0\]\.polcy',
+        ),
+        ({'optim_wrapper.type': 'KFACOptimWrapper', 'optim_wrapper.dampin': 1}, "'damping'"),
+        ({'model.neck.zzz': 1}, r'no such argument; it takes act_cfg, check_finite, conv_cfg'),
+    ],
+)
+def test_unknown_key_of_our_own(options, message):
+    assert errors_in(check_keys(changed(), 'train')) == []
+    (text,) = errors_in(check_keys(changed(**options), 'train'))
+    assert re.search(message, text)
+
+
+def test_missing_key_of_our_own():
+    cfg = changed()
+    del cfg.model.neck['in_channels']
+    (text,) = errors_in(check_keys(cfg, 'train'))
+    assert text == (
+        'model.neck: GlobalCovariancePooling needs in_channels: set model.neck.in_channels'
+    )
+    cfg.model.neck.conv_cfg = dict(type='GCPResNet', zzz=1)  # is looked at all the same
+    texts = errors_in(check_keys(cfg, 'train'))
+    assert [text.split(':')[0] for text in texts] == ['model.neck', 'model.neck.conv_cfg.zzz']
+
+
+def test_all_that_are_wrong_are_said():
+    cfg = changed(**{'model.neck.reducton': 1, 'model.neck.zzz': 1, 'val_evaluator.thr': 1})
+    cfg.model.backbone.dept = 18
+    starts = ('model.backbone.dept: ', 'model.neck.reducton: ', 'model.neck.zzz: ')
+    found = check_keys(cfg, 'train')
+    assert [text.startswith(start) for text, start in zip(errors_in(found), starts, strict=True)]
+    assert len(warnings_in(found)) == 1
+    with pytest.raises(ValueError, match='dept') as raised:
+        check_run(cfg, 'train')
+    assert str(raised.value).splitlines() == errors_in(found)
+
+
+def test_what_is_beneath_an_unknown_key_does_not_lead_astray():
+    cfg = changed()
+    cfg.model.nek = dict(type='GlobalCovariancePooling')
+    (text,) = errors_in(check_keys(cfg, 'train'))
+    assert text == "model.nek: ImageClassifier has no such argument; did you mean 'neck'?"
+
+
+def test_data_sets_that_are_imported_late():
+    """What the parent takes and the class gives it itself is not missing."""
+    cfg = resolve_config('resnet18-gcp_digits-c')
+    assert [found.status for found in check_keys(cfg, 'test')] == ['ok']
+    cfg.test_dataloader.dataset.sevrity = 1
+    (text,) = errors_in(check_keys(cfg, 'test'))
+    assert re.search(r"^test_dataloader\.dataset\.sevrity.*'severity'", text)
+    assert errors_in(check_keys(cfg, 'train')) == []  # which does not read it
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'message'),
+    [
+        (CLS, {'val_evaluator.thr': 1}, 'val_evaluator.thr: Accuracy has no such argument; did '),
+        (DET, {'model.neck.outs': 1}, "model.neck.outs: FPN has no such argument; did you mean '"),
+        (
+            DET,
+            {'model.rpn_head.anchor_generator.scale': 1},
+            'model.rpn_head.anchor_generator.scale: AnchorGenerator has no such argument; did you '
+            "mean 'scales'?",
+        ),
+        # CheckpointHook takes any key, and fails with it when it first saves
+        (
+            DET,
+            {
+                'default_hooks.checkpoint.type': 'CheckpointHook',
+                'default_hooks.checkpoint.intrvl': 1,
+            },
+            "default_hooks.checkpoint.intrvl: CheckpointHook has no such argument; did you mean 'i",
+        ),
+        (
+            DET,
+            {'custom_hooks': [dict(type='EMAHook', ema_tpe='ExponentialMovingAverage')]},
+            None,  # it takes any
+        ),
+        (
+            CLS,
+            {'param_schedulers': []},  # where the config has its `param_scheduler`
+            None,
+        ),
+    ],
+)
+def test_unknown_key_of_a_framework_is_a_warning(config, options, message):
+    found = check_keys(changed(config, **options), 'train')
+    assert errors_in(found) == []
+    texts = warnings_in(found)
+    assert [text.startswith(message) for text in texts] == ([True] if message else [])
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'model.hed': 1}, "model.hed: ImageClassifier has no such argument; did you mean 'head'?"),
+        (
+            {'optim_wrapper.optimizer.momentm': 0.9},
+            "optim_wrapper.optimizer.momentm: SGD has no such argument; did you mean 'momentum'?",
+        ),
+        (
+            {'train_cfg.max_epoch': 5},
+            'train_cfg.max_epoch: EpochBasedTrainLoop has no such argument; did you mean '
+            "'max_epochs'?",
+        ),
+        (
+            {'train_cfg.by_epoch': False, 'train_cfg.max_epochs': 5},
+            'train_cfg.max_epochs: IterBasedTrainLoop has no such argument; did you mean '
+            "'max_iters'?",
+        ),
+        (
+            {'val_cfg.fp61': True},
+            "val_cfg.fp61: ValLoop has no such argument; did you mean 'fp16'?",
+        ),
+    ],
+)
+def test_unknown_key_of_what_mmengine_builds(options, message):
+    """The run would raise a TypeError."""
+    assert errors_in(check_keys(changed(**options), 'train')) == [message]
+
+
+@pytest.mark.parametrize(
+    ('place', 'kind', 'near'),
+    [
+        ('model', 'ImageClasifier', 'ImageClassifier'),
+        ('model.backbone', 'GCPResNt', 'GCPResNet'),
+        ('model.neck', 'mmpretrain.GlobalCovariancePoling', 'GlobalCovariancePooling'),
+        ('train_dataloader.sampler', 'DefaultSampller', 'DefaultSampler'),
+        ('train_dataloader.dataset', 'CustomDatset', 'CustomDataset'),
+        ('train_dataloader.dataset.pipeline[0]', 'LoadImageFromFle', 'LoadImageFromFile'),
+        ('optim_wrapper', 'OptimWraper', 'OptimWrapper'),
+        ('optim_wrapper.optimizer', 'SDG', 'SGD'),
+        ('param_scheduler', 'PolyRL', 'PolyLR'),
+        ('val_evaluator', 'Acuracy', 'Accuracy'),
+        ('train_cfg', 'EpochBasedTrainLop', 'EpochBasedTrainLoop'),
+        ('default_hooks.timer', 'IterTimerHok', 'IterTimerHook'),
+        ('custom_hooks[0]', 'EMAHok', 'EMAHook'),
+    ],
+)
+def test_types_that_nothing_registers(place, kind, near):
+    cfg = changed(custom_hooks=[dict(type='EMAHook')])
+    cfg.merge_from_dict({re.sub(r'\[(\d)\]', r'.\1', f'{place}.type'): kind})
+    (text,) = errors_in(check_keys(cfg, 'train'))
+    assert text.startswith(f'{place}.type: nothing registers {kind!r}; did you mean {near!r}? Else')
+
+
+def test_types_of_which_nothing_is_known():
+    """Of another framework, of what an Evaluator is made of, and those registered by the user."""
+    cfg = changed(custom_hooks=[dict(type='Zzz'), dict(type='mmyolo.SwitchHook')])
+    cfg.val_evaluator = dict(type='Evaluator', metrics=[dict(type='Accuracy')])
+    assert errors_in(check_keys(cfg, 'train')) == [
+        "custom_hooks[0].type: nothing registers 'Zzz'; install the packages that it "
+        'needs, or add its module to custom_imports'
+    ]
+    HOOKS.register_module(name='Zzz', module=Hook)
+    try:
+        assert errors_in(check_keys(cfg, 'train')) == []
+    finally:
+        HOOKS.module_dict.pop('Zzz')
+    cfg = Config(dict(default_scope='mmyolo', model=dict(type='YOLODetector')))
+    assert errors_in(check_keys(cfg, 'train')) == []
+
+
+def test_part_of_a_runner_that_is_misspelt():
+    cfg = changed()
+    for part in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+        cfg.pop(part)
+    assert warnings_in(check_keys(cfg, 'train')) == []  # train_dataloader is near val_dataloader
+    cfg.trian_cfg = cfg.pop('train_cfg')
+    assert warnings_in(check_keys(cfg, 'train')) == [
+        'trian_cfg: nothing reads it, and the config has no train_cfg: did you mean that?'
+    ]
+
+
+def test_scope_of_a_part_and_what_is_in_it():
+    trunk = dict(type='ResNet', depth=18, _scope_='mmpretrain', drop_path_rate=0.1)
+    cfg = Config(dict(default_scope='mmdet', model=dict(type='RetinaNet', backbone=trunk)))
+    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
+    trunk = dict(type='ImageClassifier', backbone=dict(trunk), _scope_='mmpretrain')
+    del trunk['backbone']['_scope_']
+    cfg.model.backbone = trunk
+    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
+    cfg.model.neck = dict(type='ResNet', drop_path_rate=0.1)  # which is not in it
+    (text,) = warnings_in(check_keys(cfg, 'train'))
+    assert text.startswith('model.neck.drop_path_rate: ResNet has no such argument')
+
+
+def test_keys_that_others_read():
+    """Of builders, of mmcv's layers, and of classes that this cannot look into."""
+    cfg = changed()
+    cfg.model.backbone.norm_cfg = dict(type='BN', requires_grad=True)
+    cfg.custom_hooks = [dict(type='SyncBuffersHook', priority='LOW')]
+    cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0)
+    cfg.model.neck.act_cfg = dict(type='HSigmoid', anything=1)
+    cfg.model.head.loss = dict(type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1)
+    cfg.model.head.upsample = dict(type='nearest', anything=1)  # of no registry
+    cfg.variable = dict(type='GCPResNet', dept=18)  # its author's own
+    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
+    # The metric of this name takes less. The data set wants further packages.
+    cfg.val_dataloader.dataset = dict(type='COCOCaption', data_root='data', ann_file='a.json')
+    assert warnings_in(check_keys(cfg, 'train')) == []
+
+
+def test_kinds_given_as_classes_and_under_a_scope():
+    cfg = Config(dict(default_hooks=dict(c=dict(type=AtomicCheckpointHook, intervall=1))))
+    assert 'intervall' in errors_in(check_keys(cfg, 'train'))[0]
+    cfg = Config(dict(model=dict(type='mmpretrain.ImageClassifier', zzz=1)))
+    assert check_keys(cfg, 'train')[0].status == 'error'
+
+
+def test_parameters_end_where_a_constructor_takes_no_more():
+    class Base:
+        def __init__(self, c):
+            pass
+
+    class Closed(Base):
+        def __init__(self, b):
+            pass
+
+    class Open(Closed):
+        def __init__(self, a, *args, **kwargs):
+            pass
+
+    assert list(parameters_of(Open)) == ['b', 'a']
+    assert list(parameters_of(lambda x, *, y=1, **z: 0)) == ['x', 'y']

@@ -1,0 +1,223 @@
+"""The ways to compute the Newton-Schulz pooling against each other and against float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from gcp_mm.ops import circuit_pooling, extension, global_covariance_pooling
+from gcp_mm.ops.circuit import CIRCUITS
+from tests.helpers.reference import FEATURES, allowed_errors, features, reference, relative_error
+
+F64 = torch.float64
+SHAPES = [(2, 6, 4), (2, 16, 16), (3, 5, 3, 4), (1, 32, 3, 3)]  # N < D, N = D, N > D, N << D
+
+
+def scalar_newton_schulz(x, iterations):
+    y, z = x, np.ones_like(x)
+    for _ in range(iterations):
+        t = (3 - z * y) / 2
+        y, z = y * t, t * z
+    return y
+
+
+@pytest.mark.parametrize('key', CIRCUITS, ids=str)
+def test_error_on_the_unit_interval(key):
+    """On scalars, through the code that runs on matrices."""
+    (kind, iterations), circuit = key, CIRCUITS[key]
+    x = np.linspace(0, 1, 12345)
+    value = circuit.forward(torch.from_numpy(x)[:, None, None])[0].flatten().numpy()
+    p = x * value**2 if kind == 'gram' else value
+    error = np.abs(p - scalar_newton_schulz(x, iterations)).max()
+    assert error < 6e-7
+    assert error <= 1.01 * circuit.max_error
+
+
+def compare(x, iterations=5, **kwargs):
+    """Relative Frobenius errors of output and gradient in float32."""
+    expected, grad, expected_dx = reference(x, iterations)
+    x = x.clone().requires_grad_()
+    out = global_covariance_pooling(x, iterations, **kwargs)
+    dx = torch.autograd.grad(out, x, grad.to(out.dtype))[0]
+    return relative_error(out.detach(), expected), relative_error(dx, expected_dx)
+
+
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
+@pytest.mark.parametrize('n', [49, 196, 300])
+@pytest.mark.parametrize('kind', FEATURES)
+def test_float32_error_in_networks(kind, n, method):
+    x = FEATURES[kind](features(2, 256, n))
+    error, gradient_error = compare(x, method=method)
+    allowed, gradient_allowed = allowed_errors(x, method=method)
+    assert error <= allowed
+    assert gradient_error <= gradient_allowed
+
+
+@pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
+@pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_any_number_of_iterations(shape, iterations, method):
+    x = features(*shape)
+    error, gradient_error = compare(x, iterations, method=method)
+    allowed, gradient_allowed = allowed_errors(x, iterations, method)
+    assert error <= allowed
+    assert gradient_error <= gradient_allowed
+
+
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
+@pytest.mark.parametrize('save', ['activations', 'input'])
+@pytest.mark.parametrize('iterations', [3, 5])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_derivatives(shape, iterations, save, method):
+    sizes = min(shape[0], 2), *(min(n, 5) for n in shape[1:])
+    x = torch.randn(sizes, dtype=F64, requires_grad=True)
+
+    def pool(x):
+        return global_covariance_pooling(x, iterations, method=method, save=save)
+
+    assert gradcheck(pool, x)
+    assert gradgradcheck(pool, x)
+
+
+def kept(x, **kwargs):
+    """Bytes of all storages that autograd keeps for the backward, and of those not of `x`."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        global_covariance_pooling(x, **kwargs)
+    every = sum(storages.values())
+    return every, every - storages.pop(x.untyped_storage().data_ptr(), 0)
+
+
+def test_memory_kept_for_the_backward():
+    x = torch.randn(4, 256, 14, 14, requires_grad=True)
+    assert kept(x)[0] / 4 <= 1.3 * 2**20
+    for method in ('auto', 'circuit'):
+        assert kept(x, method=method, save='input')[1] == 0
+    # The iteration's checkpoint keeps x in its own way; nothing else shows.
+    assert kept(x, method='newton_schulz', save='input')[0] <= x.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize('n', [5, 40])
+def test_chunks_and_recomputation_change_nothing(n, monkeypatch):
+    x = features(5, 24, n).requires_grad_()
+    expected = global_covariance_pooling(x)
+    grad = torch.randn_like(expected)
+    expected_dx = torch.autograd.grad(expected, x, grad)[0]
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    monkeypatch.setattr(circuit_pooling, 'CHUNK_BYTES', 1)
+    for save in ('activations', 'input'):
+        out = global_covariance_pooling(x, save=save)  # 2, 2 and 1 samples at a time
+        torch.testing.assert_close(out, expected)
+        dx = torch.autograd.grad(out, x, grad)[0]
+        torch.testing.assert_close(dx, expected_dx, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(('before', 'after'), [(1, 5), (5, 1)])
+def test_number_of_threads_changes_before_the_backward(before, after, monkeypatch):
+    monkeypatch.setattr(circuit_pooling, 'CHUNK_BYTES', 1)
+    x = torch.randn(5, 24, 6, requires_grad=True)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: before)
+    out = global_covariance_pooling(x)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: after)
+    dx = torch.autograd.grad(out.sum(), x)[0]
+    expected = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    torch.testing.assert_close(dx, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
+def test_empty_batch(method):
+    x = torch.randn(0, 6, 4, requires_grad=True)
+    out = global_covariance_pooling(x, method=method)
+    out.sum().backward()
+    assert out.shape == (0, 21)
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
+@pytest.mark.parametrize('shape', [(2, 6, 4), (2, 5, 12)])
+def test_constant_features_and_nan(shape, method):
+    x = features(*shape)
+    x[0] = 0.1
+    x.requires_grad_()
+    out = global_covariance_pooling(x, method=method)
+    dx = torch.autograd.grad(out.sum(), x)[0]
+    assert not out[0].any()
+    assert not dx[0].any()
+    assert dx[1].isfinite().all()
+    with torch.no_grad():
+        x[0, 0, 0] = float('nan')
+        assert global_covariance_pooling(x, method=method)[0].isnan().all()
+
+
+def test_gradient_for_repeated_use_of_the_input():
+    """Nothing saved is changed in place: two backward passes give the same."""
+    x = torch.randn(2, 8, 5, requires_grad=True)
+    out = global_covariance_pooling(x).square().sum()
+    first = torch.autograd.grad(out, x, retain_graph=True)[0]
+    assert torch.equal(first, torch.autograd.grad(out, x)[0])
+
+
+def test_backward_under_autocast_stays_in_float32():
+    x = torch.randn(2, 16, 5, 5, requires_grad=True)
+    expected = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        grad = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
+    torch.testing.assert_close(grad, expected, rtol=0, atol=0)
+
+
+def test_no_circuit_for_that_many_iterations():
+    with pytest.raises(ValueError, match=r"circuit.*iterations=7.*method='auto'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), 7, method='circuit')
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match=r"method.*'circuit'.*got 'fast'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), method='fast')
+
+
+def test_unknown_save():
+    with pytest.raises(ValueError, match=r"save.*'input'.*got 'nothing'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
+
+
+@pytest.mark.parametrize(
+    ('x', 'needs'), [(torch.ones(1, 4, 3), 'a CUDA GPU'), (torch.ones(1, 4, 3).double(), 'float32')]
+)
+def test_backend_that_cannot_run_here(x, needs):
+    with pytest.raises(ValueError, match=f"backend='triton'.*{needs}.*{x.dtype}.*on cpu"):
+        global_covariance_pooling(x, method='circuit', backend='triton')
+
+
+def test_named_backend_is_taken(monkeypatch):
+    def load():
+        raise RuntimeError('C++')
+
+    x = features(2, 8, 5)
+    expected = global_covariance_pooling(x)
+    monkeypatch.setattr(extension, 'load', load)
+    monkeypatch.setenv('GCP_MM_EXTENSION', '1')
+    assert torch.equal(global_covariance_pooling(x, backend='pytorch'), expected)
+    for backend in ('auto', 'cpp'):
+        with pytest.raises(RuntimeError, match=r'C\+\+'):
+            global_covariance_pooling(x, backend=backend)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(method='circuit'), dict(save='input'), dict(backend='cpp')]
+)
+@pytest.mark.parametrize('norm', ['eigh', 'none'])
+def test_method_and_save_belong_to_the_iteration(norm, options):
+    with pytest.raises(ValueError, match=f"leave them out with norm='{norm}'"):
+        global_covariance_pooling(torch.ones(1, 2, 3), norm=norm, **options)
+
+
+@pytest.mark.parametrize('norm', ['eigh', 'none'])
+def test_other_norms_take_any_number_of_iterations(norm):
+    x = torch.arange(6.0).reshape(1, 2, 3)
+    out = global_covariance_pooling(x, 7, norm=norm)
+    assert torch.equal(out, global_covariance_pooling(x, norm=norm))

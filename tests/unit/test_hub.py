@@ -1,0 +1,172 @@
+"""This project's networks by name, for its own functions and for those of the frameworks."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmengine.registry import MODELS, DefaultScope
+
+import gcp_mm
+from gcp_mm.hub import CONFIGS, resolve_config
+from tests.helpers.runs import ROOT
+
+CLS = 'resnet18-gcp_1xb64-5e_digits'
+GAP = 'resnet18_1xb64-5e_digits'
+DET = 'mask-rcnn_r18-gcp-m_fpn_4e_digits'
+CLASSES = tuple('abcdefghij')
+
+
+def weights_of(name, path, **kwargs):
+    """A checkpoint as the Runner of a config saves it, with random weights."""
+    cfg = resolve_config(name)
+    cfg.merge_from_dict(dict(model=kwargs))
+    cfg.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        state = MODELS.build(cfg.model).state_dict()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=CLASSES))), path)
+    return state
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('weights')
+    for name in (CLS, GAP, DET):
+        weights_of(name, folder / f'{name}.pth')
+    return {name: folder / f'{name}.pth' for name in (CLS, GAP, DET)}
+
+
+def test_every_published_config_has_a_name():
+    names = [
+        model['Name']
+        for metafile in CONFIGS.glob('*/metafile.yml')
+        for model in yaml.safe_load(metafile.read_text())['Models']
+    ]
+    assert len(names) > 50
+    assert set(names) <= set(gcp_mm.list_models())
+    assert len({path.stem for path in CONFIGS.glob('[!_]*/*.py')}) == len(
+        list(CONFIGS.glob('[!_]*/*.py'))
+    )
+
+
+def test_pattern():
+    names = gcp_mm.list_models('resnet50-gcp_*_in1k')
+    assert names == [f'resnet50-gcp_8xb32-lr{lr}_in1k' for lr in ('adju', 'fast', 'norm')]
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r'near it: .*resnet50-gcp_8xb32-lradju_in1k'):
+        gcp_mm.get_model('resnet50-gcp_8xb32-lradj_in1k')
+    with pytest.raises(ValueError, match=r'list_models\(\) names them'):
+        gcp_mm.get_model('vit')
+
+
+@pytest.mark.parametrize('name', [CLS, DET])
+def test_model_has_the_weights_of_the_file(name, files):
+    model = gcp_mm.get_model(name, files[name])
+    expected = torch.load(files[name])['state_dict']
+    assert not model.training
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_settings_can_be_overridden(files):
+    model = gcp_mm.get_model(CLS, files[CLS], neck=dict(method='newton_schulz'))
+    assert model.neck.method == 'newton_schulz'
+
+
+@pytest.mark.parametrize(
+    ('config', 'file', 'settings', 'message'),
+    [
+        (CLS, GAP, {}, 'with global covariance pooling, the file of one with none'),
+        (GAP, CLS, {}, 'with none .*, the file of one with global covariance pooling'),
+        (DET, CLS, {}, 'config is of a detector, the file of a classifier'),
+        (CLS, DET, {}, 'config is of a classifier, the file of a detector'),
+        (CLS, CLS, dict(head=dict(num_classes=7)), r'10 classes and the config 7: set num_classes'),
+        (
+            DET,
+            DET,
+            dict(roi_head=dict(bbox_head=dict(num_classes=3))),
+            '10 classes and the config 3',
+        ),
+        (
+            CLS,
+            CLS,
+            dict(neck=dict(reduction=(64,)), head=dict(in_channels=2080)),
+            r'model\.neck\.reduction=\(128,\) and model\.head\.in_channels=8256',
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(config, file, settings, message, files):
+    with pytest.raises(ValueError, match=message):
+        gcp_mm.get_model(config, files[file], **settings)
+
+
+def test_foreign_names_point_to_the_converter(tmp_path):
+    torch.save({'conv1.weight': torch.zeros(64, 3, 7, 7)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'convert_checkpoint\.py'):
+        gcp_mm.get_model(CLS, tmp_path / 'a.pth')
+
+
+def test_vectors_of_another_layout(tmp_path):
+    state = weights_of(CLS, tmp_path / 'a.pth')
+    torch.save(dict(state_dict=state, meta=dict(vector_layout='columns')), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r"layout 'columns'.*'row-major upper triangle'"):
+        gcp_mm.get_model(CLS, tmp_path / 'a.pth')
+
+
+def image():
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+def test_mmpretrain_knows_the_names(files):
+    import mmpretrain
+
+    gcp_mm.register_models()
+    gcp_mm.register_models()  # once more does no harm
+    assert 'resnet50-gcp_8xb32-lradju_in1k' in mmpretrain.list_models('resnet50-gcp')
+    model = mmpretrain.get_model('resnet18-gcp_8xb32-lradju_in1k')
+    assert model.neck.out_channels == 32896
+
+
+def test_inferencer_of_mmpretrain(files):
+    import mmpretrain
+
+    model = gcp_mm.get_model(CLS, files[CLS])
+    (ours,) = mmpretrain.ImageClassificationInferencer(model)(image())
+    assert ours['pred_class'] in CLASSES
+    by_path = mmpretrain.ImageClassificationInferencer(
+        str(gcp_mm.config_file(CLS)), str(files[CLS])
+    )
+    np.testing.assert_allclose(by_path(image())[0]['pred_scores'], ours['pred_scores'])
+
+
+def test_inferencers_of_mmdet(files):
+    from mmdet.apis import DetInferencer, inference_detector
+
+    model = gcp_mm.get_model(DET, files[DET])
+    assert model.dataset_meta['classes'] == CLASSES
+    ours = inference_detector(model, image()).pred_instances
+    inferencer = DetInferencer(
+        str(gcp_mm.config_file(DET)), str(files[DET]), device='cpu', show_progress=False
+    )
+    (theirs,) = inferencer(image())['predictions']
+    assert len(ours) > 0
+    np.testing.assert_allclose(theirs['scores'], ours.scores, rtol=1e-5)
+    np.testing.assert_allclose(theirs['bboxes'], ours.bboxes, rtol=1e-4, atol=1e-3)
+
+
+def test_installed_package_has_the_configs(tmp_path):
+    command = ['-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path]
+    subprocess.run([sys.executable, *command, ROOT], check=True)
+    (wheel,) = tmp_path.glob('*.whl')
+    files = {
+        name for name in zipfile.ZipFile(wheel).namelist() if name.startswith('gcp_mm/configs')
+    }
+    paths = [path for path in CONFIGS.rglob('*') if path.suffix in ('.py', '.yml')]
+    assert files == {str(Path('gcp_mm/configs', path.relative_to(CONFIGS))) for path in paths}
