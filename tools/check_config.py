@@ -4,11 +4,13 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 
+from arguments import add_config_arguments, add_trust_argument
 from mmengine.logging import MMLogger
 
+from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import all_checks, run_check
 from gcp_mm.checks.batch import processes
-from gcp_mm.runtime import add_config_arguments, add_trust_argument, load_config, set_auto_scale_lr
+from gcp_mm.runtime import load_config, set_auto_scale_lr
 
 SIGNS = dict(ok='ok', warning='WARNING', error='ERROR', skipped='skipped')
 LONG = dict(network='building it', loss='one training step, which takes seconds on a CPU')
@@ -28,14 +30,13 @@ def parse_args():
     args = parser.parse_args()
     if args.gpus < 1:
         parser.error(f'--gpus {args.gpus}: expected at least 1')
-    # What else load_config takes has no part in the checks.
-    args.amp, args.launcher, args.local_rank = False, 'none', 0
     return args
 
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
+    install_safe_readers(args.trust)
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
     MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialisation is logged

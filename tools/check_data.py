@@ -4,11 +4,11 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 
+from arguments import add_config_arguments, add_trust_argument, config_of
 from tqdm import tqdm
 
 import gcp_mm  # noqa: F401  registers its datasets
 from gcp_mm.checks import data_checks, find_bad_images
-from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 
 
 def main():
@@ -20,7 +20,7 @@ def main():
     )
     parser.add_argument('--workers', type=int, help='processes for --images (default: CPUs)')
     args = parser.parse_args()
-    cfg = read_config(args)
+    cfg = config_of(args)
     complete = True
     for name, check in data_checks(cfg):
         print(name, flush=True)  # before a check that may take minutes

@@ -87,10 +87,10 @@ def main():
             results[name].append(work_dir / 'robustness.json')
     baseline = FOLDER / 'baseline.json'
     mean = f'mean of {len(SEEDS)} GAP networks'
-    call('tools/analysis/measure_baseline.py', 'mean', baseline, *results['GAP'], '--name', mean)
+    call('tools/measure_baseline.py', 'mean', baseline, *results['GAP'], '--name', mean)
     runs = [f'{name}={path}' for name, paths in results.items() for path in paths]
     call(
-        *('tools/analysis/compare_robustness.py', *runs),
+        *('tools/compare_robustness.py', *runs),
         *('--baseline', baseline, '--out', FOLDER / 'report'),
     )
 

@@ -8,9 +8,10 @@ and its logits are compared with the network's, before it gets its name.
 import argparse
 from pathlib import Path
 
+from arguments import add_config_arguments, add_trust_argument, config_of
+
 from gcp_mm import get_model
 from gcp_mm.export import BATCHES, check_target, export_classifier, image_size
-from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 
 
 def parse_args():
@@ -41,7 +42,7 @@ def parse_args():
 def main():
     args = parse_args()
     check_target(args.out, args.force)
-    cfg = read_config(args)
+    cfg = config_of(args)
     if cfg.get('default_scope') == 'mmdet':
         raise ValueError(
             f'config: {args.config} is of a detector, and only classifiers are exported; '

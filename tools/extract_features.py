@@ -6,10 +6,10 @@ go to the disk as they are computed, and a run that was stopped goes on with the
 
 import argparse
 
+from arguments import add_config_arguments, add_trust_argument, config_of
 from mmengine.device import get_device
 
 from gcp_mm import get_model
-from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 from gcp_mm.studies.feature_file import DTYPES
 from gcp_mm.studies.features import STAGES, extract_features
 
@@ -42,7 +42,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = read_config(args)
+    cfg = config_of(args)
     loader = cfg.get('test_dataloader') or {}
     model = get_model(cfg, args.checkpoint, args.device or get_device(), args.trust)
     extract_features(

@@ -12,13 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 import mmcv
+from arguments import add_config_arguments, add_trust_argument, config_of
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm.checkpoints import check_checkpoint_file
-from gcp_mm.runtime import add_config_arguments, add_trust_argument, read_config
 from gcp_mm.studies.files import (
     VideoOutput,
     count_frames,
@@ -97,7 +97,7 @@ def write_picture(image, path):
 
 def main():
     args = parse_args()
-    cfg = read_config(args)
+    cfg = config_of(args)
     scope = cfg.get('default_scope')
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config} is a detector')

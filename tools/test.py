@@ -4,17 +4,18 @@ import argparse
 from pathlib import Path
 
 import mmengine
+from arguments import add_run_arguments, run_config_of
 from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
 from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.checks import check_run
-from gcp_mm.runtime import add_common_arguments, launch, load_config, unwrap
+from gcp_mm.runtime import launch, unwrap
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--out', help='write the predictions to this .pkl file, or the metrics to this .json file'
@@ -49,10 +50,8 @@ def dump_predictions(runner, path):
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
+    cfg = run_config_of(args)
     cfg.load_from = args.checkpoint
-    if args.amp:
-        cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
     warnings = check_run(cfg, 'test')

@@ -6,6 +6,8 @@ is a table in Markdown. Several processes: tools/dist_test_robustness.sh.
 
 import argparse
 
+from arguments import add_run_arguments
+
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.evaluation import (
     add_robustness_arguments,
@@ -14,14 +16,13 @@ from gcp_mm.robustness.evaluation import (
     write_results,
 )
 from gcp_mm.robustness.report import normalised, report
-from gcp_mm.runtime import add_common_arguments
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     add_robustness_arguments(parser)
     parser.add_argument(

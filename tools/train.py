@@ -2,15 +2,16 @@
 
 import argparse
 
+from arguments import add_run_arguments, run_config_of
 from mmengine.dist import is_main_process
 
 from gcp_mm.checks import check_disk, check_run, warnings_in
-from gcp_mm.runtime import add_common_arguments, launch, load_config, set_auto_scale_lr, set_resume
+from gcp_mm.runtime import launch, set_auto_scale_lr, set_resume
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -28,10 +29,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    cfg = run_config_of(args)
     if args.resume:
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:

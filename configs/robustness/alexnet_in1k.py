@@ -1,5 +1,5 @@
 # The network that the robustness metrics are normalised by; its weights are torchvision's:
-# tools/analysis/measure_baseline.py
+# tools/measure_baseline.py
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64.py', '../_base_/cls_runtime.py']
 
 model = dict(

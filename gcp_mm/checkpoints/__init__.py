@@ -1,7 +1,7 @@
 """Reading, proving and converting of weights."""
 
 from .conversion import convert_checkpoint
-from .in_mmengine import use_in_mmengine
+from .in_mmengine import install_safe_readers
 from .intact import check_intact
 from .location import checkpoint_location
 from .pretrained import is_pretrained, load_pretrained
@@ -12,8 +12,8 @@ __all__ = [
     'check_intact',
     'checkpoint_location',
     'convert_checkpoint',
+    'install_safe_readers',
     'is_pretrained',
     'load_pretrained',
     'read_checkpoint',
-    'use_in_mmengine',
 ]

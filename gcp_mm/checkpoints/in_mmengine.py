@@ -32,7 +32,7 @@ class _RefusingPickleHandler(PickleHandler):
         )
 
 
-def use_in_mmengine(trust: bool = False) -> None:
+def install_safe_readers(trust: bool = False) -> None:
     """Have mmengine read files, on its own account or for the frameworks, without running code.
 
     Checkpoints, as its Runner loads and resumes them, are read by

@@ -179,7 +179,7 @@ def _suggest_prefix(weights, children):
     if found:
         return f'it does under prefix {" or ".join(found)}'
     return (
-        f'its keys are {_some(list(weights))}. tools/model_converters/convert_checkpoint.py makes '
+        f'its keys are {_some(list(weights))}. tools/convert_checkpoint.py makes '
         "files of torchvision and of the paper's authors fit"
     )
 

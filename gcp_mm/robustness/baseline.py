@@ -60,7 +60,7 @@ def load_baseline(path: str | PathLike = ALEXNET) -> Robustness:
     if not isinstance(content, dict) or not {'name', 'provenance'} <= content.keys() <= known:
         raise ValueError(
             f'baseline {str(path)!r}: expected the fields {", ".join(sorted(known))}, of which '
-            'name and provenance are required; tools/analysis/measure_baseline.py writes such a '
+            'name and provenance are required; tools/measure_baseline.py writes such a '
             'file'
         )
     return Robustness(**content)

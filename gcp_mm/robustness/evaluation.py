@@ -88,7 +88,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     """Evaluate a checkpoint on the parts of the benchmarks that the results do not hold yet.
 
     Args:
-        args: of :func:`gcp_mm.runtime.add_common_arguments` and :func:`add_robustness_arguments`,
+        args: of `add_run_arguments` and :func:`add_robustness_arguments`,
             and `checkpoint`.
 
     Returns:
@@ -102,7 +102,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     """
     if args.amp:
         raise ValueError('--amp: half precision makes ties of logits; leave it out')
-    cfg = load_config(args)
+    cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
     parts = find_parts(args)
     loader = cfg.get('test_dataloader') or {}
     batch_size = args.batch_size or loader.get('batch_size', 32)

@@ -4,9 +4,6 @@ from .atomic_checkpoint import AtomicCheckpointHook
 from .divergence_hook import DivergenceHook
 from .epoch_seed import EpochSeedHook
 from .launch import (
-    add_common_arguments,
-    add_config_arguments,
-    add_trust_argument,
     launch,
     load_config,
     read_config,
@@ -19,9 +16,6 @@ __all__ = [
     'AtomicCheckpointHook',
     'DivergenceHook',
     'EpochSeedHook',
-    'add_common_arguments',
-    'add_config_arguments',
-    'add_trust_argument',
     'launch',
     'load_config',
     'read_config',

@@ -1,112 +1,78 @@
-"""From a command line to a Runner, for both frameworks and with or without an accelerator."""
+"""From a config to a Runner, for both frameworks and with or without an accelerator."""
 
 import gc
-import os
 import os.path as osp
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 
 import torch.distributed as dist
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
-from ..checkpoints import use_in_mmengine
 from ..checks.dataloaders import build_dataloader
 from ..compat.requirements import versions
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def add_config_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments :func:`read_config` takes: `config` and `--cfg-options`."""
-    parser.add_argument(
-        'config',
-        help='config file, of a classifier or of a detector, or the name of one that comes with '
-        'their framework, such as mmpretrain::resnet/resnet152_8xb32_in1k.py',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='override settings of the config: key=value, lists as key="[a,b]" without blanks; '
-        'for a list of dicts write a config',
-    )
+def read_config(path: str, options: Mapping | None = None) -> Config:
+    """Read a config and override settings of it.
 
-
-def add_trust_argument(parser: ArgumentParser) -> None:
-    """Add the argument `--trust` of whatever reads a checkpoint."""
-    parser.add_argument(
-        '--trust',
-        action='store_true',
-        help='read checkpoints that hold Python objects, which executes what is in them',
-    )
-
-
-def read_config(args: Namespace) -> Config:
-    """Read the config that the arguments of :func:`add_config_arguments` name and alter.
-
-    From here on mmengine reads files without running code, unless `args.trust` says so, see
-    :func:`gcp_mm.checkpoints.use_in_mmengine`.
+    Args:
+        path: path of the file, or a name such as 'mmpretrain::resnet/resnet50_8xb32_in1k.py'.
+        options: values by dotted key, as of `--cfg-options`.
 
     Raises:
         ValueError: for a config of a package other than the two frameworks, which mmengine would
             try to install.
     """
-    use_in_mmengine(getattr(args, 'trust', False))
-    cfg = hub.resolve_config(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = hub.resolve_config(path)
+    cfg.merge_from_dict(dict(options or {}))
     return cfg
 
 
-def add_common_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that training and testing share, as MMPretrain and MMDetection have them.
+def load_config(
+    path: str,
+    options: Mapping | None = None,
+    *,
+    work_dir: str | None = None,
+    amp: bool = False,
+    launcher: str = 'none',
+) -> Config:
+    """Read the config of a run.
 
     Args:
-        parser: gets `config`, `--work-dir`, `--trust`, `--amp`, `--cfg-options`, `--launcher` and
-            `--local-rank`.
-    """
-    add_config_arguments(parser)
-    parser.add_argument('--work-dir', help='where logs and checkpoints go')
-    add_trust_argument(parser)
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='of jobs'
-    )
-    # torch.distributed.launch passes this; torchrun sets the environment variable instead.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
-def load_config(args: Namespace) -> Config:
-    """Read the config and merge the common arguments into it.
-
-    Args:
-        args: what :func:`add_common_arguments` parsed.
+        path, options: as of :func:`read_config`.
+        work_dir: folder of logs and checkpoints, by default the config's or
+            ``work_dirs/<name of the config>``.
+        amp: train and test in automatic mixed precision.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        The config, with `launcher`, `work_dir` (by default ``work_dirs/<name of the config>``)
-        and dataloaders that suit this machine.
+        The config, with `launcher`, `work_dir` and dataloaders that suit this machine.
 
     Raises:
-        ValueError: if `--amp` is asked for without an accelerator.
+        ValueError: if `amp` is asked for without an accelerator; as :func:`read_config`.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.amp and get_device() == 'cpu':
+    if amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
-    cfg = read_config(args)
-    cfg.launcher = args.launcher
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    elif not cfg.get('work_dir'):
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    cfg = read_config(path, options)
+    cfg.launcher = launcher
+    if work_dir or not cfg.get('work_dir'):
+        cfg.work_dir = work_dir or osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
     for name in DATALOADERS:
         if cfg.get(name):
             _complete_dataloader(cfg[name], cfg.get('default_scope'))
+    if amp:
+        if cfg.get('optim_wrapper'):
+            cfg.optim_wrapper.type = 'AmpOptimWrapper'
+            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if cfg.get('test_cfg') is not None:
+            cfg.test_cfg.fp16 = True
     return cfg
 
 

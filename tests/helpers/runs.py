@@ -11,10 +11,14 @@ import sys
 import tempfile
 import time
 import uuid
+from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import DictAction
+
 from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.runtime import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
@@ -173,3 +177,11 @@ def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         return str(free.getsockname()[1])
+
+
+def config_of(path, *options, **settings):
+    """The config of a run as :func:`load_config` gives it, options written as on a command line."""
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='*', action=DictAction, default={})
+    parsed = parser.parse_args(['--cfg-options', *map(str, options)])
+    return load_config(str(path), parsed.cfg_options, **settings)

@@ -1,6 +1,5 @@
 """Every config builds, trains as the paper says, and runs on files in the data's own layout."""
 
-import argparse
 import copy
 import functools
 import json
@@ -30,9 +29,8 @@ from PIL import Image
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gcp_mm.checks.head import check_head
-from gcp_mm.runtime import add_common_arguments, load_config
 from tests.helpers.coco_files import CATEGORY_IDS, write_coco
-from tests.helpers.runs import ROOT
+from tests.helpers.runs import ROOT, config_of
 
 CONFIGS = sorted(
     str(path.relative_to(ROOT))
@@ -310,9 +308,7 @@ def test_figure_4s_family_is_set_from_the_command_line(rho, e_f, learning_rates)
     options = words[words.index('--cfg-options') + 1 :]
     assert [option.split('=')[1] for option in options] == ['11', '53']
     options = [f'{option.split("=")[0]}={n}' for option, n in zip(options, (rho, e_f), strict=True)]
-    parser = argparse.ArgumentParser()
-    add_common_arguments(parser)
-    cfg = load_config(parser.parse_args([str(ROOT / words[0]), '--cfg-options', *options]))
+    cfg = config_of(ROOT / words[0], *options)
     np.testing.assert_allclose(
         learning_rates(cfg), polynomial(rho, e_f, e_f), rtol=1e-9, atol=1e-15
     )

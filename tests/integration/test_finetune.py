@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from argparse import ArgumentParser
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from PIL import Image
 from gcp_mm import get_model
 from gcp_mm.checks import check_run
 from gcp_mm.models import GlobalCovariancePooling
-from gcp_mm.runtime import add_common_arguments, launch, load_config
-from tests.helpers.runs import ROOT
+from gcp_mm.runtime import launch
+from tests.helpers.runs import ROOT, config_of
 
 DIGITS = 'configs/finetune/resnet18-gcp_1xb10-3e_digits-5-9.py'
 CUB = 'configs/finetune/resnet50-gcp_1xb10-100e_cub.py'
@@ -39,21 +38,13 @@ class Watch(Hook):
 
 def train(config, work_dir, checkpoint, *options):
     """Train as tools/train.py does; returns the Runner and what was watched."""
-    parser = ArgumentParser()
-    add_common_arguments(parser)
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    cfg = load_config(
-        parser.parse_args(
-            [
-                *(str(ROOT / config), '--work-dir', str(work_dir), '--cfg-options'),
-                *(
-                    f'model.{part}.init_cfg.checkpoint={checkpoint}'
-                    for part in ('backbone', 'neck')
-                ),
-                *(f'{name}.{o}' for name in loaders for o in ('num_workers=0', *options)),
-                *('train_cfg.max_epochs=2', 'default_hooks.checkpoint=None'),
-            ]
-        )
+    cfg = config_of(
+        ROOT / config,
+        *(f'model.{part}.init_cfg.checkpoint={checkpoint}' for part in ('backbone', 'neck')),
+        *(f'{name}.{o}' for name in loaders for o in ('num_workers=0', *options)),
+        *('train_cfg.max_epochs=2', 'default_hooks.checkpoint=None'),
+        work_dir=str(work_dir),
     )
     check_run(cfg, 'train')
     watch = Watch()
@@ -197,9 +188,7 @@ def test_images_are_their_centre_at_448(config, cub, tmp_path):
             folder.mkdir(parents=True)
             (source,) = (cub / 'images').glob(f'*/{name}_{number}.jpg')
             shutil.copy(source, folder)
-    parser = ArgumentParser()
-    add_common_arguments(parser)
-    cfg = load_config(parser.parse_args([str(ROOT / config)]))
+    cfg = config_of(ROOT / config)
     for split, number in (('train', 1), ('val', 2)):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.data_root = str(cub if config == CUB else tmp_path / 'folder')

@@ -322,14 +322,14 @@ def test_nothing_to_evaluate(network):
 def test_comparison_of_runs(evaluated, tmp_path):
     results = evaluated[0] / 'robustness.json'
     baseline = tmp_path / 'baseline.json'
-    run_here('tools/analysis/measure_baseline.py', 'mean', baseline, results, '--name', 'Base')
+    run_here('tools/measure_baseline.py', 'mean', baseline, results, '--name', 'Base')
     measured, parts = load_baseline(baseline), results_in(evaluated[0])['parts']
     assert measured.corruption_error['fog'] == [
         parts[f'imagenet-c/fog/{severity}']['error'] for severity in (1, 2, 3, 4, 5)
     ]
     assert measured.clean_error == parts['clean']['error']
     out = run_here(
-        *('tools/analysis/compare_robustness.py', f'A={results}', f'A={results}', results),
+        *('tools/compare_robustness.py', f'A={results}', f'A={results}', results),
         *('--baseline', baseline, '--out', tmp_path / 'out/report'),
     )
     assert 'In percent of Base;' in out
@@ -339,7 +339,7 @@ def test_comparison_of_runs(evaluated, tmp_path):
     assert (tmp_path / 'out/report.png').read_bytes()[:4] == b'\x89PNG'
     assert '![robustness](report.png)' in (tmp_path / 'out/report.md').read_text()
     with pytest.raises(ValueError, match='holds no results'):
-        run_here('tools/analysis/compare_robustness.py', baseline)
+        run_here('tools/compare_robustness.py', baseline)
 
 
 def test_baseline_of_torchvisions_alexnet(tmp_path):
@@ -356,7 +356,7 @@ def test_baseline_of_torchvisions_alexnet(tmp_path):
             images.append(np.asarray(Image.open(path))[16:240])
     wrong = scores(model, images).argmax(1) != np.repeat(LABELS, 3)
     run_here(
-        *('tools/analysis/measure_baseline.py', 'run', tmp_path / 'baseline.json'),
+        *('tools/measure_baseline.py', 'run', tmp_path / 'baseline.json'),
         *(
             ROOT / 'configs/robustness/alexnet_in1k.py',
             tmp_path / 'alexnet.pth',

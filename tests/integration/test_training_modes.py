@@ -1,7 +1,6 @@
 """A training step of a GCP classifier as compilers, precisions, layouts and hooks change it."""
 
 import contextlib
-from argparse import ArgumentParser
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from torch._dynamo.backends.registry import lookup_backend
 
 from gcp_mm import get_model
 from gcp_mm.ops import global_covariance_pooling
-from gcp_mm.runtime import add_common_arguments, launch, load_config
-from tests.helpers.runs import CLS, ROOT
+from gcp_mm.runtime import launch
+from tests.helpers.runs import CLS, ROOT, config_of
 
 
 def classifier(**backbone):
@@ -136,10 +135,7 @@ def weights(model):
 
 def test_average_of_the_weights_is_validated_and_saved(short_cls, tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
-    parser = ArgumentParser()
-    add_common_arguments(parser)
-    command = [str(ROOT / CLS), '--work-dir', str(tmp_path), '--cfg-options', *short_cls]
-    cfg = load_config(parser.parse_args(command))
+    cfg = config_of(ROOT / CLS, *short_cls, work_dir=str(tmp_path))
     cfg.experiment_name = tmp_path.name
     cfg.pop('param_scheduler')  # which has the second of two steps at rate 0
     cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.25))

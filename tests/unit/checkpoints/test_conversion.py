@@ -235,7 +235,7 @@ def test_source_is_absent(tmp_path):
 
 def test_tool(call_tool, tmp_path, capsys):
     source = save(build('resnet18', 'gcp').state_dict(), tmp_path / 'a.pth')
-    tool = 'tools/model_converters/convert_checkpoint.py'
+    tool = 'tools/convert_checkpoint.py'
     call_tool(tool, source, tmp_path / 'trunk.pth', '--trunk-only')
     (file,) = tmp_path.glob('trunk-*.pth')
     assert f'written: {file}' in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mmengine.fileio.handlers.registry_utils import file_handlers
 
-from gcp_mm.checkpoints import use_in_mmengine
+from gcp_mm.checkpoints import install_safe_readers
 from tests.helpers.runs import ROOT
 
 
@@ -51,11 +51,11 @@ def write(folder, name, sign):
 def test_no_code_is_run_unless_trusted(tmp_path, name, error, words):
     sign = tmp_path / 'sign'
     path = write(tmp_path, name, sign)
-    use_in_mmengine()
+    install_safe_readers()
     with pytest.raises(error, match=words):
         mmengine.load(path)
     assert not sign.exists()
-    use_in_mmengine(trust=True)
+    install_safe_readers(trust=True)
     mmengine.load(path)
     assert sign.exists()  # so it is what the refusal prevented
 
@@ -63,12 +63,12 @@ def test_no_code_is_run_unless_trusted(tmp_path, name, error, words):
 def test_plain_values_and_tuples_of_yaml(tmp_path):
     content = dict(a=(1, 2), b=['x', None], c=dict(d=(1.5, (True,))))
     mmengine.dump(content, tmp_path / 'a.yaml')
-    use_in_mmengine()
+    install_safe_readers()
     assert mmengine.load(tmp_path / 'a.yaml') == content
 
 
 def test_json_and_writing_are_as_before(tmp_path):
-    use_in_mmengine()
+    install_safe_readers()
     for name in ('a.json', 'a.pkl', 'a.yml'):
         mmengine.dump(dict(a=1), tmp_path / name)
     assert mmengine.load(tmp_path / 'a.json') == dict(a=1)

@@ -13,7 +13,7 @@ from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.studies.complexity import config_complexity, count_complexity, pooling_multiply_adds
 from tests.helpers.runs import ROOT
 
-TOOL = 'tools/analysis/cost_table.py'
+TOOL = 'tools/cost_table.py'
 # Table 9: millions of parameters, 10^9 multiply-adds
 TABLE_9 = {
     'ResNet-18 GAP': (11.69, 1.81),
@@ -126,7 +126,7 @@ def test_detector():
 
 def test_get_flops(call_tool, capsys):
     call_tool(
-        *('tools/analysis/get_flops.py', 'mmpretrain::resnet/resnet50_8xb32_in1k.py'),
+        *('tools/get_flops.py', 'mmpretrain::resnet/resnet50_8xb32_in1k.py'),
         *('--shape', 224, 224, '--cfg-options', 'model.backbone.style=caffe'),
     )
     output = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_get_flops(call_tool, capsys):
 
 def test_config_of_another_package_is_refused(call_tool):
     with pytest.raises(ValueError, match=r"config: expected .* got 'mmcls::resnet\.py'"):
-        call_tool('tools/analysis/get_flops.py', 'mmcls::resnet.py')
+        call_tool('tools/get_flops.py', 'mmcls::resnet.py')
 
 
 def test_cost_table(call_tool, tmp_path, capsys):

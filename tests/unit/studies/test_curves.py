@@ -10,7 +10,7 @@ from PIL import Image
 from gcp_mm.studies.curves import first_reaching, learning_rates, training_curve, validation_curve
 from tests.helpers.runs import CLS, ROOT
 
-TOOL = 'tools/analysis/plot_curves.py'
+TOOL = 'tools/plot_curves.py'
 IMAGENET = ROOT / 'configs/imagenet/resnet18-gcp_8xb32-lradju_in1k.py'
 
 

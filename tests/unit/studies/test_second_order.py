@@ -266,7 +266,7 @@ def checkpoints(tmp_path_factory, digits):
 def run_second_order(run_tool, files, out, *options):
     gcp, gcp_checkpoint, gap, gap_checkpoint = files
     return run_tool(
-        *('tools/analysis/second_order.py', gcp, gcp_checkpoint, '--gap', gap, gap_checkpoint),
+        *('tools/second_order.py', gcp, gcp_checkpoint, '--gap', gap, gap_checkpoint),
         *('--out', out, *options),
     )
 

@@ -11,6 +11,7 @@ import io
 from pathlib import Path
 
 import torch
+from arguments import add_run_arguments, run_config_of
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from gcp_mm._io import write_atomically
@@ -21,7 +22,6 @@ from gcp_mm.robustness.evaluation import (
     read_results,
     robustness_of,
 )
-from gcp_mm.runtime import add_common_arguments, load_config
 
 ALEXNET = 'torchvision://alexnet'
 
@@ -35,7 +35,7 @@ def parse_args():
     mean = commands.add_parser('mean', help='the mean of results')
     for command in (run, mean):
         command.add_argument('file', type=Path, help='JSON file to write')
-    add_common_arguments(run)
+    add_run_arguments(run)
     run.add_argument(
         'checkpoint',
         nargs='?',
@@ -67,7 +67,7 @@ def under_mmpretrain_names(checkpoint, work_dir):
 def main():
     args = parse_args()
     if args.command == 'run':
-        args.checkpoint = under_mmpretrain_names(args.checkpoint, load_config(args).work_dir)
+        args.checkpoint = under_mmpretrain_names(args.checkpoint, run_config_of(args).work_dir)
         done = evaluate(args)
         if done is None:  # not the first process
             return

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from gcp_mm.studies.complexity import config_complexity
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools/benchmarks'))
 from measure import describe_machine, interleave, markdown_table  # noqa: E402
 from steps import network_steps  # noqa: E402

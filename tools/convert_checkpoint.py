@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from arguments import add_trust_argument
+
 from gcp_mm.checkpoints import convert_checkpoint
-from gcp_mm.runtime import add_trust_argument
 
 
 def main():

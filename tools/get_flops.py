@@ -7,8 +7,9 @@ it is evaluated. That table's bottlenecks have their stride in the first 1x1 con
 
 import argparse
 
+from arguments import add_config_arguments, config_of
+
 import gcp_mm  # noqa: F401  registers its modules for stock configs with --cfg-options
-from gcp_mm.runtime import add_config_arguments, read_config
 from gcp_mm.studies.complexity import config_complexity
 
 
@@ -25,7 +26,7 @@ def main():
         help='size of the image, pixels; 224 224 by default, 800 1280 for a detector',
     )
     args = parser.parse_args()
-    cfg = read_config(args)
+    cfg = config_of(args)
     detector = cfg.get('default_scope') == 'mmdet'
     height, width = args.shape or ((800, 1280) if detector else (224, 224))
 

@@ -13,8 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
+from arguments import add_config_arguments, config_of
+
 import gcp_mm  # noqa: F401  registers what configs name
-from gcp_mm.runtime import add_config_arguments, read_config
 from gcp_mm.studies.curves import (
     first_reaching,
     learning_rates,
@@ -87,9 +88,7 @@ def named_rates(spec, images):
     parser = argparse.ArgumentParser()
     add_config_arguments(parser)
     config, *options = spec.split()
-    cfg = read_config(
-        parser.parse_args([config, *(['--cfg-options', *options] if options else [])])
-    )
+    cfg = config_of(parser.parse_args([config, *(['--cfg-options', *options] if options else [])]))
     name = ', '.join([Path(config).stem, *(option.split('.')[-1] for option in options)])
     return name, learning_rates(cfg, images)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from arguments import add_trust_argument
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate
 from mmengine.device import get_device
@@ -21,7 +22,6 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm.checks import check_run
-from gcp_mm.runtime import add_trust_argument
 from gcp_mm.studies.hessian import (
     directional_sharpness,
     gradient,

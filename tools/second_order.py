@@ -13,18 +13,19 @@ from statistics import fmean, median
 
 import matplotlib
 import torch
+from arguments import add_trust_argument
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 from mmpretrain.models.necks import GlobalAveragePooling
 from torch import nn
 from tqdm import tqdm
 
-from gcp_mm.checkpoints import check_checkpoint_file, load_pretrained
+from gcp_mm.checkpoints import check_checkpoint_file, install_safe_readers, load_pretrained
 from gcp_mm.checks import check_run
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
 from gcp_mm.ops.psd_eigh import psd_eigh
-from gcp_mm.runtime import add_trust_argument, launch, load_config
+from gcp_mm.runtime import launch, load_config
 from gcp_mm.studies.kfac import damping_shares, kfac_layers
 from gcp_mm.studies.second_order import (
     Spectrum,
@@ -136,17 +137,7 @@ class Network:
 
 def use(config, args, run):
     """Build the Runner of a config, as tools/test.py does, and give it to `run`."""
-    cfg = load_config(
-        argparse.Namespace(
-            config=config,
-            cfg_options=args.cfg_options,
-            work_dir=args.out,
-            launcher='none',
-            local_rank=0,
-            amp=False,
-            trust=args.trust,
-        )
-    )
+    cfg = load_config(config, args.cfg_options, work_dir=args.out)
     check_run(cfg, args.split)
     return launch(cfg, run)
 
@@ -449,6 +440,7 @@ def plot(rows, path):
 
 def main():
     args = parse_args()
+    install_safe_readers(args.trust)
     for checkpoint in (args.checkpoint, args.gap[1]):
         check_checkpoint_file(checkpoint)
     gcp, data = use(args.config, args, lambda runner: measure_gcp(runner, args))
