@@ -1,13 +1,18 @@
 # make demo        everything from installation to detections on real digits, with a report
 # make robustness  GAP against GCP on corrupted digits, with a table and a plot
-# make test        lint and tests
+# make test        lint, then unit tests (two minutes), then integration tests
+# make test-slow   the tests that take minutes each
+# make coverage    lines and branches of gcp_mm that `make test` reaches
 # make faults      kills, full disks, lost processes and bad data: tables of what was injected
 # make matrix      the tests with other versions and builds of OpenMMLab's packages
 # make install     the virtual environment alone
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo robustness faults test test-slow matrix lint install
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+SIDE_BY_SIDE = -n 2 --dist loadfile
+
+.PHONY: demo robustness faults test test-slow coverage matrix lint install
 
 demo: install
 	$(VENV)/bin/python tools/demo.py
@@ -16,16 +21,23 @@ robustness: install
 	$(VENV)/bin/python tools/digits_robustness.py
 
 faults: install
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --tables \
+	$(PYTEST) --tables \
 		tests/integration/test_faults.py tests/integration/test_processes.py \
 		tests/unit/checks/test_bad_annotations.py tests/integration/test_bad_folders.py \
 		tests/unit/data/test_bad_images.py
 
 test: lint
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/unit
+	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/integration
 
 test-slow: install
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m "slow and not demonstration" $(SIDE_BY_SIDE)
+
+coverage: install
+	$(VENV)/bin/coverage erase
+	OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -m "not slow" $(SIDE_BY_SIDE)
+	$(VENV)/bin/coverage combine -q
+	$(VENV)/bin/coverage report
 
 matrix: install
 	$(VENV)/bin/tox

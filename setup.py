@@ -48,6 +48,9 @@ setup(
         'extension': ['ninja'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
         'robustness': ['imagecorruptions-imaug', 'imageio-ffmpeg'],  # for tools/make_corruptions.py
-        'test': ['pytest', 'pytest-xdist', 'hypothesis', 'ninja', 'ruff', 'timm', 'tox'],
+        'test': [
+            *('pytest', 'pytest-xdist', 'hypothesis', 'coverage', 'import-linter'),
+            *('ninja', 'ruff', 'timm', 'tox'),
+        ],
     },
 )

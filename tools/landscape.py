@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm.checks import check_run
+from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.hessian import (
     directional_sharpness,
     gradient,
@@ -29,7 +30,6 @@ from gcp_mm.studies.hessian import (
     smoothness_along_gradient,
     top_eigenvalue,
 )
-from gcp_mm.studies.landscape import full_float32
 from gcp_mm.studies.surface import filter_normalised_direction, loss_surface
 
 matplotlib.use('Agg')

@@ -6,12 +6,11 @@ Santurkar et al., How Does Batch Normalization Help Optimization?, NeurIPS 2018.
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from ..ops.precision import autocast_off
+from ..ops.precision import autocast_off, full_float32
 
 
 def measure_landscape(
@@ -73,15 +72,3 @@ def measure_landscape(
             losses.append(loss)
             distances.append(torch.linalg.vector_norm(g - g_eta))
     return torch.stack(losses), torch.stack(distances)
-
-
-@contextmanager
-def full_float32():
-    """Context without TF32, which would add its noise of 1e-3 to small differences."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -28,6 +28,7 @@ def test_the_same_number_of_digits_of_each_class(digits, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.demonstration
 def test_robustness_of_digits(run_tool):
     """GAP is its own baseline; every number is there."""
     done = run_tool('tools/digits_robustness.py', timeout=3600, OMP_NUM_THREADS='2')
