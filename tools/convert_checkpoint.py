@@ -14,7 +14,7 @@ def main():
     parser.add_argument(
         'target', type=Path, help='name in .pth, to which 8 digits of the hash are added'
     )
-    parser.add_argument('--trunk-only', action='store_true', help='without neck and head')
+    parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
     parser.add_argument(
         '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
     )

@@ -11,14 +11,12 @@ import argparse
 import sys
 from functools import partial
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 
 import torch
 import torchvision
 from measure import interleave
 
 from gcp_mm.compat import operators_in_use
-from gcp_mm.compat.operators import STAND_IN
 
 
 def boxes(count, generator):
@@ -111,9 +109,7 @@ def main():
     if operators_in_use() != 'compiled':
         raise SystemExit('the installed mmcv has no compiled operators to compare with')
     compiled = import_module('mmcv._ext')
-    spec = spec_from_file_location('stand_in', STAND_IN)
-    stand_in = module_from_spec(spec)
-    spec.loader.exec_module(stand_in)
+    stand_in = import_module('gcp_mm.compat.mmcv_ext')
     import_module('mmcv.ops')
 
     mmcv = import_module('mmcv').__version__
