@@ -109,7 +109,7 @@ def get_model(
     cfg = resolve_config(model)
     cfg.merge_from_dict(dict(model=kwargs))
     if cfg.model.get('backbone'):
-        cfg.model.backbone.init_cfg = None  # the trunk of its training is not needed
+        cfg.model.backbone.init_cfg = None  # the backbone of its training is not needed
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.apis import init_detector
 

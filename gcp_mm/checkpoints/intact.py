@@ -47,7 +47,7 @@ def _damaged_record(path):
             record = archive.testzip()
     except Exception as error:  # whatever reading arbitrary bytes comes to
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # of the disk; EINVAL is a place before the file, that the archive names
+            raise  # of the disk; EINVAL: the archive names a position before the file
         return str(error) or type(error).__name__
     return record and f'its record {record!r}'
 

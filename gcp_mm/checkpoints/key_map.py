@@ -22,7 +22,7 @@ RESNETS = {
     ('bottleneck', (3, 8, 36, 3)): 152,
 }
 
-# The first pattern that matches the whole of a name gives the other name.
+# The first pattern that matches all of a name gives the other name.
 _TRAINER = (
     (r'features\.0\.(.+)', r'conv1.\1'),
     (r'features\.1\.(.+)', r'bn1.\1'),
@@ -73,13 +73,13 @@ def _shufflenet_rules():
     yield r'conv1\.0\.(.+)', r'backbone.conv1.conv.\1'
     yield r'conv1\.1\.(.+)', r'backbone.conv1.bn.\1'
     # Position in the branch's Sequential of each convolution, its BN right behind it
-    for branch, places in ((1, (0, 2)), (2, (0, 3, 5))):
-        for i, place in enumerate(places):
+    for branch, positions in ((1, (0, 2)), (2, (0, 3, 5))):
+        for i, position in enumerate(positions):
             for stage in (2, 3, 4):
                 ours = rf'backbone.layers.{stage - 2}.\1.branch{branch}.{i}'
                 theirs = rf'stage{stage}\.(\d+)\.branch{branch}'
-                yield rf'{theirs}\.{place}\.(.+)', rf'{ours}.conv.\2'
-                yield rf'{theirs}\.{place + 1}\.(.+)', rf'{ours}.bn.\2'
+                yield rf'{theirs}\.{position}\.(.+)', rf'{ours}.conv.\2'
+                yield rf'{theirs}\.{position + 1}\.(.+)', rf'{ours}.bn.\2'
     yield r'conv5\.0\.(.+)', r'backbone.layers.3.conv.\1'
     yield r'conv5\.1\.(.+)', r'backbone.layers.3.bn.\1'
     yield from _REDUCTION
@@ -126,28 +126,28 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     """Give the weights of another project's network the names of this one's.
 
     Args:
-        state: weights by name, of a layout in this module's docstring, with or without the
+        state: weights by name, of a source in this module's docstring, with or without the
             'module.' of a parallel wrapper.
 
     Returns:
-        The weights by our names, all of the network's; the network; and the name of the layout,
+        The weights by our names, all of the network's; the network; and the name of the key map,
         such as 'torchvision ResNet'.
 
     Raises:
-        ValueError: for another layout, depth or width, weights that are left over, or a vector
+        ValueError: for other keys, another depth or width, weights that are left over, or a vector
             whose length is not that of D channels.
     """
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     if 'features.4.0.conv1.weight' in state:
-        state, layout = rename(state, _TRAINER), "iSQRT-COV trainer's ResNet"
+        state, key_map = rename(state, _TRAINER), "iSQRT-COV trainer's ResNet"
         architecture, rules = _resnet(state), _RESNET
     elif 'layer1.0.conv1.weight' in state:
-        architecture, rules, layout = _resnet(state), _RESNET, 'ResNet'
+        architecture, rules, key_map = _resnet(state), _RESNET, 'ResNet'
     elif 'features.18.0.weight' in state:
-        architecture, rules, layout = 'mobilenet_v2', _mobilenet_rules(), 'MobileNetV2'
+        architecture, rules, key_map = 'mobilenet_v2', _mobilenet_rules(), 'MobileNetV2'
     elif 'stage2.0.branch1.0.weight' in state:
-        architecture, rules, layout = 'shufflenet_v2', _shufflenet_rules(), 'ShuffleNetV2'
+        architecture, rules, key_map = 'shufflenet_v2', _shufflenet_rules(), 'ShuffleNetV2'
     elif any(key.startswith('backbone.') for key in state):
         raise ValueError(
             f"the names are this project's already ({_some(state)}); --reverse gives a ResNet "
@@ -160,7 +160,7 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
         )
     ours = rename(state, tuple(rules))
     network = _network(architecture, ours)
-    return check_complete(ours, network), network, layout
+    return check_complete(ours, network), network, key_map
 
 
 def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -169,7 +169,7 @@ def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Those of its GCP layer get the ones the paper's authors gave them.
 
     Args:
-        state: weights by name, of a whole classifier.
+        state: weights by name, of a classifier with its head.
 
     Raises:
         ValueError: if these are other names, or those of a network that the authors have not.
@@ -202,7 +202,9 @@ def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[s
         else:
             left.append(key)
     if left:
-        raise ValueError(f'{len(left)} weights of the file have no place: {", ".join(left)}')
+        raise ValueError(
+            f'{len(left)} keys of the file match none of the network: {", ".join(left)}'
+        )
     return renamed
 
 

@@ -1,4 +1,4 @@
-"""Strict loading of a pretrained trunk.
+"""Strict loading of a pretrained backbone.
 
 mmengine's own `Pretrained` initialiser only logs the keys that did not match, so that a wrong
 prefix trains from random weights and says so in one line among thousands.
@@ -124,7 +124,7 @@ def read_weights(
 
 
 def _is_plain(value):
-    """Whether a value is a tensor with a number for each of its places."""
+    """Whether a value is a tensor with a number for each element."""
     dense = isinstance(value, Tensor) and value.layout == torch.strided
     return dense and not value.is_meta and not value.is_quantized
 
@@ -157,7 +157,7 @@ def _explain(own, state):
         if None not in (classes, file_classes) and classes != file_classes:
             return (
                 f'The file has {file_classes} classes and the config {classes}: set num_classes='
-                f'{file_classes} or, to train on other classes, load the trunk alone with the '
+                f'{file_classes} or, to train on other classes, load the backbone alone with the '
                 "init_cfg of the backbone, dict(type='Pretrained', prefix='backbone.')."
             )
     return 'Check the depth and the prefix.'

@@ -71,7 +71,7 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
 
 
 def check_checkpoint_file(checkpoint: str) -> None:
-    """Check that a checkpoint is there and whole, without reading its weights.
+    """Check that a checkpoint is there and not truncated, without reading its weights.
 
     Args:
         checkpoint: local path, or an address with a scheme, which passes.
