@@ -10,7 +10,7 @@ from gcp_mm.checkpoints import convert_checkpoint
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='checkpoint; its layout is recognised')
+    parser.add_argument('source', type=Path, help='checkpoint; its key map is recognised')
     parser.add_argument(
         'target', type=Path, help='name in .pth, to which 8 digits of the hash are added'
     )

@@ -6,7 +6,7 @@ from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 
 NAME = 'mmcv._ext'
-STAND_IN = str(Path(__file__).parent / 'mmcv_ext/__init__.py')
+STAND_IN = str(Path(__file__).with_name('mmcv_ext.py'))
 
 
 class OperatorFinder(MetaPathFinder):

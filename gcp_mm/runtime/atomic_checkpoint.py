@@ -32,7 +32,7 @@ class AtomicCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, but that a run killed at any moment can be continued.
 
     On a local disk every checkpoint, and the file `last_checkpoint` that names the latest, is
-    there whole or not at all, see :func:`write_atomically`. And on any storage what
+    written atomically, see :func:`write_atomically`. And on any storage what
     `max_keep_ckpts` and `save_best` make superfluous is removed after its successor has been
     written, where the stock hook does it before: with ``max_keep_ckpts=1`` there are two for a
     moment, not none.

@@ -14,17 +14,17 @@ from ..checkpoints import check_intact, checkpoint_location, read_checkpoint
 def find_checkpoint(
     work_dir: str | Path, folder: str | Path | None = None, template: str = 'epoch_{}.pth'
 ) -> str | None:
-    """The newest checkpoint of a run that is whole, by :func:`check_intact`.
+    """The newest intact checkpoint of a run, by :func:`check_intact`.
 
     That is the one that the file `last_checkpoint` names or, with a warning, the newest of the
-    whole ones before it. A later one is taken only if it was saved after that one, by a run that
+    intact ones before it. A later one is taken only if it was saved after that one, by a run that
     ended before it could name it; an earlier run may have left others. Without that file, all of
     the folder are considered.
 
     Args:
         work_dir: of the run, where `last_checkpoint` is.
         folder: where the checkpoints are, by default the work dir. A file there goes before one
-            of the same name at the place that `last_checkpoint` says, so that a run that was
+            of the same name at the path in `last_checkpoint`, so that a run that was
             moved or copied continues from its own.
         template: name of a checkpoint, '{}' for its number. The best (`best_*`), which have no
             optimizer's state, do not have such names.
@@ -33,7 +33,7 @@ def find_checkpoint(
         Its path, or None if there is no checkpoint at all.
 
     Raises:
-        ValueError: if there are some, and none is whole.
+        ValueError: if there are some, and none is intact.
     """
     folder = Path(folder or work_dir)
     pattern = r'(\d+)'.join(re.escape(part) for part in template.split('{}'))
@@ -107,7 +107,7 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
 
 
 def _saved_after(latest, others):
-    """Those of `others` that are whole and were saved after `latest`, by what they say of it."""
+    """Those of `others` that are intact and were saved after `latest`, by what they say of it."""
     times = {}
     for path in (latest, *others) if others else ():
         try:

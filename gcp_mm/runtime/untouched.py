@@ -55,3 +55,18 @@ def remember_random(model: nn.Module) -> Callable[[], None]:
             torch.cuda.set_rng_state(state, device)
 
     return rewind
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Context in which an instance has another attribute."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)

@@ -18,7 +18,7 @@ from tests.helpers.resumption import TABLE, newest, note_resumption, trained
 from tests.helpers.runs import ROOT, Training, finish, start, wait_for
 
 BEGUN = 'Checkpoints will be saved'
-# Heads as narrow as the trunk: what counts is where a step, a checkpoint, a validation begins.
+# Heads as narrow as the backbone: what counts is where a step, a checkpoint, a validation begins.
 DETECTOR = """
 _base_ = {base!r}
 custom_imports = dict(imports=['gcp_mm', 'tests.helpers.faults'])

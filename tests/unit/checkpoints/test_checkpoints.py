@@ -1,4 +1,4 @@
-"""A pretrained trunk is loaded whole or not at all."""
+"""Loading of a pretrained backbone is strict."""
 
 import functools
 import hashlib
@@ -17,7 +17,7 @@ from gcp_mm.models import GCPResNet
 
 
 @pytest.fixture(scope='module')
-def trunk():
+def backbone():
     torch.manual_seed(0)
     return {
         key: torch.rand_like(value.float()) for key, value in GCPResNet(18).state_dict().items()
@@ -25,9 +25,9 @@ def trunk():
 
 
 @pytest.fixture
-def classifier_file(trunk, tmp_path):
+def classifier_file(backbone, tmp_path):
     """A checkpoint as MMPretrain's Runner writes it."""
-    state = {f'backbone.{key}': value for key, value in trunk.items()}
+    state = {f'backbone.{key}': value for key, value in backbone.items()}
     state['head.fc.weight'] = torch.zeros(10, 8256)
     path = tmp_path / 'epoch_5.pth'
     torch.save(dict(meta=dict(epoch=5), state_dict=state), path)
@@ -44,22 +44,22 @@ def build(path, prefix='backbone.', depth=18, conv5='none'):
 
 
 @pytest.mark.parametrize('conv5', ['none', 'stride', 'maxpool'])
-def test_one_checkpoint_fills_every_variant(classifier_file, trunk, conv5):
+def test_one_checkpoint_fills_every_variant(classifier_file, backbone, conv5):
     state = build(classifier_file, conv5=conv5).state_dict()
-    assert state.keys() == trunk.keys()
-    for key, value in trunk.items():
+    assert state.keys() == backbone.keys()
+    for key, value in backbone.items():
         torch.testing.assert_close(state[key], value.to(state[key].dtype), rtol=0, atol=0)
 
 
-def test_prefix_may_lack_its_dot(classifier_file, trunk):
+def test_prefix_may_lack_its_dot(classifier_file, backbone):
     state = build(classifier_file, prefix='backbone').state_dict()
-    assert torch.equal(state['conv1.weight'], trunk['conv1.weight'])
+    assert torch.equal(state['conv1.weight'], backbone['conv1.weight'])
 
 
-def test_loads_within_a_whole_model(classifier_file, trunk):
+def test_loads_within_a_classifier(classifier_file, backbone):
     from mmengine.registry import MODELS, DefaultScope
 
-    backbone = dict(
+    config = dict(
         type='GCPResNet',
         depth=18,
         init_cfg=dict(type='Pretrained', checkpoint=str(classifier_file), prefix='backbone.'),
@@ -68,25 +68,25 @@ def test_loads_within_a_whole_model(classifier_file, trunk):
         model = MODELS.build(
             dict(
                 type='ImageClassifier',
-                backbone=backbone,
+                backbone=config,
                 neck=dict(type='GlobalCovariancePooling', in_channels=512, reduction=(8,)),
                 head=dict(type='LinearClsHead', num_classes=10, in_channels=36),
             )
         )
     model.init_weights()
-    assert torch.equal(model.backbone.conv1.weight, trunk['conv1.weight'])
+    assert torch.equal(model.backbone.conv1.weight, backbone['conv1.weight'])
 
 
-def test_torchvision_file_without_prefix(trunk, tmp_path):
+def test_torchvision_file_without_prefix(backbone, tmp_path):
     path = tmp_path / 'resnet18.pth'
-    torch.save({**trunk, 'fc.weight': torch.zeros(1000, 512)}, path)
-    assert torch.equal(build(path, None).conv1.weight, trunk['conv1.weight'])
+    torch.save({**backbone, 'fc.weight': torch.zeros(1000, 512)}, path)
+    assert torch.equal(build(path, None).conv1.weight, backbone['conv1.weight'])
 
 
-def test_file_older_than_the_batch_counter(trunk, tmp_path):
+def test_file_older_than_the_batch_counter(backbone, tmp_path):
     path = tmp_path / 'old.pth'
-    torch.save({k: v for k, v in trunk.items() if 'num_batches_tracked' not in k}, path)
-    assert torch.equal(build(path, None).bn1.weight, trunk['bn1.weight'])
+    torch.save({k: v for k, v in backbone.items() if 'num_batches_tracked' not in k}, path)
+    assert torch.equal(build(path, None).bn1.weight, backbone['bn1.weight'])
 
 
 def test_wrong_prefix_names_the_right_one(classifier_file):
@@ -106,23 +106,23 @@ def test_foreign_keys_are_shown(tmp_path):
         build(path)
 
 
-def test_part_of_a_trunk_is_refused(trunk, tmp_path):
+def test_part_of_a_backbone_is_refused(backbone, tmp_path):
     path = tmp_path / 'part.pth'
-    torch.save({k: v for k, v in trunk.items() if not k.startswith('layer4.1')}, path)
+    torch.save({k: v for k, v in backbone.items() if not k.startswith('layer4.1')}, path)
     with pytest.raises(ValueError, match=r'missing keys: layer4\.1\.conv1\.weight'):
         build(path, None)
 
 
-def test_deeper_trunk_is_refused(tmp_path):
+def test_deeper_backbone_is_refused(tmp_path):
     path = tmp_path / 'resnet34.pth'
     torch.save(GCPResNet(34).state_dict(), path)
     with pytest.raises(ValueError, match=r'unexpected keys: layer1\.2\.conv1\.weight'):
         build(path, None)
 
 
-def test_other_shapes_are_refused(trunk, tmp_path):
+def test_other_shapes_are_refused(backbone, tmp_path):
     path = tmp_path / 'wide.pth'
-    torch.save({**trunk, 'conv1.weight': torch.zeros(64, 1, 7, 7)}, path)
+    torch.save({**backbone, 'conv1.weight': torch.zeros(64, 1, 7, 7)}, path)
     with pytest.raises(ValueError, match=r'conv1\.weight \(64, 1, 7, 7\) for \(64, 3, 7, 7\)'):
         build(path, None)
 
@@ -140,9 +140,9 @@ def test_truncated_file(classifier_file, keep):
 
 
 @pytest.mark.parametrize('keep', [1, 100, 100_000])
-def test_truncated_file_of_the_old_format(trunk, tmp_path, keep):
+def test_truncated_file_of_the_old_format(backbone, tmp_path, keep):
     path = tmp_path / 'old.pth'
-    torch.save(trunk, path, _use_new_zipfile_serialization=False)
+    torch.save(backbone, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r'(?s)cannot be read .*truncated'):
         build(path)
@@ -163,11 +163,11 @@ def test_text_file(tmp_path):
     ],
     ids=['list', 'scope'],
 )
-def test_every_form_of_init_cfg_is_strict(trunk, classifier_file, change):
+def test_every_form_of_init_cfg_is_strict(backbone, classifier_file, change):
     right = dict(type='Pretrained', checkpoint=str(classifier_file), prefix='backbone.')
     net = GCPResNet(18, init_cfg=change(right))
     net.init_weights()
-    assert torch.equal(net.layer4[1].conv2.weight, trunk['layer4.1.conv2.weight'])
+    assert torch.equal(net.layer4[1].conv2.weight, backbone['layer4.1.conv2.weight'])
     with pytest.raises(ValueError, match='missing keys'):
         GCPResNet(34, init_cfg=change(right)).init_weights()
 
@@ -192,7 +192,7 @@ def test_web_page(tmp_path):
 
 
 @pytest.mark.parametrize('recent', [True, False])
-def test_checkpoint_of_a_run_is_read_safely(recent, trunk, tmp_path, monkeypatch):
+def test_checkpoint_of_a_run_is_read_safely(recent, backbone, tmp_path, monkeypatch):
     """With the record of scalars that mmengine puts into it."""
     if not recent:
         monkeypatch.delattr(torch.serialization, 'get_unsafe_globals_in_checkpoint', raising=False)
@@ -200,10 +200,10 @@ def test_checkpoint_of_a_run_is_read_safely(recent, trunk, tmp_path, monkeypatch
     history.update(2.0)
     history.update(4.0)
     path = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=trunk, message_hub=dict(log_scalars=dict(loss=history))), path)
+    torch.save(dict(state_dict=backbone, message_hub=dict(log_scalars=dict(loss=history))), path)
     content = read_checkpoint(path)
     assert content['message_hub']['log_scalars']['loss'].mean() == 3
-    assert torch.equal(content['state_dict']['conv1.weight'], trunk['conv1.weight'])
+    assert torch.equal(content['state_dict']['conv1.weight'], backbone['conv1.weight'])
 
 
 class Calls:
@@ -329,17 +329,17 @@ def served(tmp_path, monkeypatch):
         thread.join()
 
 
-def test_download_is_checked_against_its_name(trunk, served, tmp_path):
+def test_download_is_checked_against_its_name(backbone, served, tmp_path):
     folder, address = served
-    torch.save(trunk, folder / 'net.pth')
+    torch.save(backbone, folder / 'net.pth')
     digits = hashlib.sha256((folder / 'net.pth').read_bytes()).hexdigest()[:8]
     (folder / 'net.pth').rename(folder / f'net-{digits}.pth')
     weights = read_checkpoint(f'{address}/net-{digits}.pth')
-    assert torch.equal(weights['conv1.weight'], trunk['conv1.weight'])
+    assert torch.equal(weights['conv1.weight'], backbone['conv1.weight'])
     (folder / f'net-{digits}.pth').unlink()
     assert read_checkpoint(f'{address}/net-{digits}.pth').keys() == weights.keys()  # kept
 
-    torch.save(trunk, folder / 'net-01234567.pth')
+    torch.save(backbone, folder / 'net-01234567.pth')
     with pytest.raises(ValueError, match=r'promises the SHA-256 01234567.*removed'):
         read_checkpoint(f'{address}/net-01234567.pth')
     assert not list((tmp_path / 'hub').rglob('*01234567*'))

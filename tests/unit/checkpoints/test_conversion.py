@@ -102,15 +102,15 @@ def test_there_and_back(depth, pooling, tmp_path):
 
 
 @pytest.mark.parametrize('conv5', ['stride', 'maxpool'])
-def test_trunk_alone_fills_the_detectors_trunk(conv5, tmp_path):
+def test_backbone_alone_fills_the_detectors_backbone(conv5, tmp_path):
     net = build('resnet50', 'gcp')
     source = save(release(net, 'resnet50'), tmp_path / 'a.pth')
-    file = convert_checkpoint(source, tmp_path / 'trunk.pth', trunk_only=True)
+    file = convert_checkpoint(source, tmp_path / 'backbone.pth', backbone_only=True)
     assert all(key.startswith('backbone.') for key in read_checkpoint(file)['state_dict'])
-    trunk = GCPResNet(50, conv5)
-    load_pretrained(trunk, file, prefix='backbone.')
+    backbone = GCPResNet(50, conv5)
+    load_pretrained(backbone, file, prefix='backbone.')
     expected = net.state_dict()
-    assert all(torch.equal(value, expected[key]) for key, value in trunk.state_dict().items())
+    assert all(torch.equal(value, expected[key]) for key, value in backbone.state_dict().items())
 
 
 @pytest.mark.parametrize('variant', ['d', 'm'])
@@ -121,13 +121,15 @@ def test_detector_of_a_config_starts_from_it(variant, tmp_path):
 
     net = build('resnet18', 'gcp')
     file = convert_checkpoint(
-        save(release(net, 'resnet18'), tmp_path / 'a.pth'), tmp_path / 'trunk.pth', trunk_only=True
+        save(release(net, 'resnet18'), tmp_path / 'a.pth'),
+        tmp_path / 'backbone.pth',
+        backbone_only=True,
     )
     cfg = resolve_config(f'faster-rcnn_r18-gcp-{variant}_fpn_4e_digits')
     cfg.model.backbone.init_cfg.checkpoint = str(file)
     init_default_scope('mmdet')
     detector = MODELS.build(cfg.model)
-    detector.init_weights()  # raises unless the whole trunk is filled
+    detector.init_weights()  # raises unless the whole backbone is filled
     expected = net.state_dict()
     for key, value in detector.backbone.state_dict().items():
         assert torch.equal(value, expected[key]), key
@@ -137,7 +139,7 @@ def test_leftover_weights_are_listed(tmp_path):
     state = {**build('resnet18', 'gcp').state_dict(), 'extra.weight': torch.zeros(1)}
     state['layer1.0.se.weight'] = torch.zeros(1)
     source = save(state, tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match=r'a\.pth.*1 weights of the file have no place: extra'):
+    with pytest.raises(ValueError, match=r'a\.pth.*1 keys .*: extra'):
         convert_checkpoint(source, tmp_path / 'ours.pth')
     del state['extra.weight']
     save(state, source)
@@ -220,7 +222,7 @@ def test_a_source_with_a_hash_in_its_name_is_no_target(tmp_path):
     ('target', 'options', 'message'),
     [
         ('ours.onnx', {}, r'ends in \.pth'),
-        ('ours.pth', dict(trunk_only=True, reverse=True), 'trunk_only, reverse'),
+        ('ours.pth', dict(backbone_only=True, reverse=True), 'backbone_only, reverse'),
     ],
 )
 def test_wrong_arguments(target, options, message, tmp_path):
@@ -236,7 +238,7 @@ def test_source_is_absent(tmp_path):
 def test_tool(call_tool, tmp_path, capsys):
     source = save(build('resnet18', 'gcp').state_dict(), tmp_path / 'a.pth')
     tool = 'tools/convert_checkpoint.py'
-    call_tool(tool, source, tmp_path / 'trunk.pth', '--trunk-only')
-    (file,) = tmp_path.glob('trunk-*.pth')
+    call_tool(tool, source, tmp_path / 'backbone.pth', '--backbone-only')
+    (file,) = tmp_path.glob('backbone-*.pth')
     assert f'written: {file}' in capsys.readouterr().out
     load_pretrained(GCPResNet(18), file, prefix='backbone.')

@@ -1,8 +1,8 @@
 """mmcv's compiled operators, computed by torchvision and PyTorch.
 
-`gcp_mm.compat` loads this package as the module `mmcv._ext` where the installed mmcv has no
-compiled part (`mmcv-lite`). Names, arguments and results are those of mmcv's C++ interface, which
-writes into tensors that it is given; mmcv's own `mmcv.ops` calls it. Half precision is computed in
+`gcp_mm.compat` loads this file as the module `mmcv._ext` where the installed mmcv has no compiled
+part (`mmcv-lite`). Names, arguments and results are those of mmcv's C++ interface, which writes
+into tensors that it is given; mmcv's own `mmcv.ops` calls it. Half precision is computed in
 float32. Operators that are not here raise when they are called.
 
 It answers open-mmlab/mmdetection issues 3271, 11475, 11983 and 12426 and open-mmlab/mmpretrain
@@ -11,29 +11,16 @@ issue 1966: "No module named 'mmcv._ext'".
 
 import torchvision
 
-from .boxes import nms, nms_match, softnms  # noqa: F401
-from .deformable import (  # noqa: F401
-    deform_conv_backward_input,
-    deform_conv_backward_parameters,
-    deform_conv_forward,
-    modulated_deform_conv_backward,
-    modulated_deform_conv_forward,
-    ms_deform_attn_backward,
-    ms_deform_attn_forward,
-)
-from .focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward  # noqa: F401
-from .roi import (  # noqa: F401
-    roi_align_backward,
-    roi_align_forward,
-    roi_pool_backward,
-    roi_pool_forward,
-)
+from gcp_mm.compat import box_operators, map_operators
 
 
 def __getattr__(name: str):
-    """Make an operator that raises, for each name that mmcv.ops looks up and that is not here."""
+    """The operator of that name, or one that raises when it is called."""
     if name.startswith('__'):
         raise AttributeError(name)
+    for operators in (box_operators, map_operators):
+        if hasattr(operators, name):
+            return getattr(operators, name)
 
     def missing(*args, **kwargs):
         raise RuntimeError(

@@ -1,10 +1,40 @@
-"""Deformable convolution and multi-scale deformable attention."""
+"""mmcv's focal loss, deformable convolution and attention. See :mod:`.mmcv_ext`."""
 
 import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from .common import single, vjp, write
+from .precision import single, vjp, write
+
+FLOAT_MIN = torch.finfo(torch.float32).tiny  # what mmcv's kernels clamp probabilities to
+
+
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Focal loss (https://arxiv.org/abs/1708.02002) of each score.
+
+    Args:
+        input: (N, C), scores before the sigmoid.
+        target: (N,), class indices; C is background.
+        weight: (C,), of each class, or empty.
+        output: (N, C), written.
+    """
+    p, own = _probabilities(input, target)
+    positive = -alpha * (1 - p) ** gamma * p.clamp_min(FLOAT_MIN).log()
+    negative = -(1 - alpha) * p**gamma * (1 - p).clamp_min(FLOAT_MIN).log()
+    output.copy_(torch.where(own, positive, negative) * _class_weight(weight, target))
+
+
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
+    """Derivative of each loss of :func:`sigmoid_focal_loss_forward`, into `grad_input`."""
+    p, own = _probabilities(input, target)
+    log_p, log_q = p.clamp_min(FLOAT_MIN).log(), (1 - p).clamp_min(FLOAT_MIN).log()
+    positive = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * log_p)
+    negative = -(1 - alpha) * p**gamma * (gamma * (1 - p) * log_q - p)
+    grad_input.copy_(torch.where(own, positive, negative) * _class_weight(weight, target))
 
 
 def deform_conv_forward(
@@ -153,6 +183,16 @@ def ms_deform_attn_backward(
 
     grads = vjp(attend, (value, sampling_locations, attention_weights), grad_output)
     write(grads, (grad_value, grad_sampling_loc, grad_attn_weight))
+
+
+def _probabilities(input, target):
+    """Sigmoid of the scores, and which of them is of the target's class, both (N, C)."""
+    classes = torch.arange(input.shape[1], device=input.device)
+    return single(input).sigmoid(), target[:, None] == classes
+
+
+def _class_weight(weight, target):
+    return weight[target][:, None] if weight.numel() else 1
 
 
 def _geometry(dH, dW, padH, padW, dilationH, dilationW, **_):  # noqa: N803  mmcv's names
