@@ -1,7 +1,6 @@
 """The scripts as a user runs them: real Runner, real registry, real launcher, real files."""
 
 import json
-import os
 import pickle
 import shutil
 import sys
@@ -10,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
 from gcp_mm.checkpoints import read_checkpoint
-from gcp_mm.compat import operators_in_use
+from tests.helpers.pickles import Creates
 from tests.helpers.runs import CLS, ROOT
 
 MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
@@ -77,16 +78,6 @@ def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
     assert 'Saving checkpoint at 1 epochs' not in done.stdout
 
 
-class Creates:
-    """Pickled, a call that makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize('tool', ['tools/test.py', 'tools/train.py'])
 def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, tool):
     checkpoint, sign = tmp_path / 'a.pth', tmp_path / 'sign'
@@ -98,6 +89,24 @@ def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, t
     )
     assert done.returncode != 0
     assert 'say so with trust=True (--trust)' in done.stdout
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize('tool', ['tools/train.py', 'tools/check_data.py'])
+def test_what_is_in_annotations_is_not_executed(run_tool, digits, tmp_path, tool):
+    """In a pickle, which the dataset reads by mmengine."""
+    sign, annotations, config = tmp_path / 'sign', tmp_path / 'a.pkl', tmp_path / 'config.py'
+    annotations.write_bytes(pickle.dumps(dict(a=Creates(sign))))
+    dataset = f"dict(_delete_=True, type='BaseDataset', data_root='', ann_file='{annotations}')"
+    config.write_text(
+        f"_base_ = '{ROOT / CLS}'\n"
+        f"work_dir = '{tmp_path}/w'\n"
+        f'train_dataloader = dict(dataset={dataset})\n'
+        f"val_dataloader = dict(dataset=dict(data_root='{digits}'))\n"
+    )
+    done = run_tool(tool, config)
+    assert done.returncode != 0
+    assert 'is a pickle, which can execute code' in done.stdout
     assert not sign.exists()
 
 
@@ -187,18 +196,19 @@ def test_stock_scripts(run_tool, short_cls, detection_options, tmp_path, framewo
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    printed = run(sys.executable, scripts / 'train.py', config)
+    run(sys.executable, scripts / 'train.py', config)
+    # As their processes read it, without the readers that the tools here install
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    assert isinstance(content['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
     if framework == 'mmpretrain':
         assert 'resumed epoch: 1' in run(scripts / 'train.py', config, '--resume')
     else:
-        if operators_in_use() != 'compiled':
-            assert 'mmcv has no compiled operators: those of torchvision' in printed
         # It imports mmcv's operators before it reads the config: `python -m gcp_mm`, which is
-        # tested in test_compat.py, imports gcp_mm first, as the process of `fork` has done.
+        # tested in test_package.py, imports gcp_mm first, as the process of `fork` has done.
         assert 'bbox_mAP' in run(scripts / 'test.py', config, tmp_path / 'epoch_1.pth')
 
 
-def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_options, tmp_path):
+def test_detector_refuses_a_checkpoint_without_the_backbone(run_tool, detection_options, tmp_path):
     torch.save(
         dict(state_dict={'encoder.conv1.weight': torch.zeros(64, 3, 7, 7)}), tmp_path / 'x.pth'
     )
