@@ -202,7 +202,7 @@ def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[s
         else:
             left.append(key)
     if left:
-        raise ValueError(f'{len(left)} weights of the file have no name here: {some(left)}')
+        raise ValueError(f'{len(left)} keys of the file match none of the network: {some(left)}')
     return renamed
 
 
