@@ -83,18 +83,10 @@ def contact_sheet(folder, path, count=6, columns=2):
 def table_of_classifiers(metrics, curves):
     """Top-1 accuracy after each epoch; an epoch whose validation was interrupted has none."""
     epochs = sorted(curves[GAP].keys() | curves[GCP].keys())
-    rows = [
-        [curves[name].get(epoch, float('nan')) for epoch in epochs]
-        + [metrics[name]['accuracy/top1']]
-        for name in (GAP, GCP)
-    ]
-    return markdown_table(
-        ['top-1 (%) after epoch', *epochs, 'evaluated'],
-        [
-            [NAMES[name], *(f'{value:.2f}' for value in row)]
-            for name, row in zip((GAP, GCP), rows, strict=True)
-        ],
-    )
+    values = {e: [curves[name].get(e, float('nan')) for name in (GAP, GCP)] for e in epochs}
+    values['evaluated'] = [metrics[name]['accuracy/top1'] for name in (GAP, GCP)]
+    rows = [[epoch, *(f'{value:.2f}' for value in row)] for epoch, row in values.items()]
+    return markdown_table(['top-1 (%) after epoch', NAMES[GAP], NAMES[GCP]], rows)
 
 
 def table_of_detectors(metrics):
