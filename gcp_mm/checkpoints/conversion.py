@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 
 from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
@@ -27,7 +26,7 @@ def convert_checkpoint(
 
     The file holds tensors and plain values alone, `state_dict` and `meta`. `meta` says what the
     network is (`architecture`, `reduction`, `num_classes`), how its covariance vectors are laid
-    out (`vector_layout`), and the kind and SHA-256 of the source.
+    out (`vector_layout`), and the SHA-256 of the source (`source_sha256`).
 
     Args:
         source: file with names that :func:`.key_map.to_ours` recognises; with `reverse`, those of
@@ -70,20 +69,16 @@ def convert_checkpoint(
         content = from_ours(state) if reverse else _ours(state, source, backbone_only)
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
-    path = _write(content, target)
-    weights = content if reverse else content['state_dict']
-    print_log(f'{len(weights)} tensors written to {path}', logger='current')
-    return path
+    return _write(content, target)
 
 
 def _ours(state, source, backbone_only):
-    state, network, source_kind = to_ours(state)
+    state, network = to_ours(state)
     meta = dict(
         architecture=network.architecture,
         reduction=network.reduction,
         num_classes=network.num_classes,
         vector_layout=VECTOR_LAYOUT,
-        source_kind=source_kind,
         source_sha256=sha256(source),
     )
     if backbone_only:

@@ -122,7 +122,7 @@ class Network:
         return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
 
 
-def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
+def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
     """Give the weights of another project's network the names of this one's.
 
     Args:
@@ -130,8 +130,7 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
             'module.' of a parallel wrapper.
 
     Returns:
-        The weights by our names, all of the network's; the network; and what the names are, such
-        as 'ResNet'.
+        The weights by our names, all of the network's, and the network.
 
     Raises:
         ValueError: for other names, another depth or width, weights that are left over, or a vector
@@ -140,14 +139,13 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     if 'features.4.0.conv1.weight' in state:
-        state, kind = rename(state, _TRAINER), "iSQRT-COV trainer's ResNet"
+        state = rename(state, _TRAINER)
+    if 'layer1.0.conv1.weight' in state:
         architecture, rules = _resnet(state), _RESNET
-    elif 'layer1.0.conv1.weight' in state:
-        architecture, rules, kind = _resnet(state), _RESNET, 'ResNet'
     elif 'features.18.0.weight' in state:
-        architecture, rules, kind = 'mobilenet_v2', _mobilenet_rules(), 'MobileNetV2'
+        architecture, rules = 'mobilenet_v2', _mobilenet_rules()
     elif 'stage2.0.branch1.0.weight' in state:
-        architecture, rules, kind = 'shufflenet_v2', _shufflenet_rules(), 'ShuffleNetV2'
+        architecture, rules = 'shufflenet_v2', _shufflenet_rules()
     elif any(key.startswith('backbone.') for key in state):
         raise ValueError(
             f"the names are this project's already ({some(state)}); --reverse gives a ResNet "
@@ -160,7 +158,7 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
         )
     ours = rename(state, tuple(rules))
     network = _network(architecture, ours)
-    return check_complete(ours, network), network, kind
+    return check_complete(ours, network), network
 
 
 def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
