@@ -82,17 +82,17 @@ def close(a, b):
 @pytest.mark.parametrize('number', range(len(CASES)), ids=[str(case) for case in CASES])
 def test_two_processes_are_one(results, number):
     x = images()
-    whole = train_twice(layers(nn.BatchNorm2d, CASES[number]), x, x)
+    single = train_twice(layers(nn.BatchNorm2d, CASES[number]), x, x)
     both = [result[number] for result in results]
     for rank, own in enumerate(both):
-        close(own['y'], part(whole['y'], rank))
+        close(own['y'], part(single['y'], rank))
         for step in (0, 1):
-            close(own['x'][step], part(whole['x'][step], rank))
-        assert own['buffers'].keys() == whole['buffers'].keys()
+            close(own['x'][step], part(single['x'][step], rank))
+        assert own['buffers'].keys() == single['buffers'].keys()
         for name, buffer in own['buffers'].items():
-            close(buffer, whole['buffers'][name])
+            close(buffer, single['buffers'][name])
     for a, b, expected in zip(
-        both[0]['weights'], both[1]['weights'], whole['weights'], strict=True
+        both[0]['weights'], both[1]['weights'], single['weights'], strict=True
     ):
         close(a + b, expected)
 

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,15 +60,9 @@ def test_test_reports_metrics_predictions_and_pictures(run_tool, trained, short_
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 16
 
 
-@pytest.mark.parametrize('how', ['path', 'auto'])
-def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
-    work_dir, checkpoint = tmp_path, trained / 'epoch_1.pth'
-    if how == 'auto':
-        work_dir = shutil.copytree(trained, tmp_path / 'copy')
-        (work_dir / 'last_checkpoint').write_text(str(work_dir / checkpoint.name))
+def test_train_resumes_from_a_path(run_tool, trained, short_cls, tmp_path):
     done = run_tool(
-        *('tools/train.py', CLS, '--work-dir', work_dir, '--resume'),
-        *([checkpoint] if how == 'path' else []),
+        *('tools/train.py', CLS, '--work-dir', tmp_path, '--resume', trained / 'epoch_1.pth'),
         *('--cfg-options', *short_cls, 'train_cfg.max_epochs=2', 'param_scheduler.end=2'),
     )
     assert done.returncode == 0, done.stdout
@@ -78,17 +71,20 @@ def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
     assert 'Saving checkpoint at 1 epochs' not in done.stdout
 
 
-@pytest.mark.parametrize('tool', ['tools/test.py', 'tools/train.py'])
-def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, tool):
-    checkpoint, sign = tmp_path / 'a.pth', tmp_path / 'sign'
-    content = read_checkpoint(trained / 'epoch_1.pth')
-    torch.save(content | dict(extra=Creates(sign)), checkpoint)
-    done = run_tool(
-        *(tool, CLS, *(['--resume'] if tool == 'tools/train.py' else []), checkpoint),
-        *('--work-dir', tmp_path / 'w', '--cfg-options', *short_cls),
-    )
+@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
+@pytest.mark.parametrize('kind', ['code', 'truncated'])
+def test_bad_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command, kind):
+    path, sign, good = tmp_path / 'a.pth', tmp_path / 'sign', trained / 'epoch_1.pth'
+    if kind == 'code':
+        torch.save(read_checkpoint(good) | dict(extra=Creates(sign)), path)
+        words = 'say so with trust=True (--trust)'
+    else:
+        path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+        words = f"checkpoint '{path}' cannot be read"
+    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
     assert done.returncode != 0
-    assert 'say so with trust=True (--trust)' in done.stdout
+    assert words in done.stdout
+    assert 'Epoch(' not in done.stdout
     assert not sign.exists()
 
 
@@ -219,17 +215,6 @@ def test_detector_refuses_a_checkpoint_without_the_backbone(run_tool, detection_
     assert done.returncode != 0
     assert "under prefix 'encoder.'" in done.stdout
     assert 'Epoch(train)' not in done.stdout
-
-
-@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
-def test_truncated_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command):
-    path = tmp_path / 'half.pth'
-    content = (trained / 'epoch_1.pth').read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
-    assert done.returncode != 0
-    assert f"ValueError: checkpoint '{path}' cannot be read" in done.stdout
-    assert not (tmp_path / 'w').exists()
 
 
 def test_checkpoint_of_another_network_is_not_evaluated(run_tool, trained, short_cls, tmp_path):

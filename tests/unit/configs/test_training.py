@@ -84,7 +84,7 @@ class Weight(BaseModel):
 
 @functools.cache
 def simulate(settings, work_dir):
-    """Learning rates of a whole training: its Runner's schedulers, stepped by its hook.
+    """Learning rates of a complete training: its Runner's schedulers, stepped by its hook.
 
     One for each epoch or, where a scheduler goes by iterations, for each of them.
     """
