@@ -125,10 +125,9 @@ def test_set_that_lost_files_is_named(tmp_path):
         write_scenes(**options)
 
 
-def test_command_line(run_tool, tmp_path):
+def test_command_line(call_tool, capsys, tmp_path):
     options = ('--image-size', 8, '--scene-size', 40, '--train-scenes', 1, '--val-scenes', 1)
-    done = run_tool('tools/make_digits.py', '--out', tmp_path, *options)
-    assert f'{tmp_path}/digits: written' in done.stdout
-    assert f'{tmp_path}/digits_coco: written' in done.stdout
-    done = run_tool('tools/make_digits.py', '--out', tmp_path, *options)
-    assert f'{tmp_path}/digits_coco: already complete' in done.stdout
+    for word in ('written', 'already complete'):
+        call_tool('tools/make_digits.py', '--out', tmp_path, *options)
+        out = capsys.readouterr().out
+        assert out == f'{tmp_path}/digits: {word}\n{tmp_path}/digits_coco: {word}\n'
