@@ -12,6 +12,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from gcp_mm.checkpoints import read_checkpoint
+from gcp_mm.compat import operators_in_use
 from tests.helpers.pickles import Creates
 from tests.helpers.runs import CLS, ROOT
 
@@ -27,6 +28,7 @@ def trained(run_tool, short_cls, tmp_path_factory):
         *('--cfg-options', *short_cls),
     )
     assert done.returncode == 0, done.stdout
+    assert f'operators of mmcv: {operators_in_use()}\n' in done.stdout
     assert 'LR is set based on batch size of 64 and the current batch size is 8' in done.stdout
     return work_dir
 
