@@ -32,16 +32,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def remember_random(model: nn.Module) -> Callable[[], None]:
-    """Remember where the random generators are.
-
-    They are those of PyTorch (on the CPU and on the model's GPUs), numpy and Python.
-
-    Args:
-        model: network whose GPUs are meant.
-
-    Returns:
-        A function that sets them back to it.
-    """
+    """A function that sets the generators of :func:`untouched` back to where they are now."""
     devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     python_state = random.getstate()
