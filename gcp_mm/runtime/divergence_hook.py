@@ -16,7 +16,7 @@ from mmengine.runner import autocast
 from torch.utils._pytree import tree_flatten
 
 from .._io import check_integer, write_atomically
-from .untouched import remember_random, replaced, untouched
+from .untouched import remember_buffers, remember_random, replaced, untouched
 from .wrapping import unwrap
 
 # What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
@@ -76,8 +76,7 @@ class DivergenceHook(Hook):
 
     def _train_step(self, runner, train_step, data, optim_wrapper):
         model = unwrap(runner.model)
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        backward = optim_wrapper.backward
+        restore_buffers, backward = remember_buffers(model), optim_wrapper.backward
 
         def watched(loss, **kwargs):
             backward(loss, **kwargs)
@@ -90,9 +89,7 @@ class DivergenceHook(Hook):
             return outputs
         except _NotFinite as signal:
             cause = signal.args[0]
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        restore_buffers()
         message = _report(runner, cause, forward)
         runner.logger.error(message)
         self.skips += 1

@@ -20,15 +20,24 @@ def untouched(model: nn.Module) -> Iterator[None]:
     Args:
         model: network whose buffers to restore, in place.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    rewind = remember_random(model)
+    restore, rewind = remember_buffers(model), remember_random(model)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        restore()
         rewind()
+
+
+def remember_buffers(model: nn.Module) -> Callable[[], None]:
+    """A function that sets the buffers of a network back, in place, to what they are now."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    @torch.no_grad()
+    def restore():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    return restore
 
 
 def remember_random(model: nn.Module) -> Callable[[], None]:
