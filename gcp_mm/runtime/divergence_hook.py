@@ -13,9 +13,10 @@ from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import autocast
+from torch.utils._pytree import tree_flatten
 
 from .._io import check_integer, write_atomically
-from .untouched import remember_random, replaced, untouched
+from .untouched import remember_buffers, remember_random, replaced, untouched
 from .wrapping import unwrap
 
 # What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
@@ -33,16 +34,13 @@ class _NotFinite(Exception):  # noqa: N818 - ends mmengine's train_step; never l
 class DivergenceHook(Hook):
     """Catch a loss or gradient that is not finite before the optimizer steps with it.
 
-    Every iteration it looks at the loss and, after the backward pass, at the gradients. In a
-    distributed run all processes act alike. A forward pass that raises because of NaN, as the GCP
-    neck does, counts as a loss that is not finite. A finite run is bit for bit the run without the
-    hook. The report, ``<work_dir>/divergence/iter_<n>.json``, is described in docs/divergence.md.
+    In a distributed run all processes act alike. A forward pass that raises because of NaN, as the
+    GCP neck does, counts as a loss that is not finite. A finite run is bit for bit the run without
+    the hook. The report is ``<work_dir>/divergence/iter_<n>.json``, see docs/divergence.md.
 
-    Weights, momentum and buffers (BN statistics) end as they were before the step. The gradients
-    are dropped, with accumulation those since the last update. Hooks get an empty dict as outputs.
-
-    Gradients that are not finite are left to the loss scaler of `AmpOptimWrapper`, which leaves
-    such steps out itself. More than SETTLING of them in a row count as divergence.
+    Weights, momentum and buffers end as they were before the step. Gradients are dropped, with
+    accumulation those since the last update. Other hooks get an empty dict as outputs. Gradients
+    that are not finite are left to a loss scaler, but for more than SETTLING of them in a row.
 
     Args:
         policy: 'stop' raises FloatingPointError; 'skip' goes on with the next batch.
@@ -59,8 +57,7 @@ class DivergenceHook(Hook):
         if policy not in ('stop', 'skip'):
             raise ValueError(f"policy: expected 'stop' or 'skip', got {policy!r}")
         check_integer('max_skips', max_skips, 1)
-        self.policy = policy
-        self.max_skips = max_skips
+        self.max_skips = max_skips if policy == 'skip' else 0
         self.skips = 0  # in a row
         self._unscaled = 0  # steps in a row that a loss scaler leaves out
 
@@ -79,8 +76,7 @@ class DivergenceHook(Hook):
 
     def _train_step(self, runner, train_step, data, optim_wrapper):
         model = unwrap(runner.model)
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        backward = optim_wrapper.backward
+        restore_buffers, backward = remember_buffers(model), optim_wrapper.backward
 
         def watched(loss, **kwargs):
             backward(loss, **kwargs)
@@ -93,13 +89,11 @@ class DivergenceHook(Hook):
             return outputs
         except _NotFinite as signal:
             cause = signal.args[0]
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        restore_buffers()
         message = _report(runner, cause, forward)
         runner.logger.error(message)
         self.skips += 1
-        if self.policy == 'stop' or self.skips > self.max_skips:
+        if self.skips > self.max_skips:
             self.after_train(runner)
             raise FloatingPointError(f'{message}; {self.skips - 1} steps in a row were left out')
         runner.logger.warning(f'left out step {self.skips} of at most {self.max_skips} in a row')
@@ -107,7 +101,7 @@ class DivergenceHook(Hook):
 
     def _look(self, loss, optim_wrapper):
         """Raise _NotFinite in every process if one has reason to."""
-        groups = optim_wrapper.optimizer.param_groups
+        groups = optim_wrapper.param_groups
         flags = not_finite(loss, [p for group in groups for p in group['params']])
         all_reduce(flags, op='max')
         bad_loss, bad_gradients = flags.tolist()  # the one wait for the device
@@ -194,7 +188,7 @@ def _report(runner, cause, forward):
     with autocast(dtype=wrapper.cast_dtype) if amp else contextlib.nullcontext():
         module = first_not_finite(model, forward)
     named = dict(model.named_parameters())
-    samples = _leaves((forward.args, forward.kwargs))
+    samples, _ = tree_flatten((forward.args, forward.kwargs))
     own = dict(
         error=forward.error and str(forward.error),
         module=module,
@@ -222,13 +216,7 @@ def _finite(x):
     return x.isfinite().all().item()
 
 
-def _leaves(value):
-    """All that is in nested dicts, lists and tuples."""
-    if isinstance(value, dict | list | tuple):
-        items = value.values() if isinstance(value, dict) else value
-        return [leaf for item in items for leaf in _leaves(item)]
-    return [value]
-
-
 def _tensors(value):
-    return [x for x in _leaves(value) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    """The floating-point tensors in nested containers."""
+    leaves, _ = tree_flatten(value)
+    return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]

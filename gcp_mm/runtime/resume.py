@@ -16,18 +16,15 @@ def find_checkpoint(
 ) -> str | None:
     """The newest intact checkpoint of a run, by :func:`check_intact`.
 
-    That is the one that the file `last_checkpoint` names or, with a warning, the newest of the
-    intact ones before it. A later one is taken only if it was saved after that one, by a run that
-    ended before it could name it; an earlier run may have left others. Without that file, all of
-    the folder are considered.
+    That is the one that the file `last_checkpoint` names or, with a warning, the newest intact one
+    before it. A later one is taken only if it was saved after that one: by this run, which ended
+    before it could name it, and not by an earlier one. Without that file all are considered.
 
     Args:
         work_dir: of the run, where `last_checkpoint` is.
-        folder: where the checkpoints are, by default the work dir. A file there goes before one
-            of the same name at the path in `last_checkpoint`, so that a run that was
-            moved or copied continues from its own.
-        template: name of a checkpoint, '{}' for its number. The best (`best_*`), which have no
-            optimizer's state, do not have such names.
+        folder: folder of the checkpoints, by default the work dir. A file there goes before one of
+            the same name at the path in `last_checkpoint`: the run may have been moved or copied.
+        template: name of a checkpoint, '{}' for its number; the best (`best_*`) have others.
 
     Returns:
         Its path, or None if there is no checkpoint at all.
@@ -80,11 +77,9 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
     """Set in a config from where it resumes, if it does.
 
     Args:
-        cfg: the config, changed in place. Where its own CheckpointHook writes is looked at; on a
-            remote storage, as mmengine does, without a check.
+        cfg: the config, changed in place. On a remote storage nothing is checked.
         resume: path or address of a checkpoint, or 'auto': what :func:`find_checkpoint` finds.
-            Without any, the run starts as if it were not to resume, from the config's own
-            `load_from` if it has one.
+            Without any, the run starts from the config's own `load_from` if it has one.
         trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`.
 
     Raises:

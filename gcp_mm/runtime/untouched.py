@@ -20,28 +20,28 @@ def untouched(model: nn.Module) -> Iterator[None]:
     Args:
         model: network whose buffers to restore, in place.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    rewind = remember_random(model)
+    restore, rewind = remember_buffers(model), remember_random(model)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        restore()
         rewind()
 
 
+def remember_buffers(model: nn.Module) -> Callable[[], None]:
+    """A function that sets the buffers of a network back, in place, to what they are now."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    @torch.no_grad()
+    def restore():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    return restore
+
+
 def remember_random(model: nn.Module) -> Callable[[], None]:
-    """Remember where the random generators are.
-
-    They are those of PyTorch (on the CPU and on the model's GPUs), numpy and Python.
-
-    Args:
-        model: network whose GPUs are meant.
-
-    Returns:
-        A function that sets them back to it.
-    """
+    """A function that sets the generators of :func:`untouched` back to where they are now."""
     devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     python_state = random.getstate()
