@@ -24,6 +24,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import get_torchvision_models
 from torch._weights_only_unpickler import _get_allowed_globals
 
+from .._io import sha256
 from ..compat.records import DTYPES, RECORDS
 
 
@@ -143,13 +144,16 @@ def _download(url):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(path), hashed and hashed[1])
+            torch.hub.download_url_to_file(url, str(path))
         except OSError as error:
             raise OSError(f'checkpoint {url!r} cannot be downloaded: {error}') from error
-        except RuntimeError as error:  # the hash is another
-            raise ValueError(
-                f'checkpoint {url!r}: {error}; try again, or ask who offers it'
-            ) from error
+    found = sha256(path)  # of a file that was there already, too
+    if hashed and not found.startswith(hashed[1]):
+        path.unlink()
+        raise ValueError(
+            f'checkpoint {url!r}: its name promises the SHA-256 {hashed[1]}..., the download has '
+            f'{found[:16]}...; it was removed. Try again, or ask who offers it'
+        )
     try:
         check_checkpoint_file(path)
     except ValueError:
