@@ -124,7 +124,7 @@ def test_missing_checkpoint_is_named(digits_5_9, tmp_path):
     assert not (tmp_path / 'w').exists()
 
 
-def test_neck_is_filled_whole_or_not_at_all(tmp_path):
+def test_neck_is_filled_completely_or_not_at_all(tmp_path):
     def build(reduction, prefix='neck.'):
         init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), prefix=prefix)
         neck = GlobalCovariancePooling(8, reduction, init_cfg=init_cfg)

@@ -12,11 +12,26 @@ from tests.helpers.runs import CLS, ROOT
 AWKWARD = """it's a "run" of $HOME; $(touch sign) `touch sign` * [1-4]"""
 
 
-@pytest.mark.parametrize('processes', [(), ('two',), (0,)])
-def test_dist_train_wants_a_number_of_processes(run_tool, processes):
-    done = run_tool('tools/dist_train.sh', CLS, *processes)
+@pytest.mark.parametrize(
+    ('processes', 'variables', 'words'),
+    [
+        *((processes, {}, 'number of processes') for processes in ((), ('two',), (0,))),
+        *(((2,), dict(PORT=p), f'PORT={p} cannot be used (') for p in ('x', '-1', '65536')),
+        *(
+            ((2,), variables, 'expected the number of machines, and this one')
+            for variables in (
+                dict(NNODES='2', NODE_RANK='2'),
+                dict(NNODES='two'),
+                dict(NODE_RANK='1'),
+                dict(NNODES='0'),
+            )
+        ),
+    ],
+)
+def test_dist_train_refuses(run_tool, processes, variables, words):
+    done = run_tool('tools/dist_train.sh', CLS, *processes, **variables)
     assert done.returncode == 2
-    assert 'number of processes' in done.stdout
+    assert words in done.stdout
 
 
 @pytest.fixture
@@ -34,23 +49,6 @@ def test_port_in_use(run_tool, taken, script):
         f'PORT={taken} cannot be used (another process uses it): set PORT to a free one, on every '
         'machine\n'
     )
-
-
-@pytest.mark.parametrize('port', ['x', '-1', '65536'])
-def test_no_port(run_tool, port):
-    done = run_tool('tools/dist_train.sh', CLS, 2, PORT=port)
-    assert done.returncode == 2
-    assert done.stdout.startswith(f'PORT={port} cannot be used (')
-
-
-@pytest.mark.parametrize(
-    'variables',
-    [dict(NNODES='2', NODE_RANK='2'), dict(NNODES='two'), dict(NODE_RANK='1'), dict(NNODES='0')],
-)
-def test_wrong_machines(run_tool, variables):
-    done = run_tool('tools/dist_train.sh', CLS, 2, **variables)
-    assert done.returncode == 2
-    assert 'expected the number of machines, and this one' in done.stdout
 
 
 @pytest.fixture
