@@ -185,26 +185,52 @@ def test_unknown_save():
         global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
 
 
+@pytest.mark.parametrize('backend', ['triton', 'cpp'])
 @pytest.mark.parametrize(
-    ('x', 'needs'), [(torch.ones(1, 4, 3), 'a CUDA GPU'), (torch.ones(1, 4, 3).double(), 'float32')]
+    'x',
+    [
+        pytest.param(torch.ones(1, 4, 3).double(), id='float64'),
+        pytest.param(torch.ones(0, 4, 3), id='empty'),
+        pytest.param(torch.ones(1, 4, 3, device='meta'), id='traced'),
+    ],
 )
-def test_backend_that_cannot_run_here(x, needs):
-    with pytest.raises(ValueError, match=f"backend='triton'.*{needs}.*{x.dtype}.*on cpu"):
-        global_covariance_pooling(x, method='circuit', backend='triton')
+def test_backend_that_cannot_run(x, backend):
+    with pytest.raises(ValueError, match=f"backend='{backend}'.*{x.dtype}.*on {x.device}"):
+        global_covariance_pooling(x, method='circuit', backend=backend)
 
 
-def test_named_backend_is_taken(monkeypatch):
+def test_backend_of_another_device():
+    with pytest.raises(ValueError, match=r"backend='triton'.*a CUDA GPU.*on cpu"):
+        global_covariance_pooling(torch.ones(1, 4, 3), method='circuit', backend='triton')
+
+
+@pytest.mark.parametrize('backend', ['pytorch', 'triton', 'cpp'])
+@pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
+@pytest.mark.parametrize('x', [torch.ones(1, 4, 3), torch.ones(1, 4, 3).double()])
+def test_named_backend_belongs_to_the_circuit(x, method, backend):
+    with pytest.raises(ValueError, match=f"backend='{backend}'.*method='{method}'.*'circuit'"):
+        global_covariance_pooling(x, method=method, backend=backend)
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 5), (2, 5, 8)])
+@pytest.mark.parametrize(
+    'options', [dict(backend='cpp', method='circuit'), dict(backend='auto', method='auto')]
+)
+def test_named_or_wanted_backend_is_taken(shape, options, monkeypatch):
+    class CompiledError(Exception):
+        pass
+
     def load():
-        raise RuntimeError('C++')
+        raise CompiledError
 
-    x = features(2, 8, 5)
+    x = features(*shape)
     expected = global_covariance_pooling(x)
     monkeypatch.setattr(extension, 'load', load)
     monkeypatch.setenv('GCP_MM_EXTENSION', '1')
-    assert torch.equal(global_covariance_pooling(x, backend='pytorch'), expected)
-    for backend in ('auto', 'cpp'):
-        with pytest.raises(RuntimeError, match=r'C\+\+'):
-            global_covariance_pooling(x, backend=backend)
+    out = global_covariance_pooling(x, method='circuit', backend='pytorch')
+    assert torch.equal(out, expected)
+    with pytest.raises(CompiledError):
+        global_covariance_pooling(x, **options)
 
 
 @pytest.mark.parametrize(
