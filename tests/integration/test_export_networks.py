@@ -200,8 +200,6 @@ def test_a_file_that_differs_is_not_left(small, copied, error, tmp_path, monkeyp
 def test_target_is_checked(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r'ends in .pt2, .onnx, .pt, got .*network.pth'):
         check_target(tmp_path / 'network.pth')
-    with pytest.raises(FileNotFoundError, match=r'the folder .*nowhere does not exist'):
-        check_target(tmp_path / 'nowhere/network.pt')
     (tmp_path / 'network.pt').touch()
     with pytest.raises(FileExistsError, match='--force'):
         check_target(tmp_path / 'network.pt')
@@ -228,7 +226,7 @@ def test_networks_are_checked(copied, tmp_path):
         export_classifier(copied, path, (32, 32))
     copied.eval()
     copied.head = None
-    with pytest.raises(ValueError, match=r'expected a head .*got tuple'):
+    with pytest.raises(ValueError, match=r'model: .*got tuple'):
         export_classifier(copied, path, (32, 32))
     del copied.data_preprocessor.mean
     with pytest.raises(ValueError, match='has no mean'):
@@ -247,14 +245,20 @@ def test_networks_are_checked(copied, tmp_path):
         ([], None),
     ],
 )
-def test_size_is_that_of_the_test_pipeline(pipeline, size):
-    pipeline = [dict(type='LoadImageFromFile'), *pipeline, dict(type='PackInputs')]
+@pytest.mark.parametrize('loader', ['LoadImageFromFile', 'LoadCheckedImage'])
+def test_size_is_that_of_the_test_pipeline(pipeline, size, loader):
+    pipeline = [dict(type=loader), *pipeline, dict(type='PackInputs')]
     cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
     if size:
         assert image_size(cfg) == size
     else:
-        with pytest.raises(ValueError, match=r'give it \(--size\)'):
+        with pytest.raises(ValueError, match=r'size: .*\(--size\)'):
             image_size(cfg)
+
+
+def test_no_test_pipeline_gives_no_size():
+    with pytest.raises(ValueError, match=r'size: .*\(--size\)'):
+        image_size(Config())
 
 
 def test_tool(small, call_tool, tmp_path, capsys):
