@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ BATCHES = (1, 3)  # numbers of images to compare at, neither of them the number 
 
 
 class LogitNetwork(nn.Module):
-    """Images to logits, the whole of what is written to a file.
+    """Images to logits: the module that is exported.
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
@@ -120,33 +120,23 @@ def export_classifier(
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f'size: expected a height and a width from 1 on, got {size}')
     network = LogitNetwork(model, with_normalisation)
-    _check_layers(model, path.suffix)
+    _check_norm(model, path.suffix)
     write, read = FORMATS[path.suffix]
     with torch.no_grad(), full_float32():
         # Two: an exporter takes a batch of one for a batch that is always one.
         images = next(_random_images(network, size, [2]))
         logits = network(images)
         if not isinstance(logits, Tensor) or logits.dim() != 2:
-            raise ValueError(
-                'model: expected a head that gives (B, classes) logits, got '
-                f'{getattr(logits, "shape", type(logits).__name__)}'
-            )
+            got = getattr(logits, 'shape', type(logits).__name__)
+            raise ValueError(f'model: expected a head that gives (B, classes) logits, got {got}')
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             # That a trace holds for one size of images: it is meant to.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             draft = Path(folder, path.name)
             write(network, images, draft)
-            batches = list(_random_images(network, size, BATCHES))
-            difference = largest_difference(read(draft), network, batches)
-            limit = TOLERANCE
-            if not difference <= limit:  # nor a NaN
-                limit = max(limit, ROUNDING * rounding_error(network, batches))
-            if not difference <= limit:
-                raise RuntimeError(
-                    f'{path}: the exported logits differ from those of the network by '
-                    f'{difference:.1e} of the largest, more than {limit:.0e}; nothing was '
-                    'written. Try another format'
-                )
+            difference = _validate(
+                read(draft), network, list(_random_images(network, size, BATCHES))
+            )
             write_atomically(path, draft.read_bytes())
     return difference
 
@@ -205,19 +195,37 @@ def image_size(cfg: Config) -> tuple[int, int]:
     return sizes.pop()
 
 
-def largest_difference(
-    run: Callable[[Tensor], Tensor], network: nn.Module, batches: Iterable[Tensor]
-) -> float:
-    """Largest difference of two functions' values, in units of the largest value.
+def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
+    """Largest difference of a network's logits from those in float64, in units of the largest.
 
     Args:
-        run: takes each batch, on any device.
-        network: what it is compared with.
-        batches: at least one.
-
-    Returns:
-        Infinity where shapes differ.
+        network: images (B, 3, H, W) to logits (B, classes), float32; left as it is.
+        batches: at least one, float32.
     """
+    precise = copy.deepcopy(network).double()
+    return _largest_difference(lambda images: precise(images.double()), network, batches)
+
+
+def _validate(run, network, batches):
+    """The largest difference of the logits of `run` from the network's; raise if it is too large.
+
+    Raises:
+        RuntimeError: see :func:`export_classifier`.
+    """
+    difference, limit = _largest_difference(run, network, batches), TOLERANCE
+    if not difference <= limit:  # nor a NaN
+        limit = max(limit, ROUNDING * rounding_error(network, batches))
+    if not difference <= limit:
+        raise RuntimeError(
+            'the exported logits differ from those of the network by '
+            f'{difference:.1e} of the largest, more than {limit:.0e}; nothing was written. Try '
+            'another format'
+        )
+    return difference
+
+
+def _largest_difference(run, network, batches):
+    """In units of the network's largest value; infinity where shapes differ, NaN for a NaN."""
     differences = []
     for images in batches:
         value, expected = run(images).cpu(), network(images).cpu()
@@ -225,17 +233,6 @@ def largest_difference(
             return float('inf')
         differences.append((value - expected).abs().max() / expected.abs().max())
     return torch.stack(differences).max().item()
-
-
-def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
-    """Largest difference of a network's values from those in float64, in units of the largest.
-
-    Args:
-        network: left as it is.
-        batches: at least one.
-    """
-    precise = copy.deepcopy(network).double()
-    return largest_difference(network, lambda images: precise(images.double()), batches)
 
 
 def _write_program(network, images, path):
@@ -306,11 +303,9 @@ def _random_images(network, size, batches):
         yield images.to(parameter)
 
 
-def _check_layers(model, suffix):
+def _check_norm(model, suffix):
     """Raise ValueError for a pooling by eigendecomposition, in a format that has none."""
     for name, module in model.named_modules():
-        pooling = isinstance(module, GlobalCovariancePooling)
-        if pooling and module.norm == 'eigh' and suffix != '.pt2':
-            raise ValueError(
-                f"model.{name}.norm='eigh' can be written as .pt2 alone, not as {suffix}"
-            )
+        norm = module.norm if isinstance(module, GlobalCovariancePooling) else None
+        if norm == 'eigh' and suffix != '.pt2':
+            raise ValueError(f'model.{name}.norm={norm!r}: only .pt2 has it, not {suffix}')

@@ -172,7 +172,7 @@ def test_eigendecomposition_is_exported_where_the_format_has_it(copied, tmp_path
     copied.neck.norm = 'eigh'
     export_classifier(copied, tmp_path / 'network.pt2', (64, 64))
     for suffix in ('.onnx', '.pt'):
-        with pytest.raises(ValueError, match=rf"model.neck.norm='eigh'.*not as {suffix}"):
+        with pytest.raises(ValueError, match=rf"model.neck.norm='eigh'.*not {suffix}"):
             export_classifier(copied, tmp_path / f'network{suffix}', (64, 64))
 
 
@@ -278,7 +278,7 @@ def test_tool(small, call_tool, tmp_path, capsys):
         call_tool('tools/export.py', DETECTOR, checkpoint, tmp_path / 'detector.pt')
 
 
-class TrunkAndFPN(nn.Module):
+class BackboneAndFPN(nn.Module):
     """As docs/export.md has it."""
 
     def __init__(self, detector):
@@ -290,13 +290,13 @@ class TrunkAndFPN(nn.Module):
 
 
 @pytest.mark.slow
-def test_trunk_and_fpn_of_a_detector(tmp_path):
+def test_backbone_and_fpn_of_a_detector(tmp_path):
     """What docs/export.md says of them, at another number of images of another size."""
     pytest.importorskip('mmdet')
     detector = random_network(DETECTOR)
     with pytest.raises(TypeError, match=r'FasterRCNN.*docs/export.md'):
         export_classifier(detector, tmp_path / 'detector.pt', (128, 192))
-    network, images = TrunkAndFPN(detector).eval(), torch.randn(2, 3, 128, 192)
+    network, images = BackboneAndFPN(detector).eval(), torch.randn(2, 3, 128, 192)
     runs = [torch.jit.trace(network, images)]
     if HAS_PROGRAM:
         batch, height, width = (torch.export.Dim(name) for name in ('batch', 'height', 'width'))
@@ -304,8 +304,8 @@ def test_trunk_and_fpn_of_a_detector(tmp_path):
         runs.append(torch.export.export(network, (images,), dynamic_shapes=shapes).module())
     if HAS_ONNX and export._has_dynamo():
         names = dict(input_names=['images'], dynamic_shapes=shapes)
-        torch.onnx.export(network, (images,), tmp_path / 'trunk.onnx', dynamo=True, **names)
-        runs.append(load_onnx(str(tmp_path / 'trunk.onnx')))
+        torch.onnx.export(network, (images,), tmp_path / 'backbone.onnx', dynamo=True, **names)
+        runs.append(load_onnx(str(tmp_path / 'backbone.onnx')))
     images = torch.randn(3, 3, 320, 128)
     with torch.no_grad():
         expected = network(images)

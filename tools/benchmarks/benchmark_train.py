@@ -1,4 +1,4 @@
-"""Time of a training and an inference step of whole networks: benchmark_train.py --depth 50.
+"""Time of a training and an inference step of networks: benchmark_train.py --depth 50.
 
 The two time columns of the paper's Table 9, as ratios taken in one process: ResNets with GAP, with
 and without down-sampling in conv5, with this project's covariance pooling, and with the textbook
