@@ -27,17 +27,7 @@ CHUNK_BYTES = 16 << 20
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool) -> tuple[Tensor, list[Tensor | None]]:
-    """Pooling of features, a chunk of the batch at a time.
-
-    Args:
-        x: (B, D, N) features, not centred, float32 or float64.
-        circuit: of the kind 'gram' if N < D, else 'covariance'; see :func:`.circuit.find_circuit`.
-        keep: whether to return the tensors for the backward.
-
-    Returns:
-        (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr), and what
-        :func:`pool_backward` needs besides `x`: for each chunk what :func:`_evaluate` gives.
-    """
+    """The forward of :func:`.pooling.find_backend`, a chunk of the batch at a time."""
     out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
     size = _chunk_size(x)
     saved = []
@@ -54,17 +44,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool) -> tuple[Tensor, list[
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor | None]) -> Tensor:
-    """Gradient of :func:`pool_forward` with respect to the features.
-
-    Args:
-        circuit: that of the forward.
-        grad: gradient of the output, (B, D(D+1)/2).
-        x: features given to the forward, (B, D, N).
-        saved: what it returned; if empty, it runs again.
-
-    Returns:
-        (B, D, N), in the dtype of `x`.
-    """
+    """The backward of :func:`.pooling.find_backend`."""
     dx = torch.empty_like(x)
     # The chunks of the forward, though the number of threads may have changed since.
     chunks = list(zip(*[iter(saved)] * (4 + len(circuit.a)), strict=True))

@@ -23,35 +23,13 @@ FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fopenmp']
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """Pooling of features on the CPU.
-
-    The operators check nothing: shapes, dtypes and the kind of the circuit have to be right.
-
-    Args:
-        x: (B, D, N) features, not centred, D, N > 0, float32.
-        circuit: of the kind 'gram' if N < D, else 'covariance'.
-        keep: whether to return the tensor for the backward.
-
-    Returns:
-        (B, D(D+1)/2) float32, the upper triangle of sqrt(tr) p(Sigma / tr), and the tensor that
-        :func:`pool_backward` needs besides `x`.
-    """
+    """The forward of :func:`.pooling.find_backend`, for float32 features on the CPU."""
     out, saved = load().forward(x.contiguous(), *_coefficients(circuit))
     return out, [saved] if keep else []
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]) -> Tensor:
-    """Gradient of :func:`pool_forward` with respect to the features.
-
-    Args:
-        circuit: that of the forward.
-        grad: gradient of the output, (B, D(D+1)/2) float32.
-        x: features given to the forward, (B, D, N) float32.
-        saved: what it returned; if empty, it runs again.
-
-    Returns:
-        (B, D, N) float32.
-    """
+    """The backward of :func:`.pooling.find_backend`."""
     saved = saved or pool_forward(x, circuit)[1]
     return load().backward(grad.contiguous(), x.contiguous(), *saved, *_coefficients(circuit))
 

@@ -9,13 +9,14 @@ By default float32 features take the circuit: this module chooses what computes 
 
 import functools
 import importlib.util
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from . import circuit_pooling, extension
-from .circuit import find_circuit
+from .circuit import Circuit, find_circuit
 from .covariance import covariance, flatten_positions
 from .eigh import matrix_sqrt_eigh
 from .newton_schulz import check_positive
@@ -124,18 +125,20 @@ def check_options(
         )
 
 
-def find_backend(name, x, circuit):
+def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
     """The module that computes the circuit for these features.
 
     Args:
         name: one of :data:`BACKENDS`.
-        x: (B, D, N) features.
-        circuit: of the kind for their shape.
+        x: (B, D, N) features, float32 or float64.
+        circuit: of the kind 'gram' if N < D, else 'covariance'.
 
     Returns:
-        A module with two functions. `pool_forward(x, circuit, keep)` gives the output and, if
-        `keep`, a list of tensors for the backward. `pool_backward(circuit, grad, x, saved)` gives
-        the gradient of `x`; with an empty `saved` it computes the forward again.
+        A module with two functions. `pool_forward(x, circuit, keep)` gives the upper triangle of
+        sqrt(tr) p(Sigma / tr), (B, D(D+1)/2) in the dtype of `x`, and a list of what the backward
+        needs besides `x`, which is empty unless `keep`. `pool_backward(circuit, grad, x, saved)`
+        takes the gradient of that triangle and gives the gradient of `x`, (B, D, N); with an empty
+        `saved` it computes the forward again. Neither is differentiable, or checks its arguments.
 
     Raises:
         ValueError: if the named back end cannot compute such features here.

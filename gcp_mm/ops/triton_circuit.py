@@ -39,17 +39,7 @@ TUNED = dict(
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """Pooling of features with fewer positions than channels.
-
-    Args:
-        x: (B, D, N) features, not centred, N < D, float32.
-        circuit: of the kind 'gram', see :func:`.circuit.find_circuit`.
-        keep: whether to return the tensors for the backward.
-
-    Returns:
-        (B, D(D+1)/2) float32, the upper triangle of sqrt(tr) p(Sigma / tr), and the tensors
-        that :func:`pool_backward` needs besides `x`.
-    """
+    """The forward of :func:`.pooling.find_backend`, for float32 features on a GPU, N < D."""
     x = x.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c
@@ -80,17 +70,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]) -> Tensor:
-    """Gradient of :func:`pool_forward` with respect to the features.
-
-    Args:
-        circuit: that of the forward.
-        grad: (B, D(D+1)/2) float32, gradient of the output.
-        x: (B, D, N) float32, the features given to the forward.
-        saved: what it returned; if empty, the forward runs again.
-
-    Returns:
-        (B, D, N) float32.
-    """
+    """The backward of :func:`.pooling.find_backend`."""
     x, grad = x.contiguous(), grad.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c

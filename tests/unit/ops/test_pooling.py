@@ -7,18 +7,17 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from gcp_mm.ops import circuit_pooling, extension, global_covariance_pooling
 from gcp_mm.ops.circuit import CIRCUITS
-from tests.helpers.reference import FEATURES, allowed_errors, features, reference, relative_error
+from tests.helpers.reference import (
+    FEATURES,
+    allowed_errors,
+    features,
+    reference,
+    relative_error,
+    scalar_newton_schulz,
+)
 
 F64 = torch.float64
 SHAPES = [(2, 6, 4), (2, 16, 16), (3, 5, 3, 4), (1, 32, 3, 3)]  # N < D, N = D, N > D, N << D
-
-
-def scalar_newton_schulz(x, iterations):
-    y, z = x, np.ones_like(x)
-    for _ in range(iterations):
-        t = (3 - z * y) / 2
-        y, z = y * t, t * z
-    return y
 
 
 @pytest.mark.parametrize('key', CIRCUITS, ids=str)
@@ -168,21 +167,6 @@ def test_backward_under_autocast_stays_in_float32():
     with torch.autocast('cpu', dtype=torch.bfloat16):
         grad = torch.autograd.grad(global_covariance_pooling(x).sum(), x)[0]
     torch.testing.assert_close(grad, expected, rtol=0, atol=0)
-
-
-def test_no_circuit_for_that_many_iterations():
-    with pytest.raises(ValueError, match=r"circuit.*iterations=7.*method='auto'"):
-        global_covariance_pooling(torch.ones(1, 2, 3), 7, method='circuit')
-
-
-def test_unknown_method():
-    with pytest.raises(ValueError, match=r"method.*'circuit'.*got 'fast'"):
-        global_covariance_pooling(torch.ones(1, 2, 3), method='fast')
-
-
-def test_unknown_save():
-    with pytest.raises(ValueError, match=r"save.*'input'.*got 'nothing'"):
-        global_covariance_pooling(torch.ones(1, 2, 3), save='nothing')
 
 
 @pytest.mark.parametrize('backend', ['triton', 'cpp'])
