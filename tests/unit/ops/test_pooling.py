@@ -66,10 +66,9 @@ def test_any_number_of_iterations(shape, iterations, method):
 @pytest.mark.parametrize('method', ['circuit', 'newton_schulz'])
 @pytest.mark.parametrize('save', ['activations', 'input'])
 @pytest.mark.parametrize('iterations', [3, 5])
-@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('shape', [(2, 4, 3), (1, 4, 4), (1, 3, 2, 3), (1, 4, 1, 2)])
 def test_derivatives(shape, iterations, save, method):
-    sizes = min(shape[0], 2), *(min(n, 5) for n in shape[1:])
-    x = torch.randn(sizes, dtype=F64, requires_grad=True)
+    x = torch.randn(shape, dtype=F64, requires_grad=True)
 
     def pool(x):
         return global_covariance_pooling(x, iterations, method=method, save=save)
