@@ -23,8 +23,8 @@ from gcp_mm.studies.complexity import config_complexity
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools/benchmarks'))
-from measure import describe_machine, interleave, markdown_table  # noqa: E402
-from steps import network_steps  # noqa: E402
+from measure import describe_machine, interleave, network_steps  # noqa: E402
+from measure import table as markdown_table  # noqa: E402
 
 NOTE = """\
 In parentheses the paper's Table 9, whose times are of a workstation with four Titan Xp GPUs.

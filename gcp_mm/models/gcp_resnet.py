@@ -20,7 +20,7 @@ class GCPResNet(StrictlyPretrained, ResNet):
     """MMPretrain's ResNet with a choice of down-sampling in conv5, for both frameworks.
 
     The three variants have the same weights under the same names, which are those of the ResNets
-    of torchvision and MMDetection, so that one pretrained trunk loads into each of them:
+    of torchvision and MMDetection, so that one pretrained backbone loads into each of them:
 
     - ``'none'``: no down-sampling, a map of 14x14 positions for a 224x224 image. The paper
       pretrains its GCP networks so: more positions to estimate the covariance from.
@@ -30,7 +30,7 @@ class GCPResNet(StrictlyPretrained, ResNet):
     'stride' and 'maxpool' give maps of the same size, odd sizes included.
 
     Unlike in its parent, the last BN of a residual block is not initialised to zero (the paper's
-    networks start so) and a `Pretrained` `init_cfg` must fill the whole trunk: see
+    networks start so) and a `Pretrained` `init_cfg` must fill the whole backbone: see
     :func:`gcp_mm.checkpoints.load_pretrained`.
 
     Args:

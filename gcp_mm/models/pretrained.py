@@ -11,7 +11,7 @@ class StrictlyPretrained:
     mmengine's only logs the keys that do not match, and trains on from random weights. For
     `checkpoint`, `prefix` and what is raised see :func:`gcp_mm.checkpoints.load_pretrained`::
 
-        class Trunk(StrictlyPretrained, ResNet): ...
+        class Backbone(StrictlyPretrained, ResNet): ...
     """
 
     def init_weights(self):

@@ -11,14 +11,14 @@ import argparse
 import sys
 from functools import partial
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 
 import torch
 import torchvision
 from measure import interleave
+from tqdm import tqdm
 
-from gcp_mm.compat import operators_in_use
-from gcp_mm.compat.operators import STAND_IN
+from gcp_mm._io import markdown_table
+from gcp_mm.compat import mmcv_ext, operators_in_use
 
 
 def boxes(count, generator):
@@ -111,35 +111,32 @@ def main():
     if operators_in_use() != 'compiled':
         raise SystemExit('the installed mmcv has no compiled operators to compare with')
     compiled = import_module('mmcv._ext')
-    spec = spec_from_file_location('stand_in', STAND_IN)
-    stand_in = module_from_spec(spec)
-    spec.loader.exec_module(stand_in)
     import_module('mmcv.ops')
-
-    mmcv = import_module('mmcv').__version__
-    print(
-        f'mmcv {mmcv} with compiled operators beside torchvision {torchvision.__version__}, '
-        f'PyTorch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n'
-    )
-    print('| operator, with its gradients | largest difference | time, times the compiled |')
-    print('|---|---|---|')
-    for name, arguments in cases(device).items():
+    rows = []
+    for name, arguments in tqdm(cases(device).items()):
 
         def step(module, name=name, arguments=arguments):
             use(module)
             return run(name, arguments)
 
         try:
-            expected, found = step(compiled), step(stand_in)
+            expected, found = step(compiled), step(mmcv_ext)
         except RuntimeError as error:
             if 'implementation for device' not in str(error):
                 raise
-            print(f'| {name} | not in mmcv for {device} | |')
+            rows.append((name, f'not in mmcv for {device}', ''))
             continue
-        steps = {module: partial(step, module) for module in (compiled, stand_in)}
+        steps = {module: partial(step, module) for module in (compiled, mmcv_ext)}
         seconds = interleave(steps, args.repeats, device)
-        ratio = seconds[stand_in] / seconds[compiled]
-        print(f'| {name} | {difference(expected, found):.1e} | {ratio:.2f} |', flush=True)
+        ratio = seconds[mmcv_ext] / seconds[compiled]
+        rows.append((name, f'{difference(expected, found):.1e}', f'{ratio:.2f}'))
+    print(
+        f'mmcv {import_module("mmcv").__version__} with compiled operators beside torchvision '
+        f'{torchvision.__version__}, PyTorch {torch.__version__}, {device}, '
+        f'{torch.get_num_threads()} threads\n'
+    )
+    columns = 'operator, with its gradients', 'largest difference', 'time, times the compiled'
+    print(markdown_table(columns, rows))
 
 
 if __name__ == '__main__':

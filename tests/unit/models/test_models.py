@@ -203,9 +203,11 @@ def test_dropout_head_refuses_what_is_no_probability():
         DropoutLinearClsHead(num_classes=3, in_channels=4, dropout=2)
 
 
-def test_shufflenet_keeps_a_pretrained_trunk(tmp_path):
+def test_shufflenet_keeps_a_pretrained_backbone(tmp_path):
     weights = GCPShuffleNetV2().state_dict()
-    torch.save(weights, tmp_path / 'trunk.pth')
-    net = GCPShuffleNetV2(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'trunk.pth')))
+    torch.save(weights, tmp_path / 'backbone.pth')
+    net = GCPShuffleNetV2(
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'))
+    )
     net.init_weights()
     assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())
