@@ -21,7 +21,7 @@ from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 
 from .models import GlobalCovariancePooling
-from .studies.landscape import full_float32
+from .ops.precision import full_float32
 
 # Largest difference of a file's logits from the network's, in units of the largest logit. Where
 # float32's rounding costs the network itself more, so many times that.

@@ -39,3 +39,15 @@ def autocast_off(device_type: str):
     if device_type == 'meta':
         return contextlib.nullcontext()
     return torch.autocast(device_type, enabled=False)
+
+
+@contextlib.contextmanager
+def full_float32():
+    """Context without TF32, whose relative error of 1e-3 hides small differences."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

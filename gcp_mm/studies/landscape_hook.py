@@ -3,7 +3,6 @@
 import copy
 import math
 import os.path as osp
-import time
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
@@ -11,44 +10,51 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from .._io import append_jsonl, drop_jsonl
+from .._io import append_jsonl, check_integer, drop_jsonl
 from ..ops.precision import autocast_off
 from ..runtime.untouched import untouched
 from ..runtime.wrapping import unwrap
-from . import measure_landscape
-from .split import find_stem, split_at
+from .landscape import measure_landscape, split_at
 
 FILE = 'landscape.jsonl'
+
+# The output of the first convolution after its BN and ReLU and, of a ResNet, after the max-pooling
+STEMS = {
+    'ResNet': 'backbone.maxpool',
+    'MobileNetV2': 'backbone.conv1',
+    'ShuffleNetV2': 'backbone.conv1',
+}
 
 
 @HOOKS.register_module()
 class LandscapeHook(Hook):
     """Measure the loss and its gradient along the gradient of the first features, M_l and M_g.
 
-    Before the step of every `interval`-th iteration, with its batch and the weights as they are,
+    Before every `interval`-th iteration, with its batch and the weights as they are,
     :func:`gcp_mm.studies.measure_landscape` takes X, the output of `stem`, and `num_points` steps
-    eta, evenly spaced over `eta_range`. The training goes on as if nothing had been: weights,
-    buffers, gradients, optimizer and random generators stay bit for bit what they are.
+    eta, evenly spaced over `eta_range`. The training is not affected: weights, buffers, gradients,
+    optimizer and random generators stay bit for bit the same.
 
-    The loss is the one of the step: the classifier's own, with its batch augmentation and
+    The loss is that of the iteration: the classifier's own, with its batch augmentation and
     dropout, in training mode (batch statistics), but in float32 with `AmpOptimWrapper` too. In a
-    distributed run it is the mean over all processes, X the features of all their batches, and
-    g the gradient of that mean: a batch of 256 gives the same in 1 process and in 8, but for the
-    batch statistics, which are of each process.
+    distributed run it is the mean over all processes, X the features of all their batches, and g
+    the gradient of that mean: a batch of 256 gives the same in 1 process and in 8, except for the
+    batch statistics, which are those of each process.
 
     Each measurement is a line of ``<work_dir>/landscape.jsonl`` with iter (steps taken before),
     epoch, etas, losses (M_l) and gradient_distances (M_g); the visualizer gets their smallest and
-    largest values. A resumed run first drops the lines it will measure again.
+    largest values. A resumed run first drops the lines that it will measure again.
 
-    A measurement costs num_points + 1 forward and backward passes.
+    A measurement costs num_points + 1 forward and backward passes, and one forward pass.
 
     Args:
-        interval: iterations from one measurement to the next; the first is in iteration 0.
+        interval: iterations between measurements; the first is in iteration 0.
         eta_range: smallest and largest step. The paper: (0.1, 75) for ResNet-18, (0.045, 1.5) for
             MobileNetV2.
         num_points: number of steps.
-        stem: path of the module whose output is X; None is the first convolution (after BN, ReLU
-            and, in a ResNet, max-pooling), see :func:`gcp_mm.studies.split.find_stem`.
+        stem: path of the module whose output is X, such as ``'backbone.layer1'``. By default the
+            first convolution (after BN, ReLU and, in a ResNet, max-pooling) of a ResNet,
+            MobileNetV2 or ShuffleNetV2, or of a class derived from them.
 
     Raises:
         TypeError: if `interval` or `num_points` is not an integer.
@@ -65,18 +71,16 @@ class LandscapeHook(Hook):
         num_points: int = 50,
         stem: str | None = None,
     ):
-        for name, value, least in (('interval', interval, 1), ('num_points', num_points, 2)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f'{name}: expected a whole number, got {value!r}')
-            if value < least:
-                raise ValueError(f'{name}: expected at least {least}, got {value}')
-        if not _is_range(eta_range):
+        check_integer('interval', interval, 1)
+        check_integer('num_points', num_points, 2)
+        low, high = eta_range
+        if not -math.inf < low < high < math.inf:
             raise ValueError(
                 'eta_range: expected the smallest and the largest step, such as (0.1, 75), '
                 f'got {eta_range!r}'
             )
         self.interval = interval
-        self.etas = torch.linspace(*eta_range, num_points, dtype=torch.float64).tolist()
+        self.etas = torch.linspace(low, high, num_points, dtype=torch.float64).tolist()
         self.stem = stem
 
     def before_run(self, runner):
@@ -95,22 +99,14 @@ class LandscapeHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter % self.interval:
             return
-        start = time.perf_counter()
         losses, distances = measure_step(unwrap(runner.model), self.stem, data_batch, self.etas)
-        band = dict(
-            loss_min=losses.min().item(),
-            loss_max=losses.max().item(),
-            gradient_min=distances.min().item(),
-            gradient_max=distances.max().item(),
-        )
-        runner.logger.info(
-            f'landscape in iteration {runner.iter}: loss {band["loss_min"]:.4g} to '
-            f'{band["loss_max"]:.4g}, gradient distance {band["gradient_min"]:.4g} to '
-            f'{band["gradient_max"]:.4g} ({time.perf_counter() - start:.1f} s)'
-        )
-        runner.visualizer.add_scalars(
-            {f'landscape/{key}': value for key, value in band.items()}, step=runner.iter
-        )
+        extremes = {
+            'landscape/loss_min': losses.min().item(),
+            'landscape/loss_max': losses.max().item(),
+            'landscape/gradient_min': distances.min().item(),
+            'landscape/gradient_max': distances.max().item(),
+        }
+        runner.visualizer.add_scalars(extremes, step=runner.iter)
         if is_main_process():
             record = dict(
                 iter=runner.iter,
@@ -142,7 +138,7 @@ def measure_step(
         data = model.data_preprocessor(copy.deepcopy(data_batch), True)
         x, rest = split_at(model, stem, lambda: model(**data, mode='loss'))
         losses, distances = measure_landscape(
-            rest, lambda out, _: model.parse_losses(out)[0] / processes, x, None, etas
+            x, lambda x: model.parse_losses(rest(x))[0] / processes, etas
         )
     squares = distances.square()
     all_reduce(losses)
@@ -150,10 +146,22 @@ def measure_step(
     return losses, squares.sqrt()
 
 
-def _is_range(value):
-    return (
-        isinstance(value, list | tuple)
-        and len(value) == 2
-        and all(isinstance(v, int | float) and math.isfinite(v) for v in value)
-        and value[0] < value[1]
-    )
+def find_stem(model: nn.Module, stem: str | None = None) -> str:
+    """Path of the module whose output is X: `stem`, or the default for the model's backbone.
+
+    Raises:
+        ValueError: if there is no such module, or no default for the backbone.
+    """
+    classes = [kind.__name__ for kind in type(getattr(model, 'backbone', None)).__mro__]
+    stem = stem or next((STEMS[name] for name in classes if name in STEMS), None)
+    if stem is None:
+        raise ValueError(
+            f'stem: there is no default for the backbone {classes[0]}, only for '
+            f"{', '.join(STEMS)}; set the path of a module, such as stem='backbone.conv1'"
+        )
+    if stem not in dict(model.named_modules()):
+        children = [name for name, _ in model.backbone.named_children()]
+        raise ValueError(
+            f'stem={stem!r}: the model has no such module; its backbone has {", ".join(children)}'
+        )
+    return stem

@@ -6,6 +6,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+import gcp_mm.studies  # noqa: F401  registers the wrapper
+
 
 class Net(BaseModel):
     """Each kind of layer the factors meet in a classifier."""
