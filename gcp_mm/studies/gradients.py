@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..ops import global_covariance_pooling
 from ..ops.triangle import triu_vector_adjoint
@@ -121,7 +122,7 @@ def measure_gradients(
     count, right, total_loss, at_features = 0, 0, 0.0, []
     sums = {}
     parameters = [p for layer in layers.values() for p in layer.parameters()]
-    for images, targets in batches:
+    for images, targets in tqdm(batches, desc='gradients', unit='batch'):
         with capture_factors(layers) as factors:
             x = features(images)
             scores = classify(x)

@@ -18,13 +18,6 @@ from .landscape import measure_landscape, split_at
 
 FILE = 'landscape.jsonl'
 
-# The output of the first convolution after its BN and ReLU and, of a ResNet, after the max-pooling
-STEMS = {
-    'ResNet': 'backbone.maxpool',
-    'MobileNetV2': 'backbone.conv1',
-    'ShuffleNetV2': 'backbone.conv1',
-}
-
 
 @HOOKS.register_module()
 class LandscapeHook(Hook):
@@ -52,14 +45,14 @@ class LandscapeHook(Hook):
         eta_range: smallest and largest step. The paper: (0.1, 75) for ResNet-18, (0.045, 1.5) for
             MobileNetV2.
         num_points: number of steps.
-        stem: path of the module whose output is X, such as ``'backbone.layer1'``. By default the
-            first convolution (after BN, ReLU and, in a ResNet, max-pooling) of a ResNet,
-            MobileNetV2 or ShuffleNetV2, or of a class derived from them.
+        stem: path of the module whose output is X. The paper: the first convolution after BN, ReLU
+            and, in a ResNet, max-pooling, ``'backbone.maxpool'``; of MobileNetV2 and ShuffleNetV2
+            it is ``'backbone.conv1'``.
 
     Raises:
+        AttributeError: before training starts, if the model has no module `stem`.
         TypeError: if `interval` or `num_points` is not an integer.
-        ValueError: if one of them is too small, `eta_range` is not two increasing numbers or,
-            before training starts, the model has no module `stem`.
+        ValueError: if one of them is too small, or `eta_range` is not two increasing numbers.
     """
 
     priority = 'LOW'  # after the hooks that prepare an iteration
@@ -69,7 +62,7 @@ class LandscapeHook(Hook):
         interval: int,
         eta_range: tuple[float, float],
         num_points: int = 50,
-        stem: str | None = None,
+        stem: str = 'backbone.maxpool',
     ):
         check_integer('interval', interval, 1)
         check_integer('num_points', num_points, 2)
@@ -83,10 +76,8 @@ class LandscapeHook(Hook):
         self.etas = torch.linspace(low, high, num_points, dtype=torch.float64).tolist()
         self.stem = stem
 
-    def before_run(self, runner):
-        self.stem = find_stem(unwrap(runner.model), self.stem)
-
     def before_train(self, runner):
+        unwrap(runner.model).get_submodule(self.stem)  # or AttributeError
         self.path = osp.join(runner.work_dir, FILE)
         if is_main_process():
             dropped = drop_jsonl(self.path, runner.iter)
@@ -144,24 +135,3 @@ def measure_step(
     all_reduce(losses)
     all_reduce(squares)
     return losses, squares.sqrt()
-
-
-def find_stem(model: nn.Module, stem: str | None = None) -> str:
-    """Path of the module whose output is X: `stem`, or the default for the model's backbone.
-
-    Raises:
-        ValueError: if there is no such module, or no default for the backbone.
-    """
-    classes = [kind.__name__ for kind in type(getattr(model, 'backbone', None)).__mro__]
-    stem = stem or next((STEMS[name] for name in classes if name in STEMS), None)
-    if stem is None:
-        raise ValueError(
-            f'stem: there is no default for the backbone {classes[0]}, only for '
-            f"{', '.join(STEMS)}; set the path of a module, such as stem='backbone.conv1'"
-        )
-    if stem not in dict(model.named_modules()):
-        children = [name for name, _ in model.backbone.named_children()]
-        raise ValueError(
-            f'stem={stem!r}: the model has no such module; its backbone has {", ".join(children)}'
-        )
-    return stem

@@ -9,6 +9,7 @@ measurements are in :mod:`.gradients`. Rows of tables are dicts, the keys their 
 import copy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import isfinite, nan
 from statistics import fmean, median
 
@@ -31,55 +32,6 @@ from .gradients import (
 )
 from .kfac import damping_shares
 
-Batches = Sequence[tuple[Tensor, Tensor]]
-
-
-class PooledClassifier:
-    """A classifier of MMPretrain in evaluation mode, split at X, the input of its pooling layer.
-
-    Args:
-        model: the classifier.
-        neck_type: class that its neck must have.
-
-    Raises:
-        ValueError: if the neck is of another class.
-    """
-
-    def __init__(self, model: nn.Module, neck_type: type[nn.Module]):
-        neck = getattr(model, 'neck', None)
-        if not isinstance(neck, neck_type):
-            raise ValueError(
-                f'model: expected the neck {neck_type.__name__}, got {type(neck).__name__}; '
-                'name the classifier with GCP first, and the one with GAP after --gap'
-            )
-        self.model = model.eval()
-
-    def batch(self, data: dict) -> tuple[Tensor, Tensor]:
-        """Images, (B, 3, H, W), and targets, (B,), of a batch of the dataloader."""
-        data = self.model.data_preprocessor(data, training=False)
-        return data['inputs'], torch.cat([sample.gt_label for sample in data['data_samples']])
-
-    def features(self, images: Tensor) -> Tensor:
-        """X, (B, D, H, W)."""
-        x = self.model.extract_feat(images, stage='backbone')[-1]
-        return getattr(self.model.neck, 'reduction', nn.Identity())(x)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """Scores, (B, classes)."""
-        neck = self.model.neck
-        if isinstance(neck, GlobalCovariancePooling):
-            vector = global_covariance_pooling(x, neck.iterations, neck.norm, neck.method)
-            return self.model.head((vector,))
-        return self.model.head(neck((x,)))
-
-    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss, a scalar."""
-        return self.model.head.loss_module(scores, targets)
-
-    def last_conv(self, images: Tensor) -> tuple[str, nn.Module]:
-        """Name and module of the convolution with the weight W."""
-        return last_conv(self.model, lambda: self.features(images))
-
 
 def compare_gradients(
     gcp_model: nn.Module,
@@ -96,8 +48,8 @@ def compare_gradients(
     cosine, and with its own backbone. On the former it gets a classifier fitted to the mean of X.
 
     Args:
-        gcp_model: classifier of MMPretrain with GCP.
-        gap_model: classifier of MMPretrain with GAP.
+        gcp_model: classifier of MMPretrain with GCP, in evaluation mode.
+        gap_model: classifier of MMPretrain with GAP, in evaluation mode.
         data: batches of a dataloader.
         images: to measure on; rounded up to whole batches.
         head_images: to fit the classifier to, at most.
@@ -112,32 +64,38 @@ def compare_gradients(
         of images are medians. An image whose gradient is zero has no cosine and is left out.
 
     Raises:
-        ValueError: if a model has another neck, or its last convolution is none for K-FAC.
+        ValueError: if a model has another neck, or K-FAC does not cover its last convolution.
     """
-    gcp_network = PooledClassifier(gcp_model, GlobalCovariancePooling)
-    gap_network = PooledClassifier(gap_model, GlobalAveragePooling)
-    data, vectors, targets = _read(gcp_network, data, images, head_images)
-    fitted = fit_head(vectors, targets, gcp_network.loss, gcp_model.head.num_classes, weight_decay)
-    batches = [gcp_network.batch(one) for one in data]
-    name, conv = gcp_network.last_conv(batches[0][0])
-    gcp = measure_gradients(
-        *(gcp_network.features, gcp_network.classify, gcp_network.loss, {name: conv}),
-        tqdm(batches, desc='GCP', unit='batch'),
+    for model, kind in ((gcp_model, GlobalCovariancePooling), (gap_model, GlobalAveragePooling)):
+        neck = getattr(model, 'neck', None)
+        if not isinstance(neck, kind):
+            raise ValueError(
+                f'model: expected the neck {kind.__name__}, got {type(neck).__name__}; '
+                'name the classifier with GCP first, and the one with GAP after --gap'
+            )
+    data, vectors, targets = _read(gcp_model, data, images, head_images)
+    loss = gcp_model.head.loss_module
+    fitted = fit_head(vectors, targets, loss, gcp_model.head.num_classes, weight_decay)
+
+    batches = [_batch(gcp_model, one) for one in data]
+    features = partial(_features, gcp_model)
+    name, conv = last_conv(gcp_model, lambda: features(batches[0][0]))
+    gcp = measure_gradients(features, partial(_classify, gcp_model), loss, {name: conv}, batches)
+    gap_on_gcp = measure_gradients(
+        *(features, lambda x: fitted(x.mean((2, 3))), loss, {name: conv, 'classifier': fitted}),
+        batches,
     )
-    fitted_gap = measure_gradients(
-        *(gcp_network.features, lambda x: fitted(x.mean((2, 3))), gcp_network.loss),
-        {name: conv, 'classifier': fitted},
-        tqdm(batches, desc='GAP on the backbone of GCP', unit='batch'),
-    )
-    formulas = formula_rows(gcp_network, batches)
-    batches = [gap_network.batch(one) for one in data]
-    gap_name, gap_conv = gap_network.last_conv(batches[0][0])
+    formulas = formula_rows(gcp_model, batches)
+
+    batches = [_batch(gap_model, one) for one in data]
+    features = partial(_features, gap_model)
+    gap_name, conv = last_conv(gap_model, lambda: features(batches[0][0]))
     gap = measure_gradients(
-        *(gap_network.features, gap_network.classify, gap_network.loss, {gap_name: gap_conv}),
-        tqdm(batches, desc='GAP', unit='batch'),
+        *(features, partial(_classify, gap_model), gap_model.head.loss_module, {gap_name: conv}),
+        batches,
     )
-    networks = {'GCP': gcp, 'GAP on the backbone of GCP': fitted_gap, 'GAP': gap}
-    references = dict(GCP=gcp.layers[name], GAP=fitted_gap.layers[name])
+    networks = {'GCP': gcp, 'GAP on the backbone of GCP': gap_on_gcp, 'GAP': gap}
+    references = dict(GCP=gcp.layers[name], GAP=gap_on_gcp.layers[name])
     return dict(
         images=len(gcp.features),
         positions=gcp.features.shape[1],
@@ -155,61 +113,79 @@ def compare_gradients(
         ],
         weight=[
             weight_row('GCP', gcp.layers[name], references),
-            *weight_rows(fitted_gap, name, dampings, references),
+            *weight_rows(gap_on_gcp, name, dampings, references),
         ],
-        classifier=list(weight_rows(fitted_gap, 'classifier', dampings)),
+        classifier=list(weight_rows(gap_on_gcp, 'classifier', dampings)),
         gap_weight=list(weight_rows(gap, gap_name, dampings)),
     )
 
 
+def _batch(model, data):
+    """Images and targets, (B,), of a batch of the dataloader."""
+    data = model.data_preprocessor(data, training=False)
+    return data['inputs'], torch.cat([sample.gt_label for sample in data['data_samples']])
+
+
+def _features(model, images):
+    """X, (B, D, H, W)."""
+    x = model.extract_feat(images, stage='backbone')[-1]
+    return getattr(model.neck, 'reduction', nn.Identity())(x)
+
+
+def _classify(model, x):
+    """Scores, (B, classes), for X."""
+    neck = model.neck
+    if isinstance(neck, GlobalCovariancePooling):
+        return model.head((global_covariance_pooling(x, neck.iterations, neck.norm, neck.method),))
+    return model.head(neck((x,)))
+
+
 @torch.no_grad()
-def _read(network, data, images, head_images):
+def _read(model, data, images, head_images):
     """Batches to measure on, as they come; mean X and targets for the classifier."""
     chosen, vectors, targets, seen = [], [], [], 0
-    with tqdm(total=max(images, head_images), desc='read', unit='image') as bar:
-        for one in data:
-            if seen < images:
-                chosen.append(one)
-            inputs, labels = network.batch(one)
-            vectors.append(network.features(inputs).mean((2, 3)))
-            targets.append(labels)
-            seen += len(inputs)
-            bar.update(len(inputs))
-            if seen >= max(images, head_images):
-                break
+    for one in tqdm(data, desc='read', unit='batch'):
+        if seen < images:
+            chosen.append(one)
+        inputs, labels = _batch(model, one)
+        vectors.append(_features(model, inputs).mean((2, 3)))
+        targets.append(labels)
+        seen += len(inputs)
+        if seen >= max(images, head_images):
+            break
     return chosen, torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
 
 
-def formula_rows(network: PooledClassifier, batches: Batches) -> list[dict]:
+def formula_rows(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[dict]:
     """Eq. (7), and the layer's own gradient, against eq. (6), over all images."""
-    head = copy.deepcopy(network.model.head).double()
+    head = copy.deepcopy(model.head).double()
     columns = defaultdict(lambda: defaultdict(list))
     for images, targets in tqdm(batches, desc='eq. (6) and (7)', unit='batch'):
         with torch.no_grad():
-            x = network.features(images)
-        part = measure_formulas(
+            x = _features(model, images)
+        found = measure_formulas(
             x,
             lambda v, targets=targets: head.loss_module(head((v,)), targets),
-            network.model.neck.iterations,
+            model.neck.iterations,
         )
-        for key, found in part.items():
-            for column, values in found.items():
-                columns[key][column] += values
+        for key, lists in found.items():
+            for column, values in lists.items():
+                columns[key][column] += [value for value in values if isfinite(value)]
     rows = []
     for key, found in columns.items():
-        cosines = _finite(found['cosine'])
+        cosines = found['cosine'] or [nan]
         rows.append(
             {
                 'dL/dX by': key,
-                'images': sum(map(isfinite, cosines)),
+                'images': len(found['cosine']),
                 'cosine: mean': fmean(cosines),
                 'min': min(cosines),
                 'max': max(cosines),
-                'norm: median': median(_finite(found['norm'])),
+                'norm: median': median(found['norm'] or [nan]),
             }
         )
         if found['condition']:
-            rows[-1]['condition of F^-1: median'] = median(_finite(found['condition']))
+            rows[-1]['condition of F^-1: median'] = median(found['condition'])
     return rows
 
 

@@ -147,7 +147,6 @@ def test_cost_table(call_tool, tmp_path, capsys):
     written = (tmp_path / 'cost_table.md').read_text()
     assert written in capsys.readouterr().out
     assert '| ResNet-18 GCP | 19.60 (19.60) | 3.115 (3.11) | 3.115 |' in written
-    assert '(1.57)' in written  # the paper's ratio 1.21 / 0.77
     report = json.loads((tmp_path / 'cost_table.json').read_text())
     assert report['machine']['batch'] == 2
     for row in report['rows']:

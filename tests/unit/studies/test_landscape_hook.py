@@ -3,14 +3,11 @@
 import re
 
 import pytest
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from torch import nn
 
 from gcp_mm.studies import LandscapeHook
-from gcp_mm.studies.landscape import split_at
-from gcp_mm.studies.landscape_hook import find_stem
 from tests.helpers.runs import ROOT
 
 
@@ -58,34 +55,6 @@ def test_configs_are_those_of_figure_2(path):
     assert hook.interval == paper['interval']
     assert (hook.etas[0], hook.etas[-1], len(hook.etas)) == (*paper['etas'], 50)
     model = MODELS.build(cfg.model)
-    assert find_stem(model, hook.stem) == f'backbone.{paper["stem"]}'
+    assert hook.stem == f'backbone.{paper["stem"]}'
+    model.get_submodule(hook.stem)
     assert not [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-
-
-@pytest.mark.parametrize(
-    ('backbone', 'shape'),
-    [
-        (dict(type='GCPResNet', depth=18), (64, 8, 8)),
-        (dict(type='mmpretrain.SEResNet', depth=50), (64, 8, 8)),
-        (dict(type='mmpretrain.MobileNetV2'), (32, 16, 16)),
-        (dict(type='mmpretrain.ShuffleNetV2'), (24, 16, 16)),
-    ],
-)
-def test_default_stems(backbone, shape):
-    model = nn.ModuleDict(dict(backbone=MODELS.build(backbone)))
-    model.backbone.eval()
-    image = torch.rand(1, 3, 32, 32)
-    run = lambda: model.backbone(image)  # noqa: E731
-    x, rest = split_at(model, find_stem(model), run)
-    assert x.shape == (1, *shape)
-    assert (x >= 0).all()
-    torch.testing.assert_close(rest(x), run())
-
-
-def test_stem_that_cannot_be_found():
-    model = nn.ModuleDict(dict(backbone=nn.Sequential(nn.ReLU()), head=nn.Linear(2, 2)))
-    assert find_stem(model, 'backbone.0') == 'backbone.0'
-    with pytest.raises(ValueError, match=r"stem='backbone.1': .* its backbone has 0"):
-        find_stem(model, 'backbone.1')
-    with pytest.raises(ValueError, match=r"no default for the backbone Sequential.*stem='"):
-        find_stem(model)
