@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from tqdm import tqdm
 
 from ..ops import global_covariance_pooling
@@ -78,22 +79,14 @@ def last_conv(model: nn.Module, run: Callable[[], object]) -> tuple[str, nn.Modu
     Raises:
         ValueError: if none runs, or K-FAC does not cover it.
     """
-    order = []
-    handles = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
-    with torch.no_grad():
+    ran = []
+    with torch.no_grad(), register_module_forward_hook(lambda layer, *_: ran.append(layer)):
         run()
-    for handle in handles:
-        handle.remove()
-    layers = kfac_layers(model)
-    if not order or order[-1] not in layers:
-        raise ValueError(
-            f'model: expected a last nn.Conv2d that K-FAC covers, got {order[-1:] or "none"}'
-        )
-    return order[-1], layers[order[-1]]
+    convs = [layer for layer in ran if isinstance(layer, nn.Conv2d)]
+    for name, layer in kfac_layers(model).items():
+        if layer in convs[-1:]:
+            return name, layer
+    raise ValueError(f'model: expected a last nn.Conv2d that K-FAC covers, got {convs[-1:]}')
 
 
 def measure_gradients(
