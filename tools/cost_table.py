@@ -124,15 +124,10 @@ def main():
     parser.add_argument('--no-time', action='store_true', help='leave out the measured times')
     parser.add_argument('--batch', type=int, default=32, help='images in a timed step')
     parser.add_argument('--size', type=int, default=224, help='of the timed images, pixels')
-    parser.add_argument(
-        '--device',
-        type=torch.device,
-        default=torch.device(get_device()),
-        help='to time on; the GPU by default, if there is one',
-    )
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
     args = parser.parse_args()
+    args.device = torch.device(get_device())
 
     torch.manual_seed(0)
     results = {}

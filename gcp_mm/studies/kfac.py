@@ -120,43 +120,28 @@ def layer_factors(layer: nn.Module, inputs: Tensor, grad: Tensor) -> tuple[Tenso
     return a.mT @ a / batch, g.mT @ g / len(g)
 
 
-def damping_shares(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """What to add to the eigenvalues of each factor: Martens & Grosse, section 6.3.
-
-    Args:
-        a: A, (n, n).
-        g: G, (m, m).
-        damping: lambda > 0.
-
-    Returns:
-        pi sqrt(lambda) for A and sqrt(lambda) / pi for G, scalars. A factor that is zero has no
-        mean eigenvalue to go by: pi is 1 then.
-    """
-    means = a.diagonal().mean(), g.diagonal().mean()
-    pi = (means[0] / means[1]).sqrt() if min(means) > 0 else means[0].new_ones(())
-    return pi * damping**0.5, damping**0.5 / pi
-
-
 def inverse_factors(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Inverses of A and G, damped.
+    """Inverses of A + pi sqrt(lambda) I and G + sqrt(lambda) / pi I.
 
     Args:
         a: A, (n, n).
         g: G, (m, m).
-        damping: lambda > 0.
+        damping: lambda > 0. Martens & Grosse, section 6.3, divide it by the mean eigenvalues; if a
+            factor is zero, pi is 1.
 
     Raises:
         torch.linalg.LinAlgError: if one is not positive definite: the damping is lost in rounding,
             or a factor holds NaN.
     """
+    means = a.diagonal().mean(), g.diagonal().mean()
+    pi = (means[0] / means[1]).sqrt() if min(means) > 0 else means[0].new_ones(())
 
     def inverse(factor, share):
         factor = factor.clone()
         factor.diagonal().add_(share)
         return torch.cholesky_inverse(torch.linalg.cholesky(factor))
 
-    shares = damping_shares(a, g, damping)
-    return inverse(a, shares[0]), inverse(g, shares[1])
+    return inverse(a, pi * damping**0.5), inverse(g, damping**0.5 / pi)
 
 
 def weight_matrix(weight: Tensor, bias: Tensor | None) -> Tensor:

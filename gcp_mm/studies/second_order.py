@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from ..models import GlobalCovariancePooling
 from ..ops import global_covariance_pooling
-from ..ops.psd_eigh import psd_eigh
 from .gradients import (
     Gradients,
     cosine,
@@ -30,7 +29,7 @@ from .gradients import (
     measure_gradients,
     spectrum,
 )
-from .kfac import damping_shares
+from .kfac import inverse_factors
 
 
 def compare_gradients(
@@ -215,16 +214,13 @@ def weight_rows(
     gradient, factors = found.layers[layer], found.factors[layer]
     references = references or dict(GAP=gradient)
     yield weight_row('GAP', gradient, references)
-    # One eigendecomposition serves every damping, and gives the condition numbers.
-    (lam_a, u_a), (lam_g, u_g) = map(psd_eigh, factors)
-    rotated = u_g.mT @ gradient.double() @ u_a
     for damping in dampings:
-        share_a, share_g = damping_shares(*factors, damping)
-        of_a, of_g = lam_a.clamp(min=0) + share_a, lam_g.clamp(min=0) + share_g
-        natural = (u_g @ (rotated / of_g[:, None] / of_a) @ u_a.mT).to(gradient.dtype)
+        a_inverse, g_inverse = inverse_factors(*factors, damping)
+        natural = (g_inverse @ gradient.double() @ a_inverse).to(gradient.dtype)
+        condition = torch.linalg.cond(a_inverse) * torch.linalg.cond(g_inverse)
         yield weight_row('GAP + K-FAC', natural, references) | {
             'damping': damping,
-            'condition of H^-1': (of_a.max() / of_a.min() * of_g.max() / of_g.min()).item(),
+            'condition of H^-1': condition.item(),
         }
 
 

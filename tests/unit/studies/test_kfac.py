@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from gcp_mm.studies.kfac import (
     capture_factors,
-    damping_shares,
     inverse_factors,
     kfac_layers,
     precondition,
@@ -82,9 +81,9 @@ def test_factors_give_the_fisher_matrix_where_it_is_a_kronecker_product(kind, bi
     layer.zero_grad()
     losses().mean().backward()
     grad = matrix_gradient(layer).clone()
-    share_a, share_g = damping_shares(a, g, 0.1)
+    pi = np.sqrt(np.trace(a) / len(a) / (np.trace(g) / len(g)))
     explicit = np.kron(
-        a.numpy() + share_a.item() * np.eye(len(a)), g.numpy() + share_g.item() * np.eye(len(g))
+        a.numpy() + pi * 0.1**0.5 * np.eye(len(a)), g.numpy() + 0.1**0.5 / pi * np.eye(len(g))
     )
     expected = np.linalg.solve(explicit, grad.T.flatten().numpy())
     product = precondition(layer, inverse_factors(a, g, 0.1))
@@ -154,11 +153,11 @@ def test_frozen_layers_are_left_alone():
 def test_damping_is_shared_by_the_mean_eigenvalues():
     a, g = torch.diag(torch.tensor([6.0, 2, 1])), torch.diag(torch.tensor([0.5, 1.5]))
     pi = (3 / 1) ** 0.5
-    for share, expected in zip(damping_shares(a, g, 0.01), (0.1 * pi, 0.1 / pi), strict=True):
-        assert share.item() == pytest.approx(expected)
-    inverse = inverse_factors(a, g, 0.01)[0].diagonal()
-    assert inverse.tolist() == pytest.approx([1 / (x + 0.1 * pi) for x in (6, 2, 1)])
-    assert [s.item() for s in damping_shares(a, 0 * g, 0.04)] == pytest.approx([0.2, 0.2])
+    of_a, of_g = (inverse.diagonal().tolist() for inverse in inverse_factors(a, g, 0.01))
+    assert of_a == pytest.approx([1 / (x + 0.1 * pi) for x in (6, 2, 1)])
+    assert of_g == pytest.approx([1 / (x + 0.1 / pi) for x in (0.5, 1.5)])
+    of_zero = inverse_factors(a, 0 * g, 0.04)[1].diagonal().tolist()
+    assert of_zero == pytest.approx([1 / 0.2, 1 / 0.2])
 
 
 def test_running_averages():
