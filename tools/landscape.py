@@ -53,12 +53,11 @@ def parse_args():
     parser.add_argument(
         '--etas', type=float, nargs='+', default=[0.001, 0.003, 0.01, 0.03, 0.1], help='steps'
     )
-    parser.add_argument('--grid', type=int, default=21, help='points along a side of the plane')
-    parser.add_argument('--span', type=float, default=1, help='of the plane: from -SPAN to SPAN')
+    parser.add_argument('--grid', type=int, default=21, help='points from -1 to 1 along each axis')
     add_trust_argument(parser)
     args = parser.parse_args()
-    if min(args.images, args.batch_size, args.iterations, args.span) <= 0:
-        parser.error('--images, --batch-size, --iterations and --span: expected positive numbers')
+    if min(args.images, args.batch_size, args.iterations) <= 0:
+        parser.error('--images, --batch-size and --iterations: expected positive numbers')
     if args.grid < 3 or args.grid % 2 == 0:
         parser.error(f'--grid {args.grid}: expected an odd number from 3 on, for a central point')
     if 0 in args.etas:
@@ -102,7 +101,7 @@ def measure(model, batches, args):
 
         sharpness = (g @ product(g) / (g @ g)).item()
         top, residual, iterations = top_eigenvalue(product, start, args.iterations)
-    steps = np.linspace(-args.span, args.span, args.grid).tolist()
+    steps = np.linspace(-1, 1, args.grid).tolist()
     return dict(
         images=total,
         loss=value,

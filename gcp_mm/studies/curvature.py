@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
 Parts = Sequence[Callable[[], Tensor]]
@@ -148,17 +148,12 @@ def loss_surface(
 @contextmanager
 def moved(params: Sequence[Tensor], step: Tensor) -> Iterator[None]:
     """Context with `step`, (P,), added to the weights; they end bit for bit as they were."""
-    before = [p.detach().clone() for p in params]
-    steps = step.split([p.numel() for p in params])
+    before = parameters_to_vector(params).detach()
     try:
-        with torch.no_grad():
-            for p, s in zip(params, steps, strict=True):
-                p.add_(s.view_as(p))
+        vector_to_parameters(before + step, params)
         yield
     finally:
-        with torch.no_grad():
-            for p, b in zip(params, before, strict=True):
-                p.copy_(b)
+        vector_to_parameters(before, params)
 
 
 def _gradient(scalar, params, create_graph=False):

@@ -107,7 +107,6 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     ('options', 'words'),
     [
         (('--grid', 4), '--grid 4: expected an odd number'),
-        (('--span', 0), 'expected positive numbers'),
         (('--images', 0), 'expected positive numbers'),
         (('--etas', 0, 1), '--etas: a step of 0'),
     ],
