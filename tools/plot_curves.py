@@ -45,10 +45,7 @@ def report_runs(names, run_dirs, metric, error, out):
         for name, curve in curves.items()
     ]
     cells = [
-        [
-            *(row['run'], row['epochs'], f'{row["final"]:.4g}', f'{row["best"]:.4g}'),
-            row['matching_epoch'] or 'not reached',
-        ]
+        [f'{v:.4g}' if isinstance(v, float) else v or 'not reached' for v in row.values()]
         for row in rows
     ]
     text = (

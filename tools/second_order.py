@@ -133,14 +133,9 @@ def main():
         *(args.images, args.head_images, args.damping),
         weight_decay=cfg.optim_wrapper.optimizer.get('weight_decay', 0),
     )
-    settings = dict(
-        split=args.split,
-        config=args.config,
-        checkpoint=args.checkpoint,
-        gap_config=args.gap[0],
-        gap_checkpoint=args.gap[1],
-    )
-    found = settings | found
+    names = ('split', 'config', 'checkpoint')
+    found |= {name: getattr(args, name) for name in names}
+    found |= dict(gap_config=args.gap[0], gap_checkpoint=args.gap[1])
     write_atomically(args.out / 'second_order.json', (json.dumps(found, indent=1) + '\n').encode())
     write_atomically(args.out / 'second_order.md', report(found).encode())
     plot(found['weight'], args.out / 'second_order.png')

@@ -47,8 +47,8 @@ def compare_gradients(
     cosine, and with its own backbone. On the former it gets a classifier fitted to the mean of X.
 
     Args:
-        gcp_model: classifier of MMPretrain with GCP, in evaluation mode.
-        gap_model: classifier of MMPretrain with GAP, in evaluation mode.
+        gcp_model: classifier of MMPretrain with GCP; is put in evaluation mode.
+        gap_model: classifier of MMPretrain with GAP; likewise.
         data: batches of a dataloader.
         images: to measure on; rounded up to whole batches.
         head_images: to fit the classifier to, at most.
@@ -72,6 +72,7 @@ def compare_gradients(
                 f'model: expected the neck {kind.__name__}, got {type(neck).__name__}; '
                 'name the classifier with GCP first, and the one with GAP after --gap'
             )
+        model.eval()
     data, vectors, targets = _read(gcp_model, data, images, head_images)
     loss = gcp_model.head.loss_module
     fitted = fit_head(vectors, targets, loss, gcp_model.head.num_classes, weight_decay)

@@ -16,21 +16,6 @@ def test_resumed_run_replaces_what_it_repeats(tmp_path):
     assert validation_curve(tmp_path) == {1: 50.0, 2: 70.0}
 
 
-def test_line_that_a_kill_cut_short_is_left_out(tmp_path):
-    write_log(tmp_path, '20260101_000000', *validations(50.0, 60.0))
-    (log,) = tmp_path.glob('*/vis_data/scalars.json')
-    log.write_text(log.read_text() + '{"accuracy/top1": 7')
-    assert validation_curve(tmp_path) == {1: 50.0, 2: 60.0}
-
-
-def test_broken_line_is_named(tmp_path):
-    write_log(tmp_path, '20260101_000000', *validations(50.0, 60.0))
-    (log,) = tmp_path.glob('*/vis_data/scalars.json')
-    log.write_text('{"accur\n' + log.read_text())
-    with pytest.raises(ValueError, match=r'scalars\.json, line 1: .*delete the line'):
-        validation_curve(tmp_path)
-
-
 def test_run_started_over_replaces_all(tmp_path):
     write_log(tmp_path, '20260101_000000', *validations(50.0, 60.0, 70.0))
     write_log(tmp_path, '20260102_000000', {'loss': 1.0, 'step': 10})  # stopped early
