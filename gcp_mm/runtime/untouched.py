@@ -1,4 +1,4 @@
-"""Use of a network in the middle of its training, without a trace."""
+"""Use of a network during its training without side effects."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,14 +11,10 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Context that ends with the buffers and the random generators as they were.
+    """Context that restores the model's buffers, in place, and the random generators.
 
-    The buffers are the running statistics of batch normalisation and its count of batches; the
-    generators those of PyTorch (on the CPU and on the model's GPUs), numpy and Python. Weights,
-    their `.grad` and the training flags are not looked after: do not change them.
-
-    Args:
-        model: network whose buffers to restore, in place.
+    The buffers are the running statistics of batch normalisation and its count of batches. Weights,
+    their `.grad` and the training flags are not restored: do not change them.
     """
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     rewind = remember_random(model)
@@ -32,15 +28,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def remember_random(model: nn.Module) -> Callable[[], None]:
-    """Remember where the random generators are.
+    """Read the state of the random generators and return a function that restores it.
 
-    They are those of PyTorch (on the CPU and on the model's GPUs), numpy and Python.
-
-    Args:
-        model: network whose GPUs are meant.
-
-    Returns:
-        A function that sets them back to it.
+    They are those of PyTorch, on the CPU and on the model's GPUs, of NumPy and of Python.
     """
     devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
