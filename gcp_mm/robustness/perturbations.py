@@ -1,4 +1,4 @@
-"""The perturbation sequences of ImageNet-P (Hendrycks and Dietterich, ICLR 2019).
+"""The 10 perturbation sequences of ImageNet-P's test (Hendrycks and Dietterich, ICLR 2019).
 
 The parameters are those of the published code at its first difficulty. ImageNet-P was made from
 images whose short side was resized to 256 pixels: the geometric perturbations act on that whole
@@ -13,12 +13,12 @@ centre), and the official set is stored as lossy H.264.
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.ndimage import convolve1d, gaussian_filter, zoom
+from scipy.ndimage import zoom
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
 from .corruptions import check_image
-from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from .stability import PERTURBATIONS
 
 STEPS = range(31)
 
@@ -26,14 +26,14 @@ STEPS = range(31)
 def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """Make the frames of one sequence.
 
-    Shifts and blurs are as many pixels wide as at 224x224 whatever `size` is.
+    Shifts and blurs have as many pixels as at 224x224, whatever `size` is.
 
     Args:
         image: (H, W, 3) uint8 RGB, resized and not cropped, H and W at least `size`; ImageNet-P
             has min(H, W) = 256.
-        name: one of `PERTURBATIONS` or `VALIDATION_PERTURBATIONS`.
+        name: one of `PERTURBATIONS`.
         size: width and height of the frames, which are cut from the centre; ImageNet-P has 224.
-        rng: what all randomness comes from.
+        rng: source of all randomness.
 
     Returns:
         (31, size, size, 3) uint8 RGB; translate (41, size, size, 3).
@@ -42,9 +42,8 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
         ValueError: for another name or shape, or an image smaller than `size`.
         TypeError: for another dtype.
     """
-    if name not in PERTURBATIONS + VALIDATION_PERTURBATIONS:
-        names = ', '.join(PERTURBATIONS + VALIDATION_PERTURBATIONS)
-        raise ValueError(f'name: {name!r} is none of {names}')
+    if name not in PERTURBATIONS:
+        raise ValueError(f'name: {name!r} is none of {", ".join(PERTURBATIONS)}')
     check_image(image)
     if min(image.shape[:2]) < size:
         raise ValueError(f'image: {image.shape[:2]} is smaller than {size}x{size}; resize it first')
@@ -88,12 +87,6 @@ def shot_noise(x, rng):
         yield rng.poisson(300 * x) / 300
 
 
-def speckle_noise(x, rng):
-    yield x
-    for _ in STEPS[1:]:
-        yield x + 0.05 * x * rng.standard_normal(x.shape)
-
-
 def motion_blur(x, rng):
     for i in STEPS:
         yield to_8_bits(move(x, radius=10, sigma=3, angle=4 * (i - 30)))
@@ -117,21 +110,6 @@ def brightness(x, rng):
         wanted = (value + 0.02 * (i - 15)).clip(0, 1)
         ratio = np.divide(wanted, value, out=np.ones_like(value), where=value > 0)
         yield np.where(value > 0, x * ratio, wanted)  # black has no hue, and becomes grey
-
-
-def gaussian_blur(x, rng):
-    for i in STEPS:
-        sigma = 0.25 + 0.035 * i
-        yield gaussian_filter(x, (sigma, sigma, 0), mode='nearest', truncate=6)
-
-
-def spatter(x, rng):
-    liquid = gaussian_filter(rng.normal(0.65, 0.27, x.shape[:2]), 3.7, mode='nearest')
-    liquid[liquid < 0.69] = 0
-    turquoise = np.array((175, 238, 238)) / 255
-    for _ in STEPS:
-        yield x + 0.6 * drops(liquid)[..., None] * turquoise
-        liquid = drip(liquid)
 
 
 def move(image, radius, sigma, angle):
@@ -168,26 +146,6 @@ def enlarge(layer, factor):
     return large[trim : trim + size, trim : trim + size]
 
 
-def drops(liquid):
-    """How much light drops of water add, (S, S) in [0, 1]: most at their lower right edges.
-
-    Args:
-        liquid: (S, S), depth of the water.
-    """
-    depth = (liquid * 255).astype(np.uint8)
-    from_edge = cv2.distanceTransform(255 - cv2.Canny(depth, 50, 150), cv2.DIST_L2, 5)
-    from_edge = cv2.blur(np.minimum(from_edge, 20), (3, 3)).astype(np.uint8)
-    slope = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
-    lit = cv2.filter2D(cv2.equalizeHist(from_edge), cv2.CV_8U, slope)
-    light = depth * cv2.blur(lit, (3, 3)).astype(np.float32)
-    return light / max(light.max(), 1)
-
-
-def drip(liquid):
-    """Water a frame later: most of it two pixels below."""
-    return convolve1d(liquid, (0.05, 0.1, 0.15, 0.7), axis=0, mode='constant', origin=-1)
-
-
 # Of the whole image: (H, W, 3) uint8 -> frames (H, W, 3), uint8 or float in [0, 1].
 
 
@@ -213,11 +171,6 @@ def scale(image):
         yield affine(image, scale=0.4 + 0.025 * i)
 
 
-def shear(image):
-    for i in STEPS:
-        yield affine(image, shear=i - 15)
-
-
 def tilt(image):
     """The image's plane turned about its horizontal and its vertical axis by the same angle."""
     h, w = image.shape[:2]
@@ -233,24 +186,18 @@ def tilt(image):
         yield cv2.warpPerspective(image, camera @ plane, (w, h))
 
 
-def affine(image, angle=0.0, shift=0, scale=1.0, shear=0.0):
+def affine(image, angle=0.0, shift=0, scale=1.0):
     """torchvision's affine map of an (H, W, 3) uint8 array, bilinear, black outside."""
     mapped = tvf.affine(
         Image.fromarray(image),
         angle=angle,
         translate=[shift, 0],
         scale=scale,
-        shear=[shear, 0.0],
+        shear=[0.0, 0.0],
         interpolation=InterpolationMode.BILINEAR,
     )
     return np.asarray(mapped)
 
 
-OF_CROP = {
-    f.__name__: f
-    for f in (
-        *(gaussian_noise, shot_noise, speckle_noise, motion_blur),
-        *(snow, brightness, gaussian_blur, spatter),
-    )
-}
-GEOMETRIC = {f.__name__: f for f in (zoom_blur, translate, rotate, scale, shear, tilt)}
+OF_CROP = {f.__name__: f for f in (gaussian_noise, shot_noise, motion_blur, snow, brightness)}
+GEOMETRIC = {f.__name__: f for f in (zoom_blur, translate, rotate, scale, tilt)}

@@ -13,7 +13,7 @@ mFR and mT5D are the means over the 10 test perturbations of their ratios to a r
 A video needs only its own frames, so a benchmark is evaluated one video at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import numpy as np
@@ -27,7 +27,6 @@ PERTURBATIONS = (
 )
 VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear')
 
-FLIPS, DISTANCE = 'flip probability', 'top-5 distance'
 TOP = 5  # ranks compared; a class that leaves them counts as ranked next, however far it falls
 
 
@@ -64,7 +63,7 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
 
     Args:
         predictions: predicted classes: (frames,) of one video, (videos, frames), or an iterable of
-            videos of any lengths, which is read one at a time.
+            videos of any lengths.
         noise: whether these are noise sequences.
         difficulty: distance of the frames of a pair in the others.
 
@@ -74,11 +73,12 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
     Raises:
         ValueError: for no video at all, or one that is too short.
     """
-    if not isinstance(predictions, np.ndarray | torch.Tensor | Sequence):
-        return _mean(_flips(video, noise, difficulty) for video in predictions)
-    if len(predictions) and np.ndim(predictions[0]) == 0:
-        return _flips(predictions, noise, difficulty)
-    return _mean(_flips(video, noise, difficulty) for video in predictions)
+    videos = list(predictions)
+    if not videos:
+        raise ValueError('predictions: expected at least one video, got none')
+    if np.ndim(videos[0]) == 0:
+        videos = [videos]
+    return fmean(_flips(video, noise, difficulty) for video in videos)
 
 
 def top5_distance(reference_logits, later_logits):
@@ -137,28 +137,6 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
     return _flips(logits.argmax(-1), noise, difficulty), distance.item()
 
 
-def flip_rates(
-    probabilities: Mapping[str, float],
-    baseline: Robustness | None = None,
-    names: Iterable[str] = PERTURBATIONS,
-) -> dict[str, float]:
-    """FR of each perturbation: its flip probability in percent of the baseline's.
-
-    Args:
-        probabilities: flip probability by perturbation.
-        baseline: reference network; by default AlexNet.
-        names: of the perturbations wanted.
-
-    Returns:
-        By perturbation; NaN where the baseline's is 0.
-
-    Raises:
-        ValueError: if a wanted one is missing; the message lists them.
-    """
-    baseline = baseline or load_baseline()
-    return percent_of(probabilities, baseline.flip_probability, names, FLIPS)
-
-
 def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
     """mFR, over the 10 test perturbations, in percent.
 
@@ -169,52 +147,30 @@ def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | No
     Raises:
         ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
     """
-    return mean_percent(flip_rates(probabilities, baseline), FLIPS)
-
-
-def top5_distance_rates(
-    distances: Mapping[str, float],
-    baseline: Robustness | None = None,
-    names: Iterable[str] = PERTURBATIONS,
-) -> dict[str, float]:
-    """T5D of each perturbation: its mean top-5 distance in percent of the baseline's.
-
-    Args:
-        distances: uT5D by perturbation: mean over videos of the mean over pairs.
-        baseline: reference network; by default AlexNet.
-        names: of the perturbations wanted.
-
-    Returns:
-        By perturbation; NaN where the baseline's is 0.
-
-    Raises:
-        ValueError: if a wanted one is missing; the message lists them.
-    """
     baseline = baseline or load_baseline()
-    return percent_of(distances, baseline.top5_distance, names, DISTANCE)
+    return mean_percent(
+        percent_of(probabilities, baseline.flip_probability), PERTURBATIONS, 'flip probability'
+    )
 
 
 def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | None = None) -> float:
     """mT5D, over the 10 test perturbations, in percent.
 
     Args:
-        distances: uT5D by perturbation; others than the 10 are left out.
+        distances: uT5D by perturbation, mean over videos of the mean over pairs; others than the
+            10 are left out.
         baseline: reference network; by default AlexNet.
 
     Raises:
         ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
     """
-    return mean_percent(top5_distance_rates(distances, baseline), DISTANCE)
+    baseline = baseline or load_baseline()
+    return mean_percent(
+        percent_of(distances, baseline.top5_distance), PERTURBATIONS, 'top-5 distance'
+    )
 
 
 def _flips(predictions, noise, difficulty):
     predictions = torch.as_tensor(predictions)
     first, later = frame_pairs(len(predictions), noise, difficulty)
     return (predictions[first] != predictions[later]).double().mean().item()
-
-
-def _mean(values):
-    values = list(values)
-    if not values:
-        raise ValueError('predictions: expected at least one video, got none')
-    return fmean(values)
