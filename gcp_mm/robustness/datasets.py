@@ -21,8 +21,6 @@ from torchvision.transforms import functional as tvf
 # The classes of ILSVRC-2012 in the order of the networks' outputs, which is that of their WordNet
 # ids. Names and order agree with MMPretrain's list of class names.
 IMAGENET_WNIDS = tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text().split())
-IMAGES = ('.jpeg', '.jpg', '.png')
-VIDEOS = ('.mp4', '.npy')
 
 
 class ClassFolders(BaseDataset):
@@ -55,9 +53,7 @@ class ClassFolders(BaseDataset):
         self.crop_size, self.skip_bad = crop_size, skip_bad
         super().__init__(data_root=str(self.folder), test_mode=True, **kwargs)
 
-    def accepts(self, path: Path) -> bool:
-        """Whether to evaluate a file."""
-        raise NotImplementedError
+    suffixes: tuple[str, ...]  # of the files to evaluate, besides folders
 
     def read(self, path: Path) -> Tensor:
         """Read a file as (..., 3, H, W) uint8 RGB."""
@@ -73,7 +69,11 @@ class ClassFolders(BaseDataset):
         labels = label_map(
             sorted(path.name for path in self.folder.iterdir() if path.is_dir()), self.classes
         )
-        paths = sorted(path for path in self.folder.glob('*/*') if self.accepts(path))
+        paths = sorted(
+            path
+            for path in self.folder.glob('*/*')
+            if path.suffix.lower() in self.suffixes or path.is_dir()
+        )
         if not paths:
             raise FileNotFoundError(f'{self.folder}: expected files in <class>/, found none')
         self._metainfo.update(classes=tuple(labels), folder=self.folder.name)
@@ -109,13 +109,11 @@ class ImageNetC(ClassFolders):
         **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<corruption>/<1..5>``.
     """
 
+    suffixes = ('.jpeg', '.jpg', '.png')
+
     def __init__(self, *args, resize: int | None = None, **kwargs):
         self.resize = resize
         super().__init__(*args, **kwargs)
-
-    def accepts(self, path: Path) -> bool:
-        """Whether it is an image."""
-        return path.suffix.lower() in IMAGES
 
     def read(self, path: Path) -> Tensor:
         """An image, (3, H, W) uint8 RGB."""
@@ -137,9 +135,7 @@ class ImageNetP(ClassFolders):
         **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<perturbation>``.
     """
 
-    def accepts(self, path: Path) -> bool:
-        """Whether it is a sequence."""
-        return path.suffix.lower() in VIDEOS or path.is_dir()
+    suffixes = ('.mp4', '.npy')
 
     def read(self, path: Path) -> Tensor:
         """The frames of a sequence, (frames, 3, H, W) uint8 RGB."""

@@ -8,7 +8,6 @@ that was stopped continues with the missing ones.
 import hashlib
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,31 +152,28 @@ def make_set(
     made_with = dict(recipe.describe(), source=dict(images=len(images), sha256=digest))
     check_target(target, made_with)
     write_stamp(target, made_with, {})
-    missing = {image: len(missing_files(recipe, target, image)) for image in images}
-    todo = [image for image in images if missing[image]]
-    made, skipped = 0, {}
+    made, found, skipped = 0, 0, {}
     loader = DataLoader(
-        todo,
+        images,
         batch_size=None,
         num_workers=0 if workers == 1 else workers,
         collate_fn=partial(make_files, recipe, source, target),
         worker_init_fn=one_thread,
     )
-    reasons = loader if todo else []
-    for image, reason in tqdm(zip(todo, reasons, strict=True), str(target), len(todo)):
-        if reason is None:
-            made += missing[image]
-        elif skip_bad:
-            skipped[image] = reason
-        else:
+    for image, (new, old, reason) in tqdm(
+        zip(images, loader, strict=True), desc=str(target), total=len(images)
+    ):
+        if reason and not skip_bad:
             raise ValueError(
                 f'{source / image}: {reason}; replace or remove it, or leave such images out with '
                 '--skip-bad'
             )
+        if reason:
+            skipped[image] = reason
+        made, found = made + new, found + old
     write_stamp(target, made_with, skipped)
     if len(skipped) == len(images):
         raise ValueError(f'{source}: none of the {len(images)} images can be read')
-    found = len(images) * len(recipe.files(images[0])) - sum(missing.values())
     return dict(made=made, found=found, skipped=skipped)
 
 
@@ -223,21 +219,26 @@ def write_stamp(target: Path, made_with: dict, skipped: dict) -> None:
     write_atomically(target / STAMP, (json.dumps(stamp, indent=2) + '\n').encode())
 
 
-def missing_files(recipe: Recipe, target: Path, image: str) -> dict[Path, tuple]:
-    """The files of an image that do not exist yet, as of :meth:`Recipe.files`."""
-    files = recipe.files(image).items()
-    return {path: what for path, what in files if not os.path.exists(target / path)}
+def make_files(
+    recipe: Recipe, source: Path, target: Path, image: str
+) -> tuple[int, int, str | None]:
+    """Write the missing files of an image.
 
-
-def make_files(recipe: Recipe, source: Path, target: Path, image: str) -> str | None:
-    """Write the missing files of an image; returns why it cannot be read, or None."""
+    Returns:
+        Numbers of files made and found, and why the image cannot be read, or None.
+    """
+    files = recipe.files(image)
+    missing = {path: what for path, what in files.items() if not (target / path).exists()}
+    found = len(files) - len(missing)
+    if not missing:
+        return 0, found, None
     try:
         pixels = read_image(source / image, recipe.resize)
     except Exception as error:  # decoders raise many kinds for a broken file
-        return f'cannot be read ({error})'
-    for path, what in missing_files(recipe, target, image).items():
+        return 0, found, f'cannot be read ({error})'
+    for path, what in missing.items():
         write_atomically(target / path, recipe.make(pixels, image, *what))
-    return None
+    return len(missing), found, None
 
 
 def read_image(path: Path, resize: int) -> np.ndarray:

@@ -75,9 +75,9 @@ def test_baseline_without_errors_has_no_ratio():
     errors = dict(load_baseline().corruption_error, frost=0.0, fog=0.05)
     perfect = Robustness('x', {}, 0.1, errors)
     assert np.isnan(corruption_errors(RESNET50, perfect)['frost'])
-    with pytest.raises(ValueError, match='above 0 for frost$'):
+    with pytest.raises(ValueError, match=r'above 0 for frost$'):
         mean_corruption_error(RESNET50, perfect)
-    with pytest.raises(ValueError, match='above 0 for frost, fog$'):
+    with pytest.raises(ValueError, match=r'above 0 for frost, fog$'):
         relative_mean_corruption_error(RESNET50, 0.2, perfect)
     with pytest.raises(ValueError, match='above 0 for gaussian_noise, '):
         mean_corruption_error(RESNET50, Robustness('x', {}))

@@ -42,7 +42,7 @@ def test_mean_of_networks(alexnet):
     assert mean.flip_probability == pytest.approx(alexnet.flip_probability)
     assert mean.provenance == dict(mean_of=[dict(of='a'), dict(of='o')])
     assert mean_of('m', [one, Robustness('x', {}, None, alexnet15, *stability)]).clean_error is None
-    with pytest.raises(ValueError, match='m: .* corruption_error'):
+    with pytest.raises(ValueError, match=r'm: .* corruption_error'):
         mean_of('m', [alexnet, one])
 
 
