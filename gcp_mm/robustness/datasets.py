@@ -32,7 +32,7 @@ class ClassFolders(BaseDataset):
         classes: names of all classes in the order of the network's outputs, or a text file with
             one a line; by default as of :func:`label_map`.
         crop_size: width and height of the central crop.
-        skip_bad: return an unreadable file with `inputs` None and the reason in the data sample's
+        skip_bad: return an unreadable file as a black image, with the reason in the data sample's
             `unreadable`, instead of raising.
         **kwargs: arguments of :class:`mmengine.dataset.BaseDataset`.
     """
@@ -83,12 +83,12 @@ class ClassFolders(BaseDataset):
         """Read and crop a file.
 
         Returns:
-            `inputs`, (..., 3, crop_size, crop_size) uint8 BGR, or None; and `data_samples`.
+            `inputs`, (..., 3, crop_size, crop_size) uint8 BGR, and `data_samples`.
 
         Raises:
             ValueError: if it cannot be evaluated and `skip_bad` is off.
         """
-        info, inputs = self.get_data_info(index), None
+        info = self.get_data_info(index)
         try:
             # BGR, as MMPretrain's data preprocessors expect
             inputs = center_crop(self.read(Path(info['img_path'])), self.crop_size).flip(-3)
@@ -96,6 +96,7 @@ class ClassFolders(BaseDataset):
             info['unreadable'] = f'{info["img_path"]}: {error}'
             if not self.skip_bad:
                 raise ValueError(f'{info["unreadable"]}; skip_bad leaves such files out') from error
+            inputs = torch.zeros(3, self.crop_size, self.crop_size, dtype=torch.uint8)
         return dict(inputs=inputs, data_samples=BaseDataElement(metainfo=info))
 
 

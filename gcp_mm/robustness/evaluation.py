@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint on the benchmarks, part by part; each result is saved at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -19,6 +19,11 @@ TRAINING = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
     *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
 )
+# Parts of the benchmarks by their folders
+FOLDERS = {
+    'imagenet-c': [f'{name}/{s}' for name in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES],
+    'imagenet-p': PERTURBATIONS + VALIDATION_PERTURBATIONS,
+}
 FRAMES = 32  # about as many as a video has: a batch of images has room for 1/32 as many videos
 
 
@@ -73,10 +78,8 @@ def evaluate(
     loader = cfg.get('test_dataloader') or {}
     batch_size = batch_size or loader.get('batch_size', 32)
     workers = loader.get('num_workers', 2)
-    parts = {
-        key: part_config(dataset, skip_bad, batch_size, workers)
-        for key, dataset in find_parts(roots, **settings).items()
-    }
+    datasets = find_parts(roots, skip_bad=skip_bad, **settings)
+    parts = {key: part_config(each, batch_size, workers) for key, each in datasets.items()}
     for key in TRAINING:
         cfg.pop(key, None)
     cfg.load_from = str(checkpoint)
@@ -135,67 +138,51 @@ def run_part(runner: Runner, dataloader: dict, evaluator: dict) -> dict:
     return {key.split('/')[-1]: value for key, value in loop.run().items()}
 
 
-def part_config(dataset: dict, skip_bad: bool, batch_size: int, workers: int) -> tuple[dict, dict]:
+def part_config(dataset: dict, batch_size: int, workers: int) -> tuple[dict, dict]:
     """Configs of a part's dataloader and metric; `batch_size` counts images."""
     videos = dataset['type'] == 'ImageNetP'
     dataloader = dict(
         batch_size=max(1, batch_size // FRAMES) if videos else batch_size,
         num_workers=workers,
-        dataset=dict(dataset, skip_bad=skip_bad),
+        dataset=dataset,
         sampler=dict(type='DefaultSampler', shuffle=False),
         collate_fn=dict(type='pseudo_collate'),
     )
     metric = 'PerturbationStability' if videos else 'CorruptionError'
-    return dataloader, dict(type=metric, skip_bad=skip_bad)
+    return dataloader, dict(type=metric, skip_bad=dataset['skip_bad'])
 
 
-def find_parts(
-    roots: dict[str, str], classes: str | None, crop_size: int, resize: int | None
-) -> dict[str, dict]:
+def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict[str, dict]:
     """Configs of the datasets in the roots by part, in the order of the benchmarks.
 
     Args:
-        roots: folder by benchmark: 'clean', 'imagenet-c' and 'imagenet-p'.
-        classes, crop_size, resize: as of :func:`evaluate`.
+        roots: folder by benchmark: 'clean' and those of `FOLDERS`.
+        resize: as of :func:`evaluate`.
+        **settings: arguments of the datasets.
 
     Raises:
         FileNotFoundError: if a root is absent or lacks a severity.
-        ValueError: if there is no root, or one has other folders.
+        ValueError: if there is no root, or one holds no part.
     """
     if not roots:
         raise ValueError('nothing to evaluate: give clean, imagenet_c or imagenet_p')
-    images = dict(type='ImageNetC', classes=classes, crop_size=crop_size)
     parts = {}
-    if root := roots.get('clean'):
-        parts['clean'] = dict(images, data_root=root, resize=resize)
-    if root := roots.get('imagenet-c'):
-        for name in known_folders(root, CORRUPTIONS + EXTRA_CORRUPTIONS):
-            for severity in SEVERITIES:
-                folder = f'{name}/{severity}'
-                parts[f'imagenet-c/{folder}'] = dict(images, data_root=root, data_prefix=folder)
-    if root := roots.get('imagenet-p'):
-        videos = dict(type='ImageNetP', data_root=root, crop_size=crop_size)
-        for name in known_folders(root, PERTURBATIONS + VALIDATION_PERTURBATIONS):
-            parts[f'imagenet-p/{name}'] = dict(videos, data_prefix=name)
-    for key, part in parts.items():
-        folder = Path(part['data_root'], part.get('data_prefix', '')).expanduser()
-        if not folder.is_dir():
-            raise FileNotFoundError(f'{key}: there is no folder {str(folder)!r}')
+    for benchmark, root in roots.items():
+        root = Path(root).expanduser()
+        found = sorted(path.name for path in root.iterdir())
+        if benchmark == 'clean':
+            parts['clean'] = dict(type='ImageNetC', data_root=str(root), resize=resize, **settings)
+            continue
+        folders = [folder for folder in FOLDERS[benchmark] if folder.split('/')[0] in found]
+        if not folders:
+            raise ValueError(
+                f'{benchmark}: {str(root)!r} holds {", ".join(found[:5]) or "nothing"}; expected '
+                f'folders such as {FOLDERS[benchmark][0]}'
+            )
+        kind = 'ImageNetP' if benchmark == 'imagenet-p' else 'ImageNetC'
+        for folder in folders:
+            if not Path(root, folder).is_dir():
+                raise FileNotFoundError(f'{benchmark}: there is no folder {str(root / folder)!r}')
+            dataset = dict(type=kind, data_root=str(root), data_prefix=folder, **settings)
+            parts[f'{benchmark}/{folder}'] = dataset
     return parts
-
-
-def known_folders(root: str, names: Sequence[str]) -> list[str]:
-    """Which of `names` are folders in `root`.
-
-    Raises:
-        FileNotFoundError: if there is no such root.
-        ValueError: if none of them are.
-    """
-    folders = sorted(path.name for path in Path(root).expanduser().iterdir())
-    found = [name for name in names if name in folders]
-    if not found:
-        raise ValueError(
-            f'{root!r} holds {", ".join(folders[:5]) or "nothing"}, ...; expected folders of '
-            f'{", ".join(names)}'
-        )
-    return found

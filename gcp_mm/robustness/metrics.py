@@ -12,7 +12,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import LOOPS, METRICS
 from mmengine.runner import TestLoop
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..runtime import unwrap
 from .stability import is_noise, video_stability
@@ -22,48 +22,33 @@ from .stability import is_noise, video_stability
 class LogitsLoop(TestLoop):
     """Test a classifier of MMPretrain on images or on videos, in float32.
 
-    The loop adds `logits`, (K,) or (frames, K) float32, to each data sample whose file could be
-    read. The datasets are those of :mod:`.datasets`; the dataloader has to collate with
-    `pseudo_collate`.
+    An item's `inputs` are an image, (3, H, W) uint8 BGR, or a video, (frames, 3, H, W), all of the
+    same height and width; its data sample gets `logits`, (K,) or (frames, K) float32. The
+    dataloader has to collate with `pseudo_collate`.
     """
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Give the logits of a batch to the evaluator."""
+        """Give the logits of a batch to the evaluator.
+
+        Raises:
+            TypeError: if the model gives anything but one vector per image.
+        """
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
-        samples = data_batch['data_samples']
-        logits = logits_of(unwrap(self.runner.model), data_batch['inputs'])
-        for sample, values in zip(samples, logits, strict=True):
-            if values is not None:
-                sample.set_field(values, 'logits')
+        inputs, samples = data_batch['inputs'], data_batch['data_samples']
+        videos = [item if item.ndim == 4 else item[None] for item in inputs]
+        model = unwrap(self.runner.model)
+        data = model.data_preprocessor(dict(inputs=torch.cat(videos)), training=False)
+        logits = model(data['inputs'], mode='tensor')
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise TypeError(f'{type(model).__name__}: expected one vector of logits per image')
+        parts = logits.float().split([len(video) for video in videos])
+        for item, sample, part in zip(inputs, samples, parts, strict=True):
+            sample.set_field(part if item.ndim == 4 else part[0], 'logits')
         self.evaluator.process(data_samples=samples, data_batch=data_batch)
         self.runner.call_hook(
             'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
         )
-
-
-def logits_of(model: nn.Module, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The logits of images or videos of the same height and width, in one pass.
-
-    Args:
-        model: classifier of MMPretrain, with its data preprocessor.
-        inputs: per item (3, H, W) or (frames, 3, H, W) uint8 BGR, or None.
-
-    Returns:
-        Per item (K,) or (frames, K) float32, or None.
-
-    Raises:
-        TypeError: if the model gives anything but one vector per image.
-    """
-    frames = [item if item.ndim == 4 else item[None] for item in inputs if item is not None]
-    if not frames:
-        return [None] * len(inputs)
-    data = model.data_preprocessor(dict(inputs=torch.cat(frames)), training=False)
-    logits = model(data['inputs'], mode='tensor')
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise TypeError(f'{type(model).__name__}: expected one vector of logits per image')
-    parts = iter(logits.float().split([len(item) for item in frames]))
-    return [None if x is None else next(parts) if x.ndim == 4 else next(parts)[0] for x in inputs]
 
 
 class FileMetric(BaseMetric):

@@ -36,7 +36,7 @@ NOTE = 'regenerated, not official: not comparable with results on ImageNet-C and
 NAMES = {'c': CORRUPTIONS + EXTRA_CORRUPTIONS, 'p': PERTURBATIONS}
 # Distributions that the content of a set depends on
 PACKAGES = {
-    'c': ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', PACKAGE),
+    'c': ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE),
     'p': ('numpy', 'scipy', 'pillow', 'torchvision'),
 }
 
@@ -159,6 +159,8 @@ def make_set(
         num_workers=0 if workers == 1 else workers,
         collate_fn=partial(make_files, recipe, source, target),
         worker_init_fn=one_thread,
+        # Forks of a process with threads can hang.
+        multiprocessing_context='spawn' if workers > 1 else None,
     )
     for image, (new, old, reason) in tqdm(
         zip(images, loader, strict=True), desc=str(target), total=len(images)

@@ -26,6 +26,7 @@ from .stability import PERTURBATIONS, mean_flip_rate, mean_top5_distance
 # their decimal places
 NORMALISED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
+PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
 
 def summarise(network: Robustness, baseline: Robustness) -> tuple[dict[str, float], list[str]]:
@@ -38,7 +39,7 @@ def summarise(network: Robustness, baseline: Robustness) -> tuple[dict[str, floa
     Returns:
         The value of each of `NORMALISED` in percent and of each of `RAW` (errors and probabilities
         in percent, over the benchmark's 15 corruptions and 10 perturbations), NaN where it does
-        not exist; and the reasons.
+        not exist; and notes, such as the reasons.
     """
     errors, clean = network.corruption_error, network.clean_error
     flips, distances = network.flip_probability, network.top5_distance
@@ -60,6 +61,11 @@ def summarise(network: Robustness, baseline: Robustness) -> tuple[dict[str, floa
             summary[name] = mean()
         except ValueError as error:
             notes.append(f'no {name}: {error}')
+    if made := network.provenance.get('regenerated'):
+        notes.append(
+            f'{" and ".join(made)} regenerated, not official: comparable only with results on the '
+            'same files'
+        )
     return summary, notes
 
 
@@ -131,32 +137,30 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
             deviation are given.
         baseline: numbers to divide by.
     """
-    normalised, raw = [], []
+    summaries = {
+        label: [summarise(network, baseline) for network in runs] for label, runs in groups.items()
+    }
     notes = {}  # labels by text
-    for label, networks in groups.items():
-        summaries = []
-        for network in networks:
-            summary, missing = summarise(network, baseline)
-            summaries.append(summary)
-            if made := network.provenance.get('regenerated'):
-                missing.append(
-                    f'{" and ".join(made)} regenerated, not official: comparable only with results '
-                    'on the same files'
-                )
-            for note in missing:
-                notes.setdefault(note, {})[label] = None
-        for rows, columns in ((normalised, NORMALISED), (raw, RAW)):
-            cells = (spread([s[name] for s in summaries], n) for name, n in columns.items())
-            rows.append([label, *cells])
-    runs = max(map(len, groups.values()))
-    several = f' Mean ± standard deviation of {runs} runs.' if runs > 1 else ''
+    for label, runs in summaries.items():
+        for note in [note for _, reasons in runs for note in reasons]:
+            notes.setdefault(note, {})[label] = None
+
+    def table(columns):
+        rows = [
+            [label, *(spread([s[name] for s, _ in runs], n) for name, n in columns.items())]
+            for label, runs in summaries.items()
+        ]
+        return markdown_table(['network', *columns], rows)
+
+    count = max(map(len, groups.values()))
+    several = f' Mean ± standard deviation of {count} runs.' if count > 1 else ''
     sections = [
         f'In percent of {baseline.name}; lower is better.{several}',
-        markdown_table(['network', *NORMALISED], normalised),
+        table(NORMALISED),
         'Raw: top-1 error and flip probability in percent, top-5 distance from 0 to 18; means over '
         f'the {len(CORRUPTIONS)} corruptions and {len(PERTURBATIONS)} perturbations of the '
         'benchmarks.',
-        markdown_table(['network', *RAW], raw),
+        table(RAW),
         '\n'.join(f'- {", ".join(labels)}: {note}' for note, labels in notes.items()),
     ]
     return '\n\n'.join(filter(None, sections))
@@ -186,59 +190,48 @@ def plot(
     Raises:
         ValueError: if there is nothing to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    runs = {
-        label: [details(network, baseline) for network in group] for label, group in groups.items()
-    }
-    panels = []
-    for key, names in (
-        ('CE', CORRUPTIONS + EXTRA_CORRUPTIONS),
-        ('FR', PERTURBATIONS),
-        ('T5D', PERTURBATIONS),
-    ):
-        drawn = [n for n in names if any(n in run[key] for group in runs.values() for run in group)]
-        if drawn:
-            panels.append((key, drawn))
+    panels = {}
+    for key, names in PANELS.items():
+        ratios = [details(network, baseline)[key] for runs in groups.values() for network in runs]
+        if measured := [name for name in names if any(name in each for each in ratios)]:
+            panels[key] = measured
     if not panels:
         raise ValueError('nothing to draw: no network has results of a benchmark')
-
     figure = Figure(figsize=(13, 3.2 * len(panels)), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-    width = 0.8 / len(groups)
-    for axis, (key, names) in zip(axes, panels, strict=True):
-        # From left to right: the mean, what it is a mean of, and the rest
-        positions = np.array(
-            [0, *(i + (2 if n in EXTRA_CORRUPTIONS else 1.5) for i, n in enumerate(names))]
-        )
-        for i, (label, group) in enumerate(runs.items()):
-            means = [summarise(network, baseline)[0][f'm{key}'] for network in groups[label]]
-            values = np.array(
-                [
-                    [mean, *(run[key].get(name, nan) for name in names)]
-                    for mean, run in zip(means, group, strict=True)
-                ]
-            )  # (runs, bars)
-            height = values.mean(axis=0)
-            # Not below 0: the mean of equal numbers may be off by a rounding error.
-            whiskers = np.maximum([height - values.min(axis=0), values.max(axis=0) - height], 0)
-            axis.bar(
-                positions + (i - (len(groups) - 1) / 2) * width,
-                height,
-                width,
-                yerr=whiskers if len(group) > 1 else None,
-                label=label,
-                error_kw=dict(lw=1),
-            )
-        axis.axhline(100, color='grey', ls='--', lw=1, label=baseline.name)
-        axis.axvline(0.75, color='black', lw=0.8)
-        axis.set_xticks(
-            positions, [f'm{key}', *(n.replace('_', '\n') for n in names)], fontsize='small'
-        )
-        axis.set(ylabel=f'{key}, % of {baseline.name}', xlim=(-0.6, positions[-1] + 0.6))
-        axis.grid(axis='y', alpha=0.3)
-        axis.set_axisbelow(True)
+    for axis, (key, names) in zip(axes, panels.items(), strict=True):
+        draw_panel(axis, key, names, groups, baseline)
     axes[0].legend(ncols=len(groups) + 1, loc='lower right', bbox_to_anchor=(1, 1), frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def draw_panel(axis, key, names, groups, baseline):
+    """Draw a ratio: from left to right its mean, what it is a mean of, and the rest."""
+    positions = np.array(
+        [0, *(i + (2 if name in EXTRA_CORRUPTIONS else 1.5) for i, name in enumerate(names))]
+    )
+    width = 0.8 / len(groups)
+    for i, (label, runs) in enumerate(groups.items()):
+        values = []
+        for network in runs:
+            ratios, summary = details(network, baseline)[key], summarise(network, baseline)[0]
+            values.append([summary[f'm{key}'], *(ratios.get(name, nan) for name in names)])
+        height, low, high = np.mean(values, 0), np.min(values, 0), np.max(values, 0)
+        axis.bar(
+            positions + (i - (len(groups) - 1) / 2) * width,
+            height,
+            width,
+            # Not below 0: the mean of equal numbers may be off by a rounding error.
+            yerr=np.maximum([height - low, high - height], 0) if len(runs) > 1 else None,
+            label=label,
+            error_kw=dict(lw=1),
+        )
+    axis.axhline(100, color='grey', ls='--', lw=1, label=baseline.name)
+    axis.axvline(0.75, color='black', lw=0.8)
+    labels = [f'm{key}', *(name.replace('_', '\n') for name in names)]
+    axis.set_xticks(positions, labels, fontsize='small')
+    axis.set(ylabel=f'{key}, % of {baseline.name}', xlim=(-0.6, positions[-1] + 0.6))
+    axis.grid(axis='y', alpha=0.3)
+    axis.set_axisbelow(True)

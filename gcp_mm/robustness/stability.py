@@ -18,6 +18,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .baseline import Robustness, load_baseline, mean_percent, percent_of
 
@@ -35,16 +36,16 @@ def is_noise(perturbation: str) -> bool:
     return 'noise' in perturbation
 
 
-def frame_pairs(frames: int, noise: bool, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the frames that are compared.
+def frame_pairs(values: Tensor, noise: bool, difficulty: int = 1) -> tuple[Tensor, Tensor]:
+    """The frames of a video that are compared.
 
     Args:
-        frames: number of frames of the video.
+        values: (frames, ...).
         noise: whether it is a noise sequence, in which `difficulty` plays no role.
         difficulty: distance d of the frames of a pair, at least 1.
 
     Returns:
-        Indices of the reference frames and of the later ones, each (pairs,) int64.
+        Values of the reference frames and of the later ones, each (pairs, ...).
 
     Raises:
         ValueError: if no pair exists, or for another `difficulty`.
@@ -52,10 +53,10 @@ def frame_pairs(frames: int, noise: bool, difficulty: int = 1) -> tuple[np.ndarr
     if difficulty < 1:
         raise ValueError(f'difficulty: expected at least 1, got {difficulty}')
     step = 1 if noise else difficulty
-    if frames <= step:
-        raise ValueError(f'a video of {frames} frames: at least {step + 1} are needed')
-    later = np.arange(step, frames)
-    return (np.zeros_like(later) if noise else later - step), later
+    if len(values) <= step:
+        raise ValueError(f'a video of {len(values)} frames: at least {step + 1} are needed')
+    later = values[step:]
+    return values[:1].expand_as(later) if noise else values[:-step], later
 
 
 def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) -> float:
@@ -78,7 +79,8 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
         raise ValueError('predictions: expected at least one video, got none')
     if np.ndim(videos[0]) == 0:
         videos = [videos]
-    return fmean(_flips(video, noise, difficulty) for video in videos)
+    pairs = (frame_pairs(torch.as_tensor(video), noise, difficulty) for video in videos)
+    return fmean((one != other).double().mean().item() for one, other in pairs)
 
 
 def top5_distance(reference_logits, later_logits):
@@ -114,7 +116,7 @@ def top5_distance(reference_logits, later_logits):
     rank = 1 + before.sum(-1)  # in the later frame, (..., 5)
     right = torch.arange(1, top.shape[-1] + 1, device=later.device)
     distance = (rank.clamp(max=TOP + 1) - right).abs().sum(-1)
-    return distance if isinstance(later_logits, torch.Tensor) else distance.numpy()[()]
+    return distance if isinstance(later_logits, Tensor) else distance.numpy()[()]
 
 
 def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, float]:
@@ -131,10 +133,9 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
     Raises:
         ValueError: if it is too short, or has a NaN.
     """
-    logits = torch.as_tensor(logits)
-    first, later = frame_pairs(len(logits), noise, difficulty)
-    distance = top5_distance(logits[first], logits[later]).double().mean()
-    return _flips(logits.argmax(-1), noise, difficulty), distance.item()
+    reference, later = frame_pairs(torch.as_tensor(logits), noise, difficulty)
+    flips = (reference.argmax(-1) != later.argmax(-1)).double().mean()
+    return flips.item(), top5_distance(reference, later).double().mean().item()
 
 
 def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
@@ -168,9 +169,3 @@ def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | No
     return mean_percent(
         percent_of(distances, baseline.top5_distance), PERTURBATIONS, 'top-5 distance'
     )
-
-
-def _flips(predictions, noise, difficulty):
-    predictions = torch.as_tensor(predictions)
-    first, later = frame_pairs(len(predictions), noise, difficulty)
-    return (predictions[first] != predictions[later]).double().mean().item()
