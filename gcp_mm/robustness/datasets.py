@@ -118,11 +118,7 @@ class ImageNetC(ClassFolders):
 
     def read(self, path: Path) -> Tensor:
         """An image, (3, H, W) uint8 RGB."""
-        # Unlike cv2, Pillow refuses truncated files. Like torchvision, it ignores the orientation
-        # that some of ImageNet's files state.
-        with Image.open(path) as image:
-            image = image.convert('RGB')
-        return tvf.pil_to_tensor(tvf.resize(image, self.resize) if self.resize else image)
+        return tvf.pil_to_tensor(read_image(path, self.resize))
 
 
 @DATASETS.register_module()
@@ -184,6 +180,21 @@ def label_map(folders: Sequence[str], classes: Sequence[str] | None = None) -> d
     return labels
 
 
+def read_image(path: Path, resize: int | None = None) -> Image.Image:
+    """An image in RGB, its shorter edge resized to so many pixels (bilinear, antialiased).
+
+    Raises:
+        Exception: of many kinds, if it cannot be decoded completely, or has not 8 bits.
+    """
+    # Unlike cv2, Pillow refuses truncated files. Like torchvision, it ignores the orientation that
+    # some of ImageNet's files state.
+    with Image.open(path) as image:
+        if image.mode[0] in 'IF':
+            raise ValueError(f'pixels of mode {image.mode}, not of 8 bits')
+        image = image.convert('RGB')
+    return tvf.resize(image, resize) if resize else image
+
+
 def read_frames(path: Path) -> Sequence[np.ndarray]:
     """Read a sequence.
 
@@ -198,7 +209,7 @@ def read_frames(path: Path) -> Sequence[np.ndarray]:
     """
     if path.is_dir():
         files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
-        return [np.asarray(Image.open(file).convert('RGB')) for file in files]
+        return [np.asarray(read_image(file)) for file in files]
     if path.suffix.lower() == '.npy':
         frames = np.load(path, allow_pickle=False)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
@@ -216,15 +227,12 @@ def read_video(path: Path) -> list[np.ndarray]:
         ValueError: if it cannot be decoded, or ends before the last frame its header counts.
     """
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        if not video.isOpened():
-            raise ValueError('it is no video, truncated, or in a format that OpenCV cannot decode')
-        frames = []
-        while (step := video.read())[0]:
-            frames.append(step[1][..., ::-1])
-        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if len(frames) < expected:
-            raise ValueError(f'only {len(frames)} of its {expected} frames can be decoded')
-        return frames
-    finally:
-        video.release()
+    if not video.isOpened():
+        raise ValueError('it is no video, truncated, or in a format that OpenCV cannot decode')
+    frames = []
+    while (step := video.read())[0]:
+        frames.append(step[1][..., ::-1])
+    expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    if len(frames) < expected:
+        raise ValueError(f'only {len(frames)} of its {expected} frames can be decoded')
+    return frames

@@ -69,7 +69,7 @@ def evaluate(
     Raises:
         FileNotFoundError, ValueError: for wrong arguments, a benchmark that lacks a folder, or
             results of another evaluation in `out`; before anything is written.
-        TypeError: if the config is not a classifier's.
+        TypeError: if the network does not give one vector of logits per image.
         ValueError: for a file that cannot be evaluated, unless `skip_bad`.
     """
     roots = {'clean': clean, 'imagenet-c': imagenet_c, 'imagenet-p': imagenet_p}
@@ -94,7 +94,7 @@ def evaluate(
         return out, results
 
     def run(runner):
-        load_classifier(runner, checkpoint, trust)
+        load_pretrained(unwrap(runner.model), str(checkpoint), trust=trust)
         shared = [done]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
         runner.call_hook('before_run')
@@ -109,21 +109,6 @@ def evaluate(
         return (out, results) if is_main_process() else None
 
     return launch(cfg, run)
-
-
-def load_classifier(runner: Runner, checkpoint: str | Path, trust: bool) -> None:
-    """Load the weights of a classifier strictly.
-
-    Raises:
-        TypeError: if the Runner's model is not a classifier of MMPretrain.
-        ValueError: as of :func:`gcp_mm.checkpoints.load_pretrained`.
-    """
-    from mmpretrain.models import BaseClassifier  # seconds
-
-    model = unwrap(runner.model)
-    if not isinstance(model, BaseClassifier):
-        raise TypeError(f'expected a classifier of MMPretrain, got {type(model).__name__}')
-    load_pretrained(model, str(checkpoint), trust=trust)
 
 
 def run_part(runner: Runner, dataloader: dict, evaluator: dict) -> dict:

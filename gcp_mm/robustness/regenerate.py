@@ -27,8 +27,9 @@ import gcp_mm
 
 from .._io import check_integer, write_atomically
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
+from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from .perturbations import crop, perturb
+from .perturbations import perturb
 from .results import STAMP
 from .stability import PERTURBATIONS
 
@@ -89,21 +90,17 @@ class Recipe:
             for severity in self.severities
         }
 
-    def make(self, pixels: np.ndarray, image: str, name: str, severity: int | None) -> bytes:
-        """Content of one of the files.
-
-        Args:
-            pixels: the resized image, (H, W, 3) uint8 RGB.
-            image, name, severity: as of :meth:`files`.
-        """
-        key = f'{self.seed}/{self.kind}/{name}/{severity}/{image}'
+    def make(self, image: Image.Image, key: str, name: str, severity: int | None) -> bytes:
+        """Content of one of the files of an image, which is resized and not cropped."""
+        key = f'{self.seed}/{self.kind}/{name}/{severity}/{key}'
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], 'little')
         rng, file = np.random.default_rng(seed), io.BytesIO()
         if self.kind == 'c':
-            corrupted = corrupt(crop(pixels, self.size), name, severity, rng)
-            Image.fromarray(corrupted).save(file, 'JPEG', quality=85, optimize=True)
+            cropped = np.asarray(tvf.center_crop(image, self.size))
+            corrupted = Image.fromarray(corrupt(cropped, name, severity, rng))
+            corrupted.save(file, 'JPEG', quality=85, optimize=True)
         else:
-            np.save(file, perturb(pixels, name, self.size, rng))
+            np.save(file, perturb(np.asarray(image), name, self.size, rng))
         return file.getvalue()
 
     def describe(self) -> dict:
@@ -235,20 +232,12 @@ def make_files(
     if not missing:
         return 0, found, None
     try:
-        pixels = read_image(source / image, recipe.resize)
+        resized = read_image(source / image, recipe.resize)
     except Exception as error:  # decoders raise many kinds for a broken file
         return 0, found, f'cannot be read ({error})'
     for path, what in missing.items():
-        write_atomically(target / path, recipe.make(pixels, image, *what))
+        write_atomically(target / path, recipe.make(resized, image, *what))
     return len(missing), found, None
-
-
-def read_image(path: Path, resize: int) -> np.ndarray:
-    """An image of any 8-bit mode as (H, W, 3) uint8 RGB, its short side `resize` pixels."""
-    with Image.open(path) as image:
-        if image.mode[0] in 'IF':
-            raise ValueError(f'pixels of mode {image.mode}, not of 8 bits')
-        return np.asarray(tvf.resize(image.convert('RGB'), resize))
 
 
 def one_thread(worker: int) -> None:
