@@ -5,9 +5,9 @@ images whose short side was resized to 256 pixels: the geometric perturbations a
 image, and their frames are cropped to 224x224; the others act on the crop. A sequence has 31
 frames, translate 41; the first frame of a noise sequence is clean.
 
-A set made here is no replacement for the official one: ImageMagick's motion blur is computed anew,
-affine maps are today's torchvision's (that of 2018 turned about a point half a pixel off the
-centre), and the official set is stored as lossy H.264.
+A set made here does not replace the official one: the motion blur is imagecorruptions-imaug's
+version of ImageMagick's, affine maps are today's torchvision's (that of 2018 turned about a point
+half a pixel off the centre), and the official set is stored as lossy H.264.
 """
 
 import cv2
@@ -17,7 +17,7 @@ from scipy.ndimage import zoom
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from .corruptions import check_image
+from .corruptions import check_image, check_package
 from .stability import PERTURBATIONS
 
 STEPS = range(31)
@@ -41,6 +41,7 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
     Raises:
         ValueError: for another name or shape, or an image smaller than `size`.
         TypeError: for another dtype.
+        ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
     if name not in PERTURBATIONS:
         raise ValueError(f'name: {name!r} is none of {", ".join(PERTURBATIONS)}')
@@ -67,11 +68,6 @@ def to_uint8(frame):
     return (frame.clip(0, 1) * 255).astype(np.uint8)
 
 
-def to_8_bits(frame):
-    """Values in [0, 1] rounded to multiples of 1/255, as ImageMagick does."""
-    return np.rint(frame * 255) / 255
-
-
 # Of the crop: (S, S, 3) float64 in [0, 1] and a generator -> frames of the same kind.
 
 
@@ -89,17 +85,18 @@ def shot_noise(x, rng):
 
 def motion_blur(x, rng):
     for i in STEPS:
-        yield to_8_bits(move(x, radius=10, sigma=3, angle=4 * (i - 30)))
+        yield move(x, radius=10, sigma=3, angle=4 * (i - 30))
 
 
 def snow(x, rng):
-    flakes = enlarge(rng.normal(0.05, 0.3, x.shape[:2]), 3)
+    size, flakes = len(x), rng.normal(0.05, 0.3, x.shape[:2])
+    flakes = crop(zoom(crop(flakes, -(-size // 3)), 3, order=1), size)
     flakes[flakes < 0.5] = 0
     flakes = to_uint8(flakes) / 255
     grey = x @ (0.299, 0.587, 0.114)
     whitened = 0.85 * x + 0.15 * np.maximum(x, 1.5 * grey[..., None] + 0.5)
     for i in STEPS:
-        falling = to_8_bits(move(flakes, radius=14, sigma=4, angle=4 * i - 150))
+        falling = move(flakes, radius=14, sigma=4, angle=4 * i - 150)
         yield whitened + (falling + np.rot90(falling, 2))[..., None]
 
 
@@ -116,34 +113,19 @@ def move(image, radius, sigma, angle):
     """ImageMagick's motion blur: a one-sided Gaussian along a line, borders repeated.
 
     Args:
-        image: (H, W, ...) float64.
+        image: (S, S, ...) float64 in [0, 1].
         radius: half the length of the line in pixels.
         sigma: standard deviation of the Gaussian in pixels.
-        angle: of the line in degrees, clockwise from the right.
+        angle: angle of the line in degrees, clockwise from the right.
+
+    Returns:
+        The blurred image, rounded to multiples of 1/255 as ImageMagick does.
     """
-    steps = np.arange(2 * radius + 1)
-    weights = np.exp(-(steps**2) / (2 * sigma**2))
-    weights /= weights.sum()
-    angle = np.deg2rad(angle)
-    rows = np.ceil(steps * np.sin(angle) - 0.5).astype(int)
-    columns = np.ceil(steps * np.cos(angle) - 0.5).astype(int)
-    reach = 2 * radius
-    h, w = image.shape[:2]
-    padded = np.pad(image, [(reach, reach)] * 2 + [(0, 0)] * (image.ndim - 2), mode='edge')
-    return sum(
-        weight * padded[reach + row : reach + row + h, reach + column : reach + column + w]
-        for weight, row, column in zip(weights, rows, columns, strict=True)
-    )
+    check_package()
+    # Private, but the package's only function for it. Not above: it brings numba.
+    from imagecorruptions.corruptions import _motion_blur
 
-
-def enlarge(layer, factor):
-    """The middle of a square (S, S) array, enlarged by `factor` to (S, S), bilinear."""
-    size = len(layer)
-    kept = -(-size // factor)
-    start = (size - kept) // 2
-    large = zoom(layer[start : start + kept, start : start + kept], factor, order=1)
-    trim = (len(large) - size) // 2
-    return large[trim : trim + size, trim : trim + size]
+    return np.rint(255 * _motion_blur(image, radius, sigma, angle)) / 255
 
 
 # Of the whole image: (H, W, 3) uint8 -> frames (H, W, 3), uint8 or float in [0, 1].

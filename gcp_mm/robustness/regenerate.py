@@ -36,10 +36,7 @@ from .stability import PERTURBATIONS
 NOTE = 'regenerated, not official: not comparable with results on ImageNet-C and ImageNet-P'
 NAMES = {'c': CORRUPTIONS + EXTRA_CORRUPTIONS, 'p': PERTURBATIONS}
 # Distributions that the content of a set depends on
-PACKAGES = {
-    'c': ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE),
-    'p': ('numpy', 'scipy', 'pillow', 'torchvision'),
-}
+PACKAGES = ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE)
 
 
 @dataclass
@@ -76,8 +73,7 @@ class Recipe:
         if self.resize is None:
             self.resize = round(256 / 224 * self.size)
         check_integer('resize', self.resize, self.size)
-        if self.kind == 'c':
-            check_package()
+        check_package()
 
     def files(self, image: str) -> dict[Path, tuple]:
         """Files made of an image, given as <class>/<file>: path in the set -> (name, severity)."""
@@ -112,7 +108,7 @@ class Recipe:
             seed=self.seed,
             gcp_mm=gcp_mm.__version__,
             opencv=cv2.__version__,
-            **{package: metadata.version(package) for package in PACKAGES[self.kind]},
+            **{package: metadata.version(package) for package in PACKAGES},
         )
 
 

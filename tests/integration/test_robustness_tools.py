@@ -202,17 +202,10 @@ def test_results_of_another_evaluation_are_refused(network, trees, resumable, tm
     assert (resumable / 'robustness.json').read_bytes() == before
 
 
-def test_regenerated_sets_are_said_to_be(network, trees, tmp_path):
+def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
+    """And the report says what is regenerated."""
     trees = shutil.copytree(trees, tmp_path / 'trees')
     (trees / 'p/GENERATED.json').write_text('{}')
-    shutil.rmtree(trees / 'c/spatter')
-    shutil.rmtree(trees / 'p/tilt')
-    page = run_here(*arguments(network, trees, tmp_path / 'w', '--name', 'Net'))
-    assert '- Net: imagenet-p regenerated, not official' in page
-
-
-def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
-    trees = shutil.copytree(trees, tmp_path / 'trees')
     image = trees / 'c/fog/2' / WNIDS[0] / 'ILSVRC2012_val_00000001.JPEG'
     image.write_bytes(image.read_bytes()[:-300])
     video = next((trees / 'p/tilt' / WNIDS[1]).glob('*.npy'))
@@ -226,6 +219,7 @@ def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
     assert [item['file'] for item in parts['imagenet-c/fog/2']['skipped']] == [str(image)]
     assert parts['imagenet-p/tilt']['files'] == 4
     assert [item['file'] for item in parts['imagenet-p/tilt']['skipped']] == [str(video)]
+    assert ': imagenet-p regenerated, not official' in page
     assert '## 2 files left out' in page
     assert f'- {video}: 1 frame, and stability needs at least 2' in page
 
@@ -284,33 +278,26 @@ def test_wrong_class_count_is_told_what_to_do(network, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('options', 'error'),
     [
-        (['--baseline', 'nowhere.json'], 'nowhere.json'),
-        (['--imagenet-c', 'nowhere'], 'nowhere'),
+        (['--amp'], SystemExit),
+        (['--baseline', 'nowhere.json'], FileNotFoundError),
+        (['--imagenet-c', 'nowhere'], FileNotFoundError),
+        (['--imagenet-c', '', '--imagenet-p', '', '--clean', ''], ValueError),
     ],
 )
-def test_wrong_options(network, trees, tmp_path, options, message):
-    with pytest.raises(FileNotFoundError, match=message):
+def test_wrong_options(network, trees, tmp_path, capsys, options, error):
+    with pytest.raises(error) as raised:
         run_here(*arguments(network, trees, tmp_path / 'w', *options))
+    message = f'{raised.value} {capsys.readouterr().err}'
+    assert options[-1] in message or options[0] in message
     assert not (tmp_path / 'w').exists()
-
-
-def test_half_precision_is_refused(network, trees, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run_here(*arguments(network, trees, tmp_path / 'w', '--amp'))
-    assert '--amp' in capsys.readouterr().err
 
 
 def test_detector_is_refused(network, trees, tmp_path):
     config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
     with pytest.raises(ValueError, match='config is of a detector, the file of a classifier'):
         run_here(*arguments(network, trees, tmp_path, config=config))
-
-
-def test_nothing_to_evaluate(network):
-    with pytest.raises(ValueError, match='nothing to evaluate'):
-        run_here('tools/test_robustness.py', NET, network)
 
 
 def test_comparison_of_runs(evaluated, tmp_path):

@@ -73,7 +73,7 @@ def test_noise_is_as_strong_as_published(severity):
 
 @pytest.mark.parametrize('severity', SEVERITIES)
 def test_pixelate_is_the_published_one(photo, severity):
-    """It reduces and enlarges by boxes; the package enlarges by nearest neighbours."""
+    """It reduces and enlarges by boxes."""
     part = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     small = Image.fromarray(photo(224)).resize((int(224 * part),) * 2, Image.BOX)
     wanted = np.asarray(small.resize((224, 224), Image.BOX))

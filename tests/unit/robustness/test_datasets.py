@@ -148,14 +148,6 @@ def with_header_first(path):
     path.write_bytes(atoms.pop(b'ftyp') + moov + b''.join(atoms.values()))
 
 
-def test_header_first_helper_keeps_the_video(tmp_path):
-    path = tmp_path / 'v.mp4'
-    write_video(path, np.random.default_rng(0), frames=12)
-    before = read_frames(path)
-    with_header_first(path)
-    np.testing.assert_array_equal(read_frames(path), before)
-
-
 BAD_IMAGES = {
     'truncated': (truncate, '[Tt]runcated'),
     'empty': (lambda path: path.write_bytes(b''), 'cannot identify image file'),
