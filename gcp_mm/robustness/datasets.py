@@ -37,6 +37,8 @@ class ClassFolders(BaseDataset):
         **kwargs: arguments of :class:`mmengine.dataset.BaseDataset`.
     """
 
+    suffixes: tuple[str, ...]  # of the files to evaluate, besides folders
+
     def __init__(
         self,
         data_root: str,
@@ -52,8 +54,6 @@ class ClassFolders(BaseDataset):
         )
         self.crop_size, self.skip_bad = crop_size, skip_bad
         super().__init__(data_root=str(self.folder), test_mode=True, **kwargs)
-
-    suffixes: tuple[str, ...]  # of the files to evaluate, besides folders
 
     def read(self, path: Path) -> Tensor:
         """Read a file as (..., 3, H, W) uint8 RGB."""
