@@ -88,9 +88,9 @@ def test_data_sets_that_are_imported_late():
     """What the parent takes and the class gives it itself is not missing."""
     cfg = resolve_config('resnet18-gcp_digits-c')
     assert [found.status for found in check_keys(cfg, 'test')] == ['ok']
-    cfg.test_dataloader.dataset.sevrity = 1
+    cfg.test_dataloader.dataset.crop_sise = 1
     (text,) = errors_in(check_keys(cfg, 'test'))
-    assert re.search(r"^test_dataloader\.dataset\.sevrity.*'severity'", text)
+    assert re.search(r"^test_dataloader\.dataset\.crop_sise.*'crop_size'", text)
     assert errors_in(check_keys(cfg, 'train')) == []  # which does not read it
 
 
