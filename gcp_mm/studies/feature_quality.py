@@ -66,7 +66,7 @@ def linear_svm(
         Accuracy in percent, and C.
 
     Raises:
-        ValueError: of scikit-learn, for fewer than 2 classes, or too few vectors to choose C.
+        ValueError: of scikit-learn, if the vectors are too few to choose C.
     """
     svm = OneVsRestClassifier(SVC(kernel='precomputed', C=min(candidates)))
     if len(candidates) > 1:
