@@ -24,9 +24,8 @@ def parse_args():
         '--stage',
         choices=STAGES,
         default='neck',
-        help='neck: the covariance vector, or what another neck gives; backbone: the last map, '
-        'averaged over its positions; pre_logits: the input of the last linear layer; '
-        'default: %(default)s',
+        help='neck: the covariance vector; backbone: the mean of the last map over its positions; '
+        'pre_logits: the input of the last linear layer; default: %(default)s',
     )
     add('--dtype', choices=DTYPES, default='float32', help='in the file; default: %(default)s')
     add('--batch-size', type=int, default=32, help='images at a time; default: %(default)s')
@@ -40,16 +39,9 @@ def parse_args():
 def main():
     args = parse_args()
     model = get_model(config_of(args), args.checkpoint, args.device, args.trust)
-    extract_features(
-        model,
-        args.folder,
-        args.out,
-        stage=args.stage,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        dtype=args.dtype,
-        force=args.force,
-    )
+    loading = dict(batch_size=args.batch_size, workers=args.workers)
+    storage = dict(dtype=args.dtype, force=args.force)
+    extract_features(model, args.folder, args.out, args.stage, **loading, **storage)
 
 
 if __name__ == '__main__':

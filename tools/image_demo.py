@@ -128,9 +128,10 @@ def main():
             except (OSError, ValueError) as error:
                 failed[str(file)] = str(error)
                 tqdm.write(f'{file}: {error}')
-    content = dict(config=args.config, checkpoint=args.checkpoint, predictions=records)
     path = args.out_dir / 'predictions.json'
-    write_atomically(path, f'{json.dumps(content | dict(failed=failed))}\n'.encode())
+    about = dict(config=args.config, checkpoint=args.checkpoint)
+    content = about | dict(predictions=records, failed=failed)
+    write_atomically(path, f'{json.dumps(content)}\n'.encode())
     print(f'{path}: {len(records)} predictions, drawn in {args.out_dir / "vis"}')
     if failed:
         sys.exit(f'{len(failed)} of {len(inputs)} files failed: {", ".join(failed)}')

@@ -59,17 +59,10 @@ def read_features(path: str | Path) -> Features:
 
     Raises:
         FileNotFoundError: if it or the ``.json`` file beside it does not exist.
-        ValueError: if they do not belong together.
     """
     path = Path(path)
-    vectors = np.load(path, mmap_mode='r')
-    features = Features(vectors, **json.loads(path.with_suffix('.json').read_text()))
-    if len(vectors) != len(features.labels):
-        raise ValueError(
-            f'features: {str(path)!r} has {len(vectors)} rows and its .json {len(features.labels)} '
-            'labels; extract them again'
-        )
-    return features
+    description = json.loads(path.with_suffix('.json').read_text())
+    return Features(np.load(path, mmap_mode='r'), **description)
 
 
 def image_folder(folder: str | Path, cfg: Config) -> Dataset:
@@ -225,12 +218,11 @@ def _new_array(path, shape, dtype):
 
 def _network_hash(model):
     """Hash of all that turns an image into a vector."""
-    cfg = model._config
-    digest = hashlib.sha256(_hash([cfg.model, cfg.test_dataloader.dataset.pipeline]).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    weights = {
+        name: hashlib.sha256(weight.cpu().contiguous().numpy()).hexdigest()
+        for name, weight in model.state_dict().items()
+    }
+    return _hash([model._config.model, model._config.test_dataloader.dataset.pipeline, weights])
 
 
 def _hash(content):
