@@ -33,8 +33,13 @@ def parse_args():
 
 def main():
     args = parse_args()
+    if args.test and Path(args.test).resolve() == Path(args.train).resolve():
+        raise ValueError(
+            f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
+        )
     train = queries = read_features(args.train)
-    results = dict(stage=train.stage, length=train.vectors.shape[1], train=len(train.labels))
+    results = dict(stage=train.stage, length=train.vectors.shape[1], classes=len(train.classes))
+    results['train'] = len(train.labels)
     if args.test:
         queries = read_features(args.test)
         check_comparable(train, queries)

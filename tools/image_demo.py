@@ -65,7 +65,10 @@ def find_inputs(paths):
 def read_frames(file):
     """Yield (number, (H, W, 3) uint8 BGR) of each frame of a video, or (None, a picture)."""
     if file.suffix.lower() in VIDEO_EXTENSIONS:
-        yield from enumerate(mmcv.VideoReader(str(file)))
+        video = mmcv.VideoReader(str(file))
+        yield from enumerate(video)
+        if video.position < video.frame_cnt:
+            tqdm.write(f'{file}: {video.position} of {video.frame_cnt} frames could be read')
     else:
         yield None, LoadCheckedImage().load(dict(img_path=str(file)))
 
