@@ -57,7 +57,7 @@ def find_inputs(paths):
             files.append(path)
     if not files:
         raise ValueError(f'inputs: no picture or video is in {", ".join(map(str, paths))}')
-    files = {file.absolute(): file for file in files}
+    files = {Path(os.path.abspath(file)): file for file in files}
     common = os.path.commonpath([full.parent for full in files])
     return {file: full.relative_to(common) for full, file in files.items()}
 
