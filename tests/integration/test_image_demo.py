@@ -249,7 +249,7 @@ def test_inputs_are_found_below_the_folder_they_share(pictures):
 
 
 def test_a_video_that_ends_early_is_reported(video, capsys):
-    video.write_bytes(video.read_bytes()[: -video.stat().st_size // 3])
+    video.write_bytes(video.read_bytes()[:-600])
     frames = list(runpy.run_path(str(ROOT / TOOL))['read_frames'](video))
-    assert len(frames) < 3
+    assert 0 < len(frames) < 3
     assert f'clip.AVI: {len(frames)} of 3 frames' in capsys.readouterr().out
