@@ -24,7 +24,7 @@ faults: install
 	$(PYTEST) --tables \
 		tests/integration/test_faults.py tests/integration/test_processes.py \
 		tests/unit/checks/test_bad_annotations.py tests/integration/test_bad_folders.py \
-		tests/unit/data/test_bad_images.py
+		tests/integration/test_bad_images.py
 
 test: lint
 	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/unit

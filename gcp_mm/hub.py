@@ -86,7 +86,7 @@ def get_model(
     trust: bool = False,
     **kwargs,
 ) -> nn.Module:
-    """Build a classifier or a detector, and fill it with weights that are proven to fit.
+    """Build a classifier or a detector, and fill it with weights that are checked to fit.
 
     Args:
         model: a config, in any form that :func:`resolve_config` takes.
@@ -109,7 +109,7 @@ def get_model(
     cfg = resolve_config(model)
     cfg.merge_from_dict(dict(model=kwargs))
     if cfg.model.get('backbone'):
-        cfg.model.backbone.init_cfg = None  # the trunk of its training is not needed
+        cfg.model.backbone.init_cfg = None  # the weights its training starts from are not needed
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.apis import init_detector
 

@@ -10,11 +10,11 @@ from gcp_mm.checkpoints import convert_checkpoint
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='checkpoint; its layout is recognised')
+    parser.add_argument('source', type=Path, help='checkpoint; its key map is recognised')
     parser.add_argument(
         'target', type=Path, help='name in .pth, to which 8 digits of the hash are added'
     )
-    parser.add_argument('--trunk-only', action='store_true', help='without neck and head')
+    parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
     parser.add_argument(
         '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
     )

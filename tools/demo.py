@@ -13,7 +13,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
+from torchvision.transforms.functional import to_tensor
+from torchvision.utils import save_image
 
+from gcp_mm._io import markdown_table
 from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,13 +76,29 @@ def evaluate(name):
 
 def contact_sheet(folder, path, count=6, columns=2):
     """Put the first pictures of a folder side by side."""
-    pictures = [Image.open(file) for file in sorted(folder.glob('*.png'))[:count]]
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new('RGB', (columns * width, rows * height))
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
-    sheet.save(path)
+    pictures = [to_tensor(Image.open(file)) for file in sorted(folder.glob('*.png'))[:count]]
+    save_image(pictures, path, nrow=columns, padding=0)
+
+
+def table_of_classifiers(metrics, curves):
+    """Top-1 accuracy after each epoch; an epoch whose validation was interrupted has none."""
+    epochs = sorted(curves[GAP].keys() | curves[GCP].keys())
+    values = {e: [curves[name].get(e, float('nan')) for name in (GAP, GCP)] for e in epochs}
+    values['evaluated'] = [metrics[name]['accuracy/top1'] for name in (GAP, GCP)]
+    rows = [[epoch, *(f'{value:.2f}' for value in row)] for epoch, row in values.items()]
+    return markdown_table(['top-1 (%) after epoch', NAMES[GAP], NAMES[GCP]], rows)
+
+
+def table_of_detectors(metrics):
+    """AP of boxes and of masks; Faster R-CNN has no masks."""
+    keys = [f'coco/{kind}_{ap}' for kind in ('bbox', 'segm') for ap in ('mAP', 'mAP_50')]
+    return markdown_table(
+        ['detector, from the GCP checkpoint', 'box AP', 'box AP50', 'mask AP', 'mask AP50'],
+        [
+            [NAMES[name], *(f'{metrics[name][k]:.3f}' if k in metrics[name] else '' for k in keys)]
+            for name in (FASTER, MASK)
+        ],
+    )
 
 
 def report(metrics):
@@ -95,44 +114,20 @@ def report(metrics):
     )
     reached = first_reaching(curves[GCP], final_gap)
     verdict = f'in epoch {reached}' if reached else 'not within this schedule'
-    epochs = sorted(curves[GAP].keys() | curves[GCP].keys())
-    rows = [
+    parts = [
         '# Global covariance pooling on real digits',
-        '',
         f'GCP reaches the final accuracy of GAP ({final_gap:.2f} %, epoch '
         f'{first_reaching(curves[GAP], final_gap)}) **{verdict}**, with the same seed and '
         'schedule.',
-        '',
-        '| top-1 (%) after epoch | ' + ' | '.join(map(str, epochs)) + ' | evaluated |',
-        '|' + '---|' * (len(epochs) + 2),
-        *(
-            f'| {NAMES[name]} | '
-            # An epoch whose validation was interrupted has none.
-            + ' | '.join(f'{curves[name].get(epoch, float("nan")):.2f}' for epoch in epochs)
-            + f' | {metrics[name]["accuracy/top1"]:.2f} |'
-            for name in (GAP, GCP)
-        ),
-        '',
+        table_of_classifiers(metrics, curves),
         '![accuracy by epoch](accuracy.png)',
-        '',
-        '| detector, from the GCP checkpoint | box AP | box AP50 | mask AP | mask AP50 |',
-        '|---|---|---|---|---|',
-        *(
-            f'| {NAMES[name]} | '
-            + ' | '.join(
-                f'{metrics[name][key]:.3f}' if (key := f'coco/{kind}_{ap}') in metrics[name] else ''
-                for kind in ('bbox', 'segm')
-                for ap in ('mAP', 'mAP_50')
-            )
-            + ' |'
-            for name in (FASTER, MASK)
-        ),
-        '',
+        table_of_detectors(metrics),
         'Truth on the left of each pair, detections on the right.',
-        *(f'\n{NAMES[name]}:\n\n![{NAMES[name]}]({name}.png)' for name in (FASTER, MASK)),
+        *(f'{NAMES[name]}:\n\n![{NAMES[name]}]({name}.png)' for name in (FASTER, MASK)),
     ]
-    (REPORT / 'report.md').write_text('\n'.join(rows) + '\n')
-    print('\n'.join(row for row in rows if '![' not in row))
+    text = '\n\n'.join(parts)
+    (REPORT / 'report.md').write_text(f'{text}\n')
+    print(text)
     say(f'the report is {REPORT / "report.md"}')
 
 

@@ -16,7 +16,7 @@ def parse_args():
         '--resume',
         nargs='?',
         const='auto',
-        help='continue from this checkpoint or, without a path, from the latest whole one of the '
+        help='continue from this checkpoint or, without a path, from the latest intact one of the '
         'work dir',
     )
     parser.add_argument(

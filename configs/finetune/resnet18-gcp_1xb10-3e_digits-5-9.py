@@ -6,14 +6,14 @@ _base_ = [
 ]
 
 # A network of the digits 0 to 4 learns 5 to 9; README.md makes both.
-trunk = dict(type='Pretrained', checkpoint='work_dirs/resnet18-gcp_digits-0-4/epoch_5.pth')
+backbone = dict(type='Pretrained', checkpoint='work_dirs/resnet18-gcp_digits-0-4/epoch_5.pth')
 model = dict(
-    backbone=dict(type='GCPResNet', conv5='none', init_cfg=dict(**trunk, prefix='backbone.')),
+    backbone=dict(type='GCPResNet', conv5='none', init_cfg=dict(**backbone, prefix='backbone.')),
     neck=dict(
         type='GlobalCovariancePooling',
         in_channels=512,
         reduction=(128,),
-        init_cfg=dict(**trunk, prefix='neck.'),
+        init_cfg=dict(**backbone, prefix='neck.'),
     ),
     head=dict(num_classes=5, in_channels=8256, init_cfg=None, topk=(1,)),
 )

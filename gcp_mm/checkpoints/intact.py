@@ -1,7 +1,6 @@
 """Whether a checkpoint is byte for byte what was written."""
 
 import errno
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -26,14 +25,9 @@ def check_intact(checkpoint: str | Path, trust: bool = False) -> None:
     """
     check_checkpoint_file(checkpoint)
     path = Path(checkpoint).expanduser()
-    if zipfile.is_zipfile(path):
-        damage = _damaged_record(path)
-    elif _is_pickle(path):
+    if not zipfile.is_zipfile(path):
         read_checkpoint(checkpoint, trust=trust)
-        return
-    else:
-        damage = 'it is neither a zip archive nor a pickle'
-    if damage:
+    elif damage := _damaged_record(path):
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} is damaged ({damage}): copy or train it again, or '
             'name another file'
@@ -47,11 +41,6 @@ def _damaged_record(path):
             record = archive.testzip()
     except Exception as error:  # whatever reading arbitrary bytes comes to
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
-            raise  # of the disk; EINVAL is a place before the file, that the archive names
+            raise  # of the disk; EINVAL: the archive names an offset before the file
         return str(error) or type(error).__name__
     return record and f'its record {record!r}'
-
-
-def _is_pickle(path):
-    with path.open('rb') as file:
-        return file.read(1) == pickle.PROTO

@@ -6,7 +6,7 @@ names (Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ RESNETS = {
     ('bottleneck', (3, 8, 36, 3)): 152,
 }
 
-# The first pattern that matches the whole of a name gives the other name.
+# The first pattern that matches all of a name gives the other name.
 _TRAINER = (
     (r'features\.0\.(.+)', r'conv1.\1'),
     (r'features\.1\.(.+)', r'bn1.\1'),
@@ -73,13 +73,13 @@ def _shufflenet_rules():
     yield r'conv1\.0\.(.+)', r'backbone.conv1.conv.\1'
     yield r'conv1\.1\.(.+)', r'backbone.conv1.bn.\1'
     # Position in the branch's Sequential of each convolution, its BN right behind it
-    for branch, places in ((1, (0, 2)), (2, (0, 3, 5))):
-        for i, place in enumerate(places):
+    for branch, positions in ((1, (0, 2)), (2, (0, 3, 5))):
+        for i, position in enumerate(positions):
             for stage in (2, 3, 4):
                 ours = rf'backbone.layers.{stage - 2}.\1.branch{branch}.{i}'
                 theirs = rf'stage{stage}\.(\d+)\.branch{branch}'
-                yield rf'{theirs}\.{place}\.(.+)', rf'{ours}.conv.\2'
-                yield rf'{theirs}\.{place + 1}\.(.+)', rf'{ours}.bn.\2'
+                yield rf'{theirs}\.{position}\.(.+)', rf'{ours}.conv.\2'
+                yield rf'{theirs}\.{position + 1}\.(.+)', rf'{ours}.bn.\2'
     yield r'conv5\.0\.(.+)', r'backbone.layers.3.conv.\1'
     yield r'conv5\.1\.(.+)', r'backbone.layers.3.bn.\1'
     yield from _REDUCTION
@@ -122,45 +122,43 @@ class Network:
         return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
 
 
-def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
+def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
     """Give the weights of another project's network the names of this one's.
 
     Args:
-        state: weights by name, of a layout in this module's docstring, with or without the
+        state: weights by name, of a file in this module's docstring, with or without the
             'module.' of a parallel wrapper.
 
     Returns:
-        The weights by our names, all of the network's; the network; and the name of the layout,
-        such as 'torchvision ResNet'.
+        The weights by our names, all of the network's, and the network.
 
     Raises:
-        ValueError: for another layout, depth or width, weights that are left over, or a vector
+        ValueError: for other names, another depth or width, weights that are left over, or a vector
             whose length is not that of D channels.
     """
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
     if 'features.4.0.conv1.weight' in state:
-        state, layout = rename(state, _TRAINER), "iSQRT-COV trainer's ResNet"
+        state = rename(state, _TRAINER)
+    if 'layer1.0.conv1.weight' in state:
         architecture, rules = _resnet(state), _RESNET
-    elif 'layer1.0.conv1.weight' in state:
-        architecture, rules, layout = _resnet(state), _RESNET, 'ResNet'
     elif 'features.18.0.weight' in state:
-        architecture, rules, layout = 'mobilenet_v2', _mobilenet_rules(), 'MobileNetV2'
+        architecture, rules = 'mobilenet_v2', _mobilenet_rules()
     elif 'stage2.0.branch1.0.weight' in state:
-        architecture, rules, layout = 'shufflenet_v2', _shufflenet_rules(), 'ShuffleNetV2'
+        architecture, rules = 'shufflenet_v2', _shufflenet_rules()
     elif any(key.startswith('backbone.') for key in state):
         raise ValueError(
-            f"the names are this project's already ({_some(state)}); --reverse gives a ResNet "
+            f"the names are this project's already ({some(state)}); --reverse gives a ResNet "
             "torchvision's"
         )
     else:
         raise ValueError(
             "the names are not those of torchvision's or the authors' ResNet, MobileNetV2 or "
-            f'ShuffleNetV2: {_some(state)}'
+            f'ShuffleNetV2: {some(state)}'
         )
     ours = rename(state, tuple(rules))
     network = _network(architecture, ours)
-    return check_complete(ours, network), network, layout
+    return check_complete(ours, network), network
 
 
 def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -169,7 +167,7 @@ def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Those of its GCP layer get the ones the paper's authors gave them.
 
     Args:
-        state: weights by name, of a whole classifier.
+        state: weights by name, of a complete classifier.
 
     Raises:
         ValueError: if these are other names, or those of a network that the authors have not.
@@ -177,7 +175,7 @@ def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if 'backbone.layer1.0.conv1.weight' not in state:
         raise ValueError(
             "the names are not those of this project's ResNets, the only networks with a way "
-            f'back: {_some(state)}'
+            f'back: {some(state)}'
         )
     architecture = _resnet([key.removeprefix('backbone.') for key in state])
     check_complete(state, _network(architecture, state))
@@ -202,12 +200,12 @@ def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[s
         else:
             left.append(key)
     if left:
-        raise ValueError(f'{len(left)} weights of the file have no place: {", ".join(left)}')
+        raise ValueError(f'{len(left)} keys of the file match none of the network: {some(left)}')
     return renamed
 
 
 def check_complete(state: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """Prove that weights are all those of a network, and nothing else.
+    """Check that weights are all those of a network, and nothing else.
 
     Args:
         state: weights by our names.
@@ -226,27 +224,37 @@ def check_complete(state: dict[str, Tensor], network: Network) -> dict[str, Tens
         for key in own.keys() - state.keys()
         if key.endswith('.num_batches_tracked')
     }
-    missing = sorted(own.keys() - state.keys() - counters.keys())
-    left = sorted(state.keys() - own.keys())
-    shapes = [
-        f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}'
-        for key in sorted(own.keys() & state.keys())
-        if own[key].shape != state[key].shape
-    ]
     types = [
-        f'{key} {state[key].dtype}'
-        for key in sorted(own.keys() & state.keys())
-        if state[key].is_floating_point() != own[key].is_floating_point()
-        or state[key].dtype == torch.bool
+        f'{key} {value.dtype}'
+        for key, value in state.items()
+        if key in own
+        and (value.is_floating_point() != own[key].is_floating_point() or value.dtype == torch.bool)
     ]
-    if missing or left or shapes or types:
+    if difference := differences(own, state) or (types and f'other types: {some(types)}'):
         raise ValueError(
             f'these are not the weights of a {network.architecture} with reduction='
-            f'{network.reduction}: missing: {", ".join(missing) or "none"}; left over: '
-            f'{", ".join(left) or "none"}; of another shape: {", ".join(shapes) or "none"}; of '
-            f'another type: {", ".join(types) or "none"}'
+            f'{network.reduction}: {difference}'
         )
     return state | counters
+
+
+def differences(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """How the keys and shapes of `state` differ from those of the module's own, '' if they do not.
+
+    Counters of batches may be missing: files older than PyTorch 0.4.1 have none.
+    """
+    found = {
+        'missing keys': [
+            key for key in own if key not in state and not key.endswith('num_batches_tracked')
+        ],
+        'unexpected keys': [key for key in state if key not in own],
+        'other shapes': [
+            f'{key} {tuple(state[key].shape)} for {tuple(value.shape)}'
+            for key, value in own.items()
+            if key in state and state[key].shape != value.shape
+        ],
+    }
+    return '; '.join(f'{what}: {some(keys)}' for what, keys in found.items() if keys)
 
 
 def _resnet(names):
@@ -267,7 +275,7 @@ def _resnet(names):
 def _network(architecture, state):
     """The network whose neck and head have these weights, by our names."""
     if 'head.fc.weight' not in state:
-        raise ValueError(f'there is no classifier among the weights: {_some(state)}')
+        raise ValueError(f'there is no classifier among the weights: {some(state)}')
     weight, reduce = state['head.fc.weight'], state.get('neck.reduction.0.conv.weight')
     if weight.ndim != 2 or (reduce is not None and reduce.ndim != 4):
         raise ValueError(
@@ -287,5 +295,7 @@ def _network(architecture, state):
     return Network(architecture, None if length == channels else (), num_classes)
 
 
-def _some(state, limit=8):
-    return ', '.join(list(state)[:limit]) + (', ...' if len(state) > limit else '')
+def some(names: Collection[str], limit: int = 8) -> str:
+    """The first few of `names`, and how many more."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(list(names)[:limit]) + more

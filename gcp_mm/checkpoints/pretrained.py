@@ -1,4 +1,4 @@
-"""Strict loading of a pretrained trunk.
+"""Strict loading of a pretrained backbone.
 
 mmengine's own `Pretrained` initialiser only logs the keys that did not match, so that a wrong
 prefix trains from random weights and says so in one line among thousands.
@@ -12,6 +12,7 @@ from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 
 from ..ops.triangle import VECTOR_LAYOUT
+from .key_map import differences, some
 from .reading import read_checkpoint
 
 
@@ -28,7 +29,7 @@ def load_pretrained(
     map_location: str = 'cpu',
     trust: bool = False,
 ) -> dict:
-    """Load weights into `module` and prove that all of it was filled from one like it.
+    """Load weights into `module` and check that all of it was filled from one like it.
 
     Keys of the file that belong to other parts of a network (`fc.weight`, `head.fc.weight`) are
     left alone; a key that begins with the name of a child of `module` has to exist in it, so that
@@ -55,29 +56,20 @@ def load_pretrained(
         prefix += '.'
     weights, meta = read_weights(checkpoint, map_location, trust)
     found = {key[len(prefix) :]: w for key, w in weights.items() if key.startswith(prefix)}
-    children = {name.split('.')[0] for name in module.state_dict()}
+    own = module.state_dict()
+    children = {name.split('.')[0] for name in own}
     state = {key: w for key, w in found.items() if key.split('.')[0] in children}
 
     where = f'checkpoint {str(checkpoint)!r} with prefix {prefix!r}'
     if not state:
         raise ValueError(
             f'{where} holds none of the weights of {type(module).__name__}, such as '
-            f'{next(iter(module.state_dict()))!r}; {_suggest_prefix(weights, children)}'
+            f'{next(iter(own))!r}; {_suggest_prefix(weights, children)}'
         )
-    own = module.state_dict()
-    shapes = [
-        f'{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}'
-        for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
-    ]
-    # Files older than PyTorch 0.4.1 have no such counter, and nothing depends on it.
-    missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
-    unexpected = [key for key in state if key not in own]
-    if missing or unexpected or shapes:
+    if difference := differences(own, state):
         raise ValueError(
             f'{where} is of another network than this {type(module).__name__}. '
-            f'{_explain(own, found)} In detail: missing keys: {_some(missing)}; unexpected keys: '
-            f'{_some(unexpected)}; other shapes: {_some(sorted(shapes))}'
+            f'{_explain(own, found)} In detail: {difference}'
         )
     module.load_state_dict(state)
     print_log(
@@ -110,7 +102,7 @@ def read_weights(
     if strange:
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} holds other things than tensors with values among '
-            f'its weights: {_some(strange)}'
+            f'its weights: {some(strange)}'
         )
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
@@ -124,7 +116,7 @@ def read_weights(
 
 
 def _is_plain(value):
-    """Whether a value is a tensor with a number for each of its places."""
+    """Whether a value is a tensor with a number for each of its elements."""
     dense = isinstance(value, Tensor) and value.layout == torch.strided
     return dense and not value.is_meta and not value.is_quantized
 
@@ -157,7 +149,7 @@ def _explain(own, state):
         if None not in (classes, file_classes) and classes != file_classes:
             return (
                 f'The file has {file_classes} classes and the config {classes}: set num_classes='
-                f'{file_classes} or, to train on other classes, load the trunk alone with the '
+                f'{file_classes} or, to train on other classes, load the backbone alone with the '
                 "init_cfg of the backbone, dict(type='Pretrained', prefix='backbone.')."
             )
     return 'Check the depth and the prefix.'
@@ -179,12 +171,6 @@ def _suggest_prefix(weights, children):
     if found:
         return f'it does under prefix {" or ".join(found)}'
     return (
-        f'its keys are {_some(list(weights))}. tools/convert_checkpoint.py makes '
+        f'its keys are {some(weights)}. tools/convert_checkpoint.py makes '
         "files of torchvision and of the paper's authors fit"
     )
-
-
-def _some(names, limit=8):
-    """The first few of `names`, and how many more."""
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return (', '.join(names[:limit]) or 'none') + more

@@ -71,7 +71,7 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
 
 
 def check_checkpoint_file(checkpoint: str) -> None:
-    """Check that a checkpoint is there and whole, without reading its weights.
+    """Check that a checkpoint is there and complete, without reading its weights.
 
     Args:
         checkpoint: local path, or an address with a scheme, which passes.
@@ -135,7 +135,7 @@ def _open(checkpoint):
 
 
 def _download(url):
-    """Path of a file from the web, kept where PyTorch keeps them; proves the hash in its name."""
+    """Path of a file from the web, kept where PyTorch keeps them; checks the hash in its name."""
     name = Path(urlparse(url).path).name or 'checkpoint'
     hashed = re.search(r'-([0-9a-f]{8,64})\.', name)
     if not hashed:  # other addresses end alike
@@ -147,7 +147,7 @@ def _download(url):
             torch.hub.download_url_to_file(url, str(path))
         except OSError as error:
             raise OSError(f'checkpoint {url!r} cannot be downloaded: {error}') from error
-    found = sha256(path)
+    found = sha256(path)  # of a file that was there already, too
     if hashed and not found.startswith(hashed[1]):
         path.unlink()
         raise ValueError(

@@ -85,12 +85,9 @@ def versions() -> str:
 
 def _provider(name):
     """The installed distribution with the content of another, and its version; None without."""
-    for modules in FAMILIES.values():
-        for alternatives in modules.values():
-            if name in alternatives:
-                found = [(other, installed_version(other)) for other in alternatives]
-                return next(((other, version) for other, version in found if version), (name, None))
-    return name, installed_version(name)
+    groups = [group for modules in FAMILIES.values() for group in modules.values()]
+    group = next((group for group in groups if name in group), (name,))
+    return next(((n, version) for n in group if (version := installed_version(n))), (name, None))
 
 
 def _requirements(name, extra=''):

@@ -21,20 +21,16 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
         An empty folder, or None where `root` is complete with the same options.
 
     Raises:
-        ValueError: if `root` exists and holds something else, or lacks files.
+        ValueError: if `root` exists and was made otherwise, or lacks files.
     """
     root = Path(root)
     if root.exists():
-        manifest = _read(root / MANIFEST)
-        wrong = None
-        if manifest is None:
-            wrong = 'was not made by this program'
-        elif manifest['options'] != options:
-            wrong = f'was made with {manifest["options"]}, and {options} is asked for'
-        elif manifest['files'] != _count(root):
-            wrong = f'had {manifest["files"]} files when it was made, and has {_count(root)}'
-        if wrong:
-            raise ValueError(f'{root} {wrong}; remove it or name another folder')
+        expected = dict(options=options, files=_count(root))
+        found = json.loads((root / MANIFEST).read_text()) if (root / MANIFEST).exists() else None
+        if found != expected:
+            raise ValueError(
+                f'{root} holds {found}, expected {expected}; remove it or name another folder'
+            )
         yield None
         return
     partial = root.with_name(f'{root.name}.partial')
@@ -44,14 +40,6 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
     manifest = dict(options=options, files=_count(partial))
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
     partial.rename(root)
-
-
-def _read(path):
-    """A manifest's content, or None where there is no readable one."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
 
 
 def _count(folder):

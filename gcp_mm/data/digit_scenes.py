@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from .._io import check_integer
 from .complete import written_once
-from .digits import enlarge, load_splits
+from .digits import NUM_VAL, SEED, enlarge, load_splits
 
 CLASSES = tuple(str(digit) for digit in range(10))
+MAX_DIGITS = 4  # in a scene
 
 
 def write_scenes(
@@ -20,24 +20,18 @@ def write_scenes(
     scene_size: int = 160,
     train_scenes: int = 400,
     val_scenes: int = 100,
-    max_digits: int = 4,
-    val: int = 360,
-    seed: int = 0,
 ) -> bool:
     """Write ``root/{train,val}/*.png`` and ``root/annotations/instances_{train,val}.json``.
 
-    Every scene holds 1 to `max_digits` digits of the split it belongs to, in a bright colour, 0.2
-    to 0.45 of the scene wide, whose boxes do not overlap. Masks are run-length encoded: digits
-    have holes, which polygons in COCO's format do not.
+    Every scene holds 1 to 4 digits of the split it belongs to, in a bright colour, 0.2 to 0.45 of
+    the scene wide, whose boxes do not overlap; fewer where no room is left. Masks are run-length
+    encoded: digits have holes, which polygons in COCO's format do not.
 
     Args:
         root: folder to make.
         scene_size: width and height of a scene in pixels, at least 40.
         train_scenes: number of training scenes, at least 1.
         val_scenes: number of validation scenes, at least 1.
-        max_digits: most digits in a scene, 1 to 9; where no room is left a scene has fewer.
-        val: digits kept for validation scenes, see :func:`gcp_mm.data.digits.load_splits`.
-        seed: of the split and of the scenes.
 
     Returns:
         Whether anything was written; False where `root` is complete with the same options.
@@ -48,23 +42,19 @@ def write_scenes(
     check_integer('scene_size', scene_size, 40)
     check_integer('train_scenes', train_scenes, 1)
     check_integer('val_scenes', val_scenes, 1)
-    check_integer('max_digits', max_digits, 1, 9)
-    splits = load_splits(val, seed)
     counts = {'train': train_scenes, 'val': val_scenes}
-    options = dict(
-        scene_size=scene_size, **counts, max_digits=max_digits, val_digits=val, seed=seed
-    )
+    made_by = dict(max_digits=MAX_DIGITS, val_digits=NUM_VAL, seed=SEED)
+    options = dict(scene_size=scene_size, **counts, **made_by)
     with written_once(root, options) as folder:
         if folder is None:
             return False
         (folder / 'annotations').mkdir()
-        progress = tqdm(total=sum(counts.values()), desc=str(root), unit='scene')
-        for number, (split, (digits, labels)) in enumerate(splits.items()):
-            rng = np.random.default_rng([seed, number])
+        for number, (split, (digits, labels)) in enumerate(load_splits().items()):
+            rng = np.random.default_rng([SEED, number])
             (folder / split).mkdir()
             images, annotations = [], []
             for image_id in range(counts[split]):
-                scene, objects = draw_scene(digits, labels, scene_size, max_digits, rng)
+                scene, objects = draw_scene(digits, labels, scene_size, rng)
                 name = f'{image_id:05d}.png'
                 Image.fromarray(scene).save(folder / split / name)
                 images.append(
@@ -72,22 +62,19 @@ def write_scenes(
                 )
                 for label, mask in objects:
                     annotations.append(_annotation(len(annotations) + 1, image_id, label, mask))
-                progress.update()
             categories = [dict(id=i, name=name) for i, name in enumerate(CLASSES)]
             content = dict(images=images, annotations=annotations, categories=categories)
             (folder / f'annotations/instances_{split}.json').write_text(json.dumps(content))
-        progress.close()
     return True
 
 
-def draw_scene(digits, labels, size, max_digits, rng):
+def draw_scene(digits, labels, size, rng):
     """Draw one scene.
 
     Args:
         digits: (n, 8, 8) digits in [0, 1] to choose from.
         labels: (n,) their classes.
         size: width and height of the scene in pixels.
-        max_digits: most digits in it.
         rng: :class:`numpy.random.Generator`.
 
     Returns:
@@ -96,12 +83,12 @@ def draw_scene(digits, labels, size, max_digits, rng):
     scene = rng.normal(rng.uniform(30, 110), 20, (size, size, 3))
     taken = np.zeros((size, size), bool)
     objects = []
-    for _ in range(rng.integers(1, max_digits, endpoint=True)):
+    for _ in range(rng.integers(1, MAX_DIGITS, endpoint=True)):
         pick = rng.integers(len(digits))
         width = int(size * rng.uniform(0.2, 0.45))
         ink = enlarge(digits[pick], width)
         colour = rng.uniform(170, 255, 3)
-        for _ in range(20):  # places to try before the scene counts as full
+        for _ in range(20):  # positions to try before the scene counts as full
             top, left = rng.integers(0, size - width, 2, endpoint=True)
             window = (slice(top, top + width), slice(left, left + width))
             if not taken[window].any():

@@ -10,33 +10,25 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from .._io import check_integer
 from .complete import written_once
 
-NUM_DIGITS = 1797
+NUM_VAL = 360  # of 1,797
+SEED = 0
 
 
-def load_splits(val: int = 360, seed: int = 0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def load_splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Split the digits into training and validation, each with all classes in proportion.
-
-    Args:
-        val: digits to keep for validation, 10 to 1787.
-        seed: of the choice.
 
     Returns:
         ``{'train': (images, labels), 'val': (images, labels)}``: images (n, 8, 8) float64 in
         [0, 1], labels (n,) int64.
-
-    Raises:
-        TypeError, ValueError: for another `val`, or a `seed` that is no whole number >= 0.
     """
-    check_integer('val', val, 10, NUM_DIGITS - 10)
-    check_integer('seed', seed, 0)
     digits = load_digits()
+    images, labels = digits.images / 16, digits.target
     train_x, val_x, train_y, val_y = train_test_split(
-        digits.images / 16, digits.target, test_size=val, stratify=digits.target, random_state=seed
+        images, labels, test_size=NUM_VAL, stratify=labels, random_state=SEED
     )
     return {'train': (train_x, train_y), 'val': (val_x, val_y)}
 
@@ -47,14 +39,12 @@ def enlarge(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(large).clip(0, 1)
 
 
-def write_classification(root: Path, image_size: int = 64, val: int = 360, seed: int = 0) -> bool:
+def write_classification(root: Path, image_size: int = 64) -> bool:
     """Write ``root/{train,val}/<class>/<number>.png``, or do nothing where that is complete.
 
     Args:
         root: folder to make.
         image_size: width and height of the images in pixels, at least 8.
-        val: digits kept for validation; the others are for training.
-        seed: of the split.
 
     Returns:
         Whether anything was written.
@@ -63,18 +53,14 @@ def write_classification(root: Path, image_size: int = 64, val: int = 360, seed:
         TypeError, ValueError: for a wrong option, or a `root` that holds something else.
     """
     check_integer('image_size', image_size, 8)
-    splits = load_splits(val, seed)
-    options = dict(image_size=image_size, val=val, seed=seed)
+    options = dict(image_size=image_size, val=NUM_VAL, seed=SEED)
     with written_once(root, options) as folder:
         if folder is None:
             return False
-        progress = tqdm(total=NUM_DIGITS, desc=str(root), unit='image')
-        for split, (images, labels) in splits.items():
+        for split, (images, labels) in load_splits().items():
             for number, (image, label) in enumerate(zip(images, labels, strict=True)):
                 path = folder / split / str(label) / f'{number:04d}.png'
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = (enlarge(image, image_size) * 255).round().astype(np.uint8)
                 Image.fromarray(pixels).save(path)
-                progress.update()
-        progress.close()
     return True

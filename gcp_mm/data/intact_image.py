@@ -1,4 +1,4 @@
-"""Whether an image file is whole: OpenCV 4.10 makes an image of half a JPEG without a word."""
+"""Whether an image file is intact: OpenCV 4.10 decodes half a JPEG without a warning."""
 
 import io
 import re

@@ -14,6 +14,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
+from .._io import check_integer
 from .intact_image import check_intact_image
 
 REMEDY = (
@@ -61,8 +62,7 @@ class LoadCheckedImage(LoadImageFromFile):
         super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
         if on_error not in ('raise', 'skip'):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
-        if not isinstance(max_skips, int) or max_skips < 1:
-            raise ValueError(f'max_skips: expected a whole number of at least 1, got {max_skips!r}')
+        check_integer('max_skips', max_skips, 1)
         self.on_error = on_error
         self.max_skips = max_skips
         if on_error == 'skip':
@@ -130,14 +130,6 @@ class LoadCheckedImage(LoadImageFromFile):
                 )
             self.skipped[free[0]] = mark
         print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
-
-    def __repr__(self):
-        options = f'on_error={self.on_error!r}, max_skips={self.max_skips}'
-        return (
-            f'{type(self).__name__}(to_float32={self.to_float32}, color_type={self.color_type!r}, '
-            f'imdecode_backend={self.imdecode_backend!r}, backend_args={self.backend_args}, '
-            f'{options})'
-        )
 
 
 def _check_size(image, info):

@@ -1,4 +1,4 @@
-"""A `Pretrained` `init_cfg` that fills the whole module, or raises."""
+"""A `Pretrained` `init_cfg` that fills all of the module, or raises."""
 
 from mmengine.model.weight_init import update_init_info
 
@@ -15,13 +15,13 @@ class StrictlyPretrained:
     """
 
     def init_weights(self):
-        """Initialise as `init_cfg` says; a `Pretrained` one has to fill the whole module."""
+        """Initialise as `init_cfg` says; a `Pretrained` one has to fill all of the module."""
         init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
         pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]
         if not pretrained:
             super().init_weights()
             return
-        # The whole module is filled, so that nothing is left for other entries to initialise.
+        # All of the module is filled, so that nothing is left for other entries to initialise.
         options = {key: value for key, value in pretrained[-1].items() if key != 'type'}
         load_pretrained(self, **options)
         if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight

@@ -25,23 +25,10 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 class EpochSeedHook(Hook):
     """Seed Python, NumPy and PyTorch before every epoch, from the run's seed, epoch and rank.
 
-    mmengine seeds once, when a run starts, and a checkpoint holds no generator's state: what a
-    resumed run draws (crops, mixed labels, dropout) is not what the interrupted one would have
-    drawn. With this hook it is.
-
-    Worker processes of the training's dataloader are started anew for every epoch, with seeds
-    that PyTorch draws from the generator seeded here. mmengine's own seeds are the same whenever
-    workers start, so that without `persistent_workers` every epoch is augmented alike; a
-    `worker_init_fn` of the config is left as it is, and what it seeds is its own matter.
-
-    Guaranteed on a CPU: a run by epochs with `randomness.seed` set, continued from a checkpoint
-    with the optimizer's state, ends with the weights, bit for bit, of the run that was never
-    interrupted, with any number of workers, given the same machine, packages, config, number of
-    processes and of threads. Not guaranteed: GPUs, where some operations add in no fixed order
-    (``randomness=dict(deterministic=True)`` forbids most of them); a run without a seed, which
-    gets the first one's back but shuffles the images otherwise; loops by iterations, which are
-    seeded when they start and not again; hooks that keep state of their own outside the
-    checkpoint.
+    mmengine seeds once, when a run starts, and a checkpoint holds no generator's state. With this
+    hook a resumed run draws what the interrupted one would have drawn: on a CPU, with
+    `randomness.seed` set and a loop by epochs, it ends with the same weights bit for bit. See
+    docs/faults.md for what this needs. A `worker_init_fn` of the config is left as it is.
     """
 
     priority = 'LOWEST'  # what other hooks draw before an epoch is not the training's
@@ -49,7 +36,9 @@ class EpochSeedHook(Hook):
     def before_train(self, runner):
         loader = runner.train_dataloader
         seeding = getattr(loader, 'worker_init_fn', None)
-        if getattr(seeding, 'func', None) is worker_init_fn:  # mmengine's, with its arguments
+        # mmengine's own gives the workers the same seeds in every epoch. Without it PyTorch draws
+        # them from the generator that is seeded below.
+        if getattr(seeding, 'func', None) is worker_init_fn:
             loader.worker_init_fn = None
 
     def before_train_epoch(self, runner):

@@ -129,6 +129,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.logger.info(versions())
+        # mmengine has no hook between a dataloader's config and its first use.
         runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
         return run(runner)
     finally:

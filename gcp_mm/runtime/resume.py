@@ -14,26 +14,23 @@ from ..checkpoints import check_intact, checkpoint_location, read_checkpoint
 def find_checkpoint(
     work_dir: str | Path, folder: str | Path | None = None, template: str = 'epoch_{}.pth'
 ) -> str | None:
-    """The newest checkpoint of a run that is whole, by :func:`check_intact`.
+    """The newest intact checkpoint of a run, by :func:`check_intact`.
 
-    That is the one that the file `last_checkpoint` names or, with a warning, the newest of the
-    whole ones before it. A later one is taken only if it was saved after that one, by a run that
-    ended before it could name it; an earlier run may have left others. Without that file, all of
-    the folder are considered.
+    That is the one that the file `last_checkpoint` names or, with a warning, the newest intact one
+    before it. A later one is taken only if it was saved after that one: by this run, which ended
+    before it could name it, and not by an earlier one. Without that file all are considered.
 
     Args:
         work_dir: of the run, where `last_checkpoint` is.
-        folder: where the checkpoints are, by default the work dir. A file there goes before one
-            of the same name at the place that `last_checkpoint` says, so that a run that was
-            moved or copied continues from its own.
-        template: name of a checkpoint, '{}' for its number. The best (`best_*`), which have no
-            optimizer's state, do not have such names.
+        folder: folder of the checkpoints, by default the work dir. A file there goes before one of
+            the same name at the path in `last_checkpoint`: the run may have been moved or copied.
+        template: name of a checkpoint, '{}' for its number; the best (`best_*`) have others.
 
     Returns:
         Its path, or None if there is no checkpoint at all.
 
     Raises:
-        ValueError: if there are some, and none is whole.
+        ValueError: if there are some, and none is intact.
     """
     folder = Path(folder or work_dir)
     pattern = r'(\d+)'.join(re.escape(part) for part in template.split('{}'))
@@ -80,11 +77,9 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
     """Set in a config from where it resumes, if it does.
 
     Args:
-        cfg: the config, changed in place. Where its own CheckpointHook writes is looked at; on a
-            remote storage, as mmengine does, without a check.
+        cfg: the config, changed in place. On a remote storage nothing is checked.
         resume: path or address of a checkpoint, or 'auto': what :func:`find_checkpoint` finds.
-            Without any, the run starts as if it were not to resume, from the config's own
-            `load_from` if it has one.
+            Without any, the run starts from the config's own `load_from` if it has one.
         trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`.
 
     Raises:
@@ -107,7 +102,7 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
 
 
 def _saved_after(latest, others):
-    """Those of `others` that are whole and were saved after `latest`, by what they say of it."""
+    """Those of `others` that are intact and were saved after `latest`, by what they say of it."""
     times = {}
     for path in (latest, *others) if others else ():
         try:

@@ -16,15 +16,24 @@ def untouched(model: nn.Module) -> Iterator[None]:
     The buffers are the running statistics of batch normalisation and its count of batches. Weights,
     their `.grad` and the training flags are not restored: do not change them.
     """
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    rewind = remember_random(model)
+    restore, rewind = remember_buffers(model), remember_random(model)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        restore()
         rewind()
+
+
+def remember_buffers(model: nn.Module) -> Callable[[], None]:
+    """A function that sets the buffers of a network back, in place, to what they are now."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    @torch.no_grad()
+    def restore():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    return restore
 
 
 def remember_random(model: nn.Module) -> Callable[[], None]:
@@ -45,3 +54,18 @@ def remember_random(model: nn.Module) -> Callable[[], None]:
             torch.cuda.set_rng_state(state, device)
 
     return rewind
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Context in which an instance has another attribute."""
+    own = name in vars(owner)
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)

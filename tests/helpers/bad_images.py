@@ -1,4 +1,4 @@
-"""Image files as they are found in data sets: broken ones, and unusual ones that are whole."""
+"""Image files as they are found in data sets: broken ones, and unusual ones that are intact."""
 
 import io
 import struct

@@ -1,12 +1,13 @@
 """A hook that ends a run where a test wants it: killed, or on a full disk."""
 
+import builtins
 import os
 import resource
 import signal
 from pathlib import Path
 
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, checkpoint_hook
 from mmengine.registry import HOOKS
 
 LIMIT = 200_000  # bytes a file may have: less than a checkpoint, more than a log
@@ -21,7 +22,7 @@ class FaultHook(Hook):
         at: 'step', killed between the first and the second; 'machine', the same with its launcher;
             'hang', stopped and not ended; 'write', with 200 kB of a checkpoint
             written; 'rename', with all of it, and not yet its name; 'name', before
-            `last_checkpoint` is replaced; 'remove', before the outdated checkpoint is;
+            `last_checkpoint` is written; 'remove', before the outdated checkpoint is;
             'validation'; 'full': no file can grow beyond 200 kB; 'log': nor its logs at all.
         rank: of the process.
     """
@@ -51,11 +52,11 @@ class FaultHook(Hook):
             if self.at == 'write':  # the kernel kills; Python would get an error in its place
                 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         if self.due(runner, 'rename'):
-            kill_in('replace', lambda part, path: path.endswith('.pth'))
+            kill_in(os, 'replace', lambda part, path: path.endswith('.pth'))
         if self.due(runner, 'name'):
-            kill_in('replace', lambda part, path: path.endswith('last_checkpoint'))
+            kill_in(checkpoint_hook, 'open', lambda path, _: path.endswith('last_checkpoint'))
         if self.due(runner, 'remove'):
-            kill_in('remove', lambda path: path.endswith('.pth'))
+            kill_in(os, 'remove', lambda path: path.endswith('.pth'))
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         if self.at == 'validation' and runner.epoch == self.epoch:  # already counted on
@@ -70,13 +71,13 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_in(name, when):
-    """Have a function of `os` kill the process where its arguments are such."""
-    function = getattr(os, name)
+def kill_in(module, name, when):
+    """Have a function that a module calls kill the process where its arguments are such."""
+    function = getattr(module, name, None) or getattr(builtins, name)
 
     def deadly(*args):
         if when(*map(str, args)):
             kill()
         return function(*args)
 
-    setattr(os, name, deadly)
+    setattr(module, name, deadly)

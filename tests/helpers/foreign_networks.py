@@ -4,6 +4,8 @@ Written from the layer's definition and the names in the released files, for the
 becomes of those files; the layer is a plain iteration in float64.
 """
 
+import functools
+
 import torch
 import torchvision
 from torch import nn
@@ -28,10 +30,10 @@ def covariance_root(x, iterations=5):
 
 
 class GCPNetwork(nn.Module):
-    """Forward of the authors' networks: the trunk, the reduction, the layer, the classifier."""
+    """Forward of the authors' networks: the backbone, the reduction, the layer, the classifier."""
 
     def forward(self, x):
-        return self.classify(covariance_root(self.reduce(self.trunk(x))))
+        return self.classify(covariance_root(self.reduce(self.backbone(x))))
 
 
 class GCPResNet(GCPNetwork):
@@ -49,7 +51,7 @@ class GCPResNet(GCPNetwork):
         self.layer_reduce_bn = nn.BatchNorm2d(d)
         self.fc = nn.Linear(d * (d + 1) // 2, num_classes)
 
-    def trunk(self, x):
+    def backbone(self, x):
         x = nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, 1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -69,7 +71,7 @@ class GCPMobileNetV2(GCPNetwork):
         self.dimension_reduction = _reduction(1280, d)
         self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(d * (d + 1) // 2, num_classes))
 
-    def trunk(self, x):
+    def backbone(self, x):
         return self.features(x)
 
     def reduce(self, x):
@@ -90,7 +92,7 @@ class GCPShuffleNetV2(GCPNetwork):
         self.dimension_reduction = _reduction(1024, d)
         self.fc = nn.Linear(d * (d + 1) // 2, num_classes)
 
-    def trunk(self, x):
+    def backbone(self, x):
         x = self.maxpool(self.conv1(x))
         return self.conv5(self.stage4(self.stage3(self.stage2(x))))
 
@@ -101,6 +103,7 @@ class GCPShuffleNetV2(GCPNetwork):
         return self.fc(x)
 
 
+@functools.cache  # not to be changed
 def build(architecture, pooling, d=256, num_classes=7):
     """A network with random weights and the statistics of noise, in evaluation mode."""
     torch.manual_seed(0)

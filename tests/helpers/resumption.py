@@ -11,7 +11,7 @@ def newest(work_dir):
     """Number of the newest checkpoint that PyTorch can read, 0 for none: not by our own check."""
     numbers = [0]
     for path in work_dir.glob('epoch_*.pth'):
-        torch.load(path, weights_only=False)  # each of them is whole
+        torch.load(path, weights_only=False)  # each of them is intact
         numbers.append(int(path.stem[6:]))
     return max(numbers)
 

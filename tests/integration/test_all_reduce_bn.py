@@ -1,6 +1,5 @@
 """Batch normalisation over two processes is BatchNorm2d on all their images."""
 
-import copy
 from itertools import product
 
 import pytest
@@ -83,17 +82,17 @@ def close(a, b):
 @pytest.mark.parametrize('number', range(len(CASES)), ids=[str(case) for case in CASES])
 def test_two_processes_are_one(results, number):
     x = images()
-    whole = train_twice(layers(nn.BatchNorm2d, CASES[number]), x, x)
+    single = train_twice(layers(nn.BatchNorm2d, CASES[number]), x, x)
     both = [result[number] for result in results]
     for rank, own in enumerate(both):
-        close(own['y'], part(whole['y'], rank))
+        close(own['y'], part(single['y'], rank))
         for step in (0, 1):
-            close(own['x'][step], part(whole['x'][step], rank))
-        assert own['buffers'].keys() == whole['buffers'].keys()
+            close(own['x'][step], part(single['x'][step], rank))
+        assert own['buffers'].keys() == single['buffers'].keys()
         for name, buffer in own['buffers'].items():
-            close(buffer, whole['buffers'][name])
+            close(buffer, single['buffers'][name])
     for a, b, expected in zip(
-        both[0]['weights'], both[1]['weights'], whole['weights'], strict=True
+        both[0]['weights'], both[1]['weights'], single['weights'], strict=True
     ):
         close(a + b, expected)
 
@@ -110,19 +109,3 @@ def test_half_precision(results):
     y = torch.cat([result[-1] for result in results])
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, nn.BatchNorm2d(4)(x.float()).detach().bfloat16())
-
-
-def test_one_process_has_batch_norm():
-    x = images(torch.float32)
-    ours, stock = AllReduceBatchNorm(4), nn.BatchNorm2d(4)
-    stock.load_state_dict(copy.deepcopy(ours.state_dict()))
-    for training in (True, False):
-        ours.train(training), stock.train(training)
-        assert torch.equal(ours(x), stock(x))
-    for buffer, expected in zip(ours.buffers(), stock.buffers(), strict=True):
-        assert torch.equal(buffer, expected)
-
-
-def test_vectors_are_refused():
-    with pytest.raises(ValueError, match=r'x: expected \(B, C, ...\), got \(4,\)'):
-        AllReduceBatchNorm(4)(torch.zeros(4))

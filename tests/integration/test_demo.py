@@ -27,7 +27,7 @@ def test_contact_sheet(demo, tmp_path):
 @pytest.mark.slow
 @pytest.mark.demonstration
 def test_demo_reaches_what_the_readme_promises(run_tool, demo):
-    """GCP learns the digits in fewer epochs than GAP, and its trunk makes good detectors."""
+    """GCP learns the digits in fewer epochs than GAP, and its backbone makes good detectors."""
     done = run_tool('tools/demo.py', timeout=3600, OMP_NUM_THREADS='2')
     assert done.returncode == 0, done.stdout[-5000:]
     metrics = {

@@ -1,22 +1,13 @@
 """Runs on digits that stop being finite, and what DivergenceHook makes of each."""
 
 import json
-import math
-import random
-from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.optim import AmpOptimWrapper
-from mmengine.optim.optimizer import amp_optimizer_wrapper
-from mmengine.runner import Runner
-from torch import nn
 
-from gcp_mm.runtime import DivergenceHook, divergence, divergence_hook
+from gcp_mm.runtime import DivergenceHook, divergence_hook
 from gcp_mm.runtime.launch import launch
 from tests.helpers.equality import assert_equal, load
 from tests.helpers.poison import RecordStepsHook
@@ -97,13 +88,7 @@ def files(train):
 
 
 def read_report(work_dir, iteration):
-    """A report, which has to be JSON in the strict sense."""
-
-    def refuse(constant):
-        raise ValueError(constant)
-
-    text = (work_dir / f'divergence/iter_{iteration}.json').read_text()
-    return json.loads(text, parse_constant=refuse)
+    return json.loads((work_dir / f'divergence/iter_{iteration}.json').read_text())
 
 
 def reports(work_dir):
@@ -138,27 +123,17 @@ def test_skip_leaves_out_the_step_of_a_spoilt_image(train, files):
 
     assert reports(work_dir) == ['iter_1.json']
     report = read_report(work_dir, 1)
-    assert (report['iter'], report['epoch'], report['cause']) == (1, 0, 'the loss')
+    assert (report['iter'], report['cause']) == (1, 'the loss')
     (process,) = report['processes']
-    assert process['files'] == files[1]
     assert 'the features hold NaN or infinity' in process['error']
-    module = process['module']
-    assert (module['name'], module['type'], module['images']) == ('backbone.conv1', 'Conv2d', [2])
-    assert process['parameters'] == dict(count=0, first={})
-    # The same numbers from the inputs that were saved, by NumPy.
-    inputs = torch.load(work_dir / 'divergence/iter_1_rank0.pth', weights_only=True).numpy()
-    assert inputs.shape == (4, 3, 32, 32)
-    assert np.argwhere(np.isnan(inputs))[:, 0].tolist() == [2]
-    for found in (module['inputs'][0], process['inputs'][0]):
-        assert found['shape'] == [4, 3, 32, 32]
-        assert found['nan'] == 1 / inputs.size
-        assert found['inf'] == 0
-        finite = inputs[np.isfinite(inputs)].astype(np.float64)
-        for name in ('min', 'max', 'mean', 'std'):
-            assert found[name] == pytest.approx(getattr(finite, name)(), rel=1e-9)
+    assert process['module'] == dict(
+        name='backbone.conv1', type='Conv2d', input_finite=False, images=[2]
+    )
+    assert process['files'] == files[1]
+    assert process['parameters'] == []
+    assert process['gradients']  # the NaN loss reaches every weight
     (log,) = work_dir.glob('*/*.log')
-    assert 'first in backbone.conv1 (Conv2d), whose input is 0.01% NaN' in log.read_text()
-    assert f'files: {spoilt}); report' in log.read_text()
+    assert 'first in backbone.conv1); report: ' in log.read_text()
 
 
 def without_mixing():
@@ -168,7 +143,7 @@ def without_mixing():
 def test_skip_stops_after_so_many_in_a_row(train, files):
     poison = [files[0][0], files[2][0], files[3][1]]
     work_dir, record = train(DivergenceHook('skip', max_skips=1), poison, **without_mixing())
-    assert '1 steps in a row were left out before' in record.error
+    assert '1 steps in a row were left out' in record.error
     assert reports(work_dir) == ['iter_0.json', 'iter_2.json', 'iter_3.json']
     assert_equal(record.before[3]['model'], dict(record.runner.model.state_dict()))
 
@@ -179,15 +154,14 @@ def test_stop_names_the_weight_and_leaves_the_rest(train, files):
     path = work_dir / 'divergence/iter_2.json'
     assert 'iteration 2: the loss is not finite' in record.error
     assert f'report: {path}' in record.error
-    assert 'weights not finite: head.fc.weight' in record.error
+    assert 'first in head.fc' in record.error
     assert 'train_step' not in vars(record.runner.model)
     assert_equal(record.before[2]['model'], dict(record.runner.model.state_dict()))
     (process,) = read_report(work_dir, 2)['processes']
     assert process['files'] == files[2]
-    assert process['parameters']['count'] == 1
-    assert process['parameters']['first']['head.fc.weight']['inf'] == 1 / (10 * 8256)
+    assert process['parameters'] == ['head.fc.weight']
     assert (process['module']['name'], process['module']['type']) == ('head.fc', 'Linear')
-    assert process['module']['inputs'][0]['nan'] == 0
+    assert process['module']['input_finite']
 
 
 def test_the_search_leaves_no_trace(train, files, monkeypatch):
@@ -196,29 +170,11 @@ def test_the_search_leaves_no_trace(train, files, monkeypatch):
     searched, _ = train(DivergenceHook('skip'), [files[1][0]], hooks=DUMP)
     assert read_report(searched, 1)['processes'][0]['module']['images']
     monkeypatch.setattr(
-        divergence,
+        divergence_hook,
         'first_not_finite',
-        lambda model, forward: dict(name='', type='', inputs=[], output=None, images=[]),
+        lambda model, forward: dict(name='', type='', input_finite=True, images=[]),
     )
     assert_equal(load(searched), load(train(DivergenceHook('skip'), [files[1][0]], hooks=DUMP)[0]))
-
-
-def test_the_search_draws_what_the_step_drew():
-    class Draws(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer, self.drawn = nn.Linear(1, 1), []
-
-        def forward(self, inputs, mode):
-            self.drawn.append((torch.rand(()).item(), np.random.rand(), random.random()))
-            return dict(loss=self.layer(inputs).sum() * math.nan)
-
-    model = Draws()
-    with divergence.watched_forward(model) as forward:
-        model.forward(torch.ones(1, 1), mode='loss')
-    torch.rand(3), np.random.rand(3), random.random()
-    assert divergence.first_not_finite(model, forward)
-    assert model.drawn[0] == model.drawn[1]
 
 
 def test_a_huge_learning_rate(train):
@@ -226,7 +182,10 @@ def test_a_huge_learning_rate(train):
     work_dir, record = train(DivergenceHook(), **{'optim_wrapper.optimizer.lr': 1e25})
     assert 'is not finite' in record.error
     (name,) = reports(work_dir)
-    assert 1 <= read_report(work_dir, int(name[5:-5]))['iter'] < STEPS
+    report = read_report(work_dir, int(name[5:-5]))
+    assert 1 <= report['iter'] < STEPS
+    (process,) = report['processes']
+    assert process['module']
 
 
 @pytest.mark.slow
@@ -245,13 +204,10 @@ def test_two_processes_act_alike(run_tool, short_cls, tmp_path, files):
     )
     assert reports(tmp_path) == [f'iter_{iteration}.json']
     processes = read_report(tmp_path, iteration)['processes']
-    assert [process['rank'] for process in processes] == [0, 1]
     assert [process['files'] for process in processes] == [s['files'][iteration] for s in steps]
     assert processes[rank]['module']['name'] == 'backbone.conv1'
     assert processes[1 - rank]['module'] is None
-    assert math.isfinite(processes[1 - rank]['losses']['loss'])
-    assert (tmp_path / f'divergence/iter_{iteration}_rank{rank}.pth').exists()
-    assert not (tmp_path / f'divergence/iter_{iteration}_rank{1 - rank}.pth').exists()
+    assert processes[1 - rank]['error'] is None
     for step in steps:
         assert_equal(step['before'][iteration], step['after'][iteration])
     weights = [dict(step['after'][-1]['model']) for step in steps]
@@ -280,159 +236,3 @@ def train_in_two(run_tool, short_cls, work_dir, hooks, poison):
         *(*options, 'train_dataloader.batch_size=4', 'param_scheduler.end=2'),
         timeout=300,
     )
-
-
-class Norm(BaseModel):
-    """The norm of the scaled inputs: of zeros it is finite, and its gradient is NaN."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 3, bias=False)
-        self.register_buffer('count', torch.zeros(()))
-
-    def forward(self, inputs, mode='loss'):
-        self.count += 1
-        if (inputs == 7).any():
-            raise ValueError('seven')
-        return dict(loss=self.layer(inputs.float()).square().sum().sqrt(), other=inputs.sum())
-
-
-def run_norm(work_dir, batches, hook, wrapper=None, **options):
-    """Train on batches of three equal numbers; returns the model and its weights after each."""
-    model, weights, sgd = Norm(), [], dict(type='SGD', lr=0.1)
-    nn.init.eye_(model.layer.weight)
-
-    class Watch(Hook):
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            weights.append(model.layer.weight.detach().clone())
-
-    runner = Runner(
-        model=model,
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            batch_size=1,
-            dataset=[dict(inputs=torch.full((3,), float(value))) for value in batches],
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        optim_wrapper=wrapper(model) if wrapper else dict(optimizer=sgd, **options),
-        custom_hooks=[hook, Watch()],
-        experiment_name=work_dir.name,
-    )
-    runner.train()
-    return model, weights
-
-
-def test_a_gradient_alone(tmp_path):
-    model, weights = run_norm(tmp_path, [1.0, 0.0, 2.0], DivergenceHook('skip'))
-    assert torch.equal(weights[0], weights[1])
-    assert not torch.equal(weights[1], weights[2])
-    assert model.count == 2  # of the step that was left out, and of the search, nothing is kept
-    report = read_report(tmp_path, 1)
-    (process,) = report['processes']
-    assert report['cause'] == 'a gradient'
-    assert process['module'] is None
-    assert process['losses'] == dict(loss=0, other=0)
-    assert process['gradients']['count'] == 1
-    assert process['gradients']['first']['layer.weight']['nan'] == 1
-    assert torch.equal(torch.load(tmp_path / 'divergence/iter_1_rank0.pth'), torch.zeros(1, 3))
-
-
-def test_gradient_accumulation_reports_the_batch_at_fault(tmp_path):
-    """And not the one of the update."""
-    hook = DivergenceHook('skip')
-    _, weights = run_norm(tmp_path, [1.0, 2, 0, 3, 1, 2], hook, accumulative_counts=2)
-    assert reports(tmp_path) == ['iter_2.json']
-    assert all(weight.isfinite().all() for weight in weights)
-    changed = [not torch.equal(a, b) for a, b in pairwise(weights)]
-    assert changed == [True, False, True, False, True]
-
-
-def test_another_error_is_no_divergence(tmp_path):
-    with pytest.raises(ValueError, match='seven'):
-        run_norm(tmp_path, [1.0, 7.0], DivergenceHook('skip'))
-    assert not (tmp_path / 'divergence').exists()
-
-
-@pytest.fixture
-def amp(monkeypatch):
-    """Makes a wrapper whose loss scaler works on a CPU."""
-    if not hasattr(torch.amp, 'GradScaler'):
-        pytest.skip('this PyTorch has no loss scaler for a CPU')
-    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
-
-    def build(scale):
-        def wrapper(model):
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-            wrapper = AmpOptimWrapper(optimizer=optimizer)
-            wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
-            return wrapper
-
-        return wrapper
-
-    return build
-
-
-def test_a_loss_scale_that_settles_is_no_divergence(tmp_path, amp):
-    batches = [1000.0] * 12
-    _, weights = run_norm(tmp_path, batches, DivergenceHook(), amp(2.0**125))
-    same = [torch.equal(weight, torch.eye(3)) for weight in weights]
-    assert same[0]  # it was infinite at first
-    assert not same[-1]
-    assert not (tmp_path / 'divergence').exists()
-
-
-def test_a_loss_scale_that_never_settles_is_divergence(tmp_path, amp, monkeypatch):
-    monkeypatch.setattr(divergence_hook, 'SETTLING', 4)
-    with pytest.raises(FloatingPointError, match='iteration 8: a gradient is not finite'):
-        run_norm(tmp_path, [1.0, 0, 0, 2, 0, 0, 0, 0, 0], DivergenceHook(), amp(2.0**16))
-
-
-def test_a_loss_that_is_not_finite_is_divergence_with_a_loss_scaler(tmp_path, amp):
-    with pytest.raises(FloatingPointError, match=r'iteration 1: the loss is not finite.*layer'):
-        run_norm(tmp_path, [1.0, math.inf], DivergenceHook(), amp(2.0**16))
-
-
-def test_flags():
-    weight = nn.Parameter(torch.full((3,), 3e38))
-    loss = torch.tensor(3e38)
-    assert divergence.not_finite(loss, [weight]).tolist() == [0, 0]
-    weight.grad = torch.full((3,), -3e38)  # large, and so is its sum; finite
-    wide = nn.Parameter(torch.ones(2, dtype=torch.float64))
-    wide.grad = torch.tensor([1e300, 0], dtype=torch.float64)
-    assert divergence.not_finite(loss, [weight, wide]).tolist() == [0, 0]
-    for value in (math.nan, math.inf, -math.inf):
-        weight.grad[1] = value
-        assert divergence.not_finite(loss, [weight, wide]).tolist() == [0, 1]
-        assert divergence.not_finite(loss * value, [wide]).tolist() == [1, 0]
-
-
-def test_big_batches_are_saved_if_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(divergence_hook, 'SMALL_BATCH', 11)  # bytes; the batch has 12
-    for save, count in ((None, 0), (True, 1), (False, 0)):
-        work_dir = tmp_path / str(save)
-        run_norm(work_dir, [0.0], DivergenceHook('skip', save_batch=save))
-        assert len(list(work_dir.glob('divergence/*.pth'))) == count
-
-
-def test_several_optimizers_are_refused():
-    class Two:
-        optim_wrapper = object()
-
-    with pytest.raises(TypeError, match='expected an OptimWrapper, of one optimizer, got object'):
-        DivergenceHook().before_train(Two())
-
-
-@pytest.mark.parametrize(
-    ('options', 'error', 'words'),
-    [
-        (dict(policy='go'), ValueError, r"policy: expected one of .*'skip'.*, got 'go'"),
-        (dict(max_skips=0), ValueError, 'max_skips: expected at least 1, got 0'),
-        (dict(max_skips=1.5), TypeError, r'max_skips: expected a whole number, got 1\.5'),
-        (dict(save_batch=3), TypeError, 'save_batch: expected True, False or None, got 3'),
-    ],
-)
-def test_wrong_arguments(options, error, words):
-    with pytest.raises(error, match=words):
-        DivergenceHook(**options)

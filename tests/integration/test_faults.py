@@ -18,7 +18,7 @@ from tests.helpers.resumption import TABLE, newest, note_resumption, trained
 from tests.helpers.runs import ROOT, Training, finish, start, wait_for
 
 BEGUN = 'Checkpoints will be saved'
-# Heads as narrow as the trunk: what counts is where a step, a checkpoint, a validation begins.
+# Heads as narrow as the backbone: what counts is where a step, a checkpoint, a validation begins.
 DETECTOR = """
 _base_ = {base!r}
 custom_imports = dict(imports=['gcp_mm', 'tests.helpers.faults'])
@@ -85,7 +85,7 @@ def files(work_dir):
     return {path.name for path in work_dir.glob('*.pth*')}
 
 
-def place(output, work_dir):
+def progress_of(output, work_dir):
     """What a run had come to when it ended, by its log and the files it left."""
     found = re.findall(r'(Epoch\(\w+\) *\[\d+\]\[ *\d+/\d+\]|Saving checkpoint at \d+)', output)
     if not found:
@@ -124,7 +124,7 @@ def test_killed_at_random_moments(trainings, uninterrupted, tmp_path, record_pro
             row = None
         if done.returncode == -signal.SIGKILL:
             kills += 1
-            row = {'injected': f'{name}: kill {kills}, {place(done.stdout, work_dir)}'}
+            row = {'injected': f'{name}: kill {kills}, {progress_of(done.stdout, work_dir)}'}
             row['newest checkpoint'] = newest(work_dir)
             assert row['newest checkpoint'] >= trained(done.stdout) - 1
             continue
@@ -171,10 +171,10 @@ def test_killed_at_every_point(trainings, uninterrupted, tmp_path, record_proper
 
 def broken_copy(work_dir):
     """As if the disk had cut a checkpoint short after it was named."""
-    broken, whole = work_dir / 'epoch_2.pth', work_dir / 'epoch_1.pth'
-    broken.write_bytes(whole.read_bytes()[:100_000])
+    broken, intact = work_dir / 'epoch_2.pth', work_dir / 'epoch_1.pth'
+    broken.write_bytes(intact.read_bytes()[:100_000])
     (work_dir / 'last_checkpoint').write_text(str(broken))
-    return broken, whole
+    return broken, intact
 
 
 def test_full_disk_and_a_broken_copy(
@@ -187,14 +187,14 @@ def test_full_disk_and_a_broken_copy(
     assert files(tmp_path) == {'epoch_1.pth'}
     row = {'injected': 'pretraining: disk full at a checkpoint, and a broken one named the latest'}
     row['newest checkpoint'] = newest(tmp_path)
-    broken, whole = broken_copy(tmp_path)
+    broken, intact = broken_copy(tmp_path)
     done = run_tool(*narrow_cls.command(tmp_path, '--resume'))
     note_resumption(row, done.stdout)
     record_property(TABLE, row)
     assert done.returncode == 0, done.stdout
     assert row['lost'] == 'nothing'
     assert re.search(
-        f"WARNING - checkpoint '{broken}' cannot be read .* Resuming from '{whole}'", done.stdout
+        f"WARNING - checkpoint '{broken}' cannot be read .* Resuming from '{intact}'", done.stdout
     )
     assert_equal(uninterrupted('pretraining').state, narrow_cls.final(tmp_path))
 

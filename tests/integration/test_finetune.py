@@ -1,4 +1,4 @@
-"""Fine-tuning: trunk and reduction of a checkpoint, a new head, and the recipe's learning rates."""
+"""Fine-tuning: backbone and reduction of a checkpoint, a new head, the learning rates."""
 
 import re
 import shutil
@@ -70,10 +70,10 @@ def save(path, config, **kwargs):
 
 def check_recipe(state, runner, watch):
     """The weights came from the file, all of them learn, the head five times as fast."""
-    trunk = {key: w for key, w in state.items() if not key.startswith('head.')}
-    assert {key.split('.')[0] for key in trunk} == {'backbone', 'neck'}
-    assert watch.start.keys() == {*trunk, 'head.fc.weight', 'head.fc.bias'}
-    for key, value in trunk.items():
+    backbone = {key: w for key, w in state.items() if not key.startswith('head.')}
+    assert {key.split('.')[0] for key in backbone} == {'backbone', 'neck'}
+    assert watch.start.keys() == {*backbone, 'head.fc.weight', 'head.fc.bias'}
+    for key, value in backbone.items():
         assert torch.equal(watch.start[key], value), key
     for rates in watch.rates:  # constant
         for key, rate in rates.items():

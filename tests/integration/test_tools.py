@@ -1,18 +1,19 @@
 """The scripts as a user runs them: real Runner, real registry, real launcher, real files."""
 
 import json
-import os
 import pickle
-import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.compat import operators_in_use
+from tests.helpers.pickles import Creates
 from tests.helpers.runs import CLS, ROOT
 
 MASK = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
@@ -27,6 +28,7 @@ def trained(run_tool, short_cls, tmp_path_factory):
         *('--cfg-options', *short_cls),
     )
     assert done.returncode == 0, done.stdout
+    assert f'operators of mmcv: {operators_in_use()}\n' in done.stdout
     assert 'LR is set based on batch size of 64 and the current batch size is 8' in done.stdout
     return work_dir
 
@@ -60,15 +62,9 @@ def test_test_reports_metrics_predictions_and_pictures(run_tool, trained, short_
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 16
 
 
-@pytest.mark.parametrize('how', ['path', 'auto'])
-def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
-    work_dir, checkpoint = tmp_path, trained / 'epoch_1.pth'
-    if how == 'auto':
-        work_dir = shutil.copytree(trained, tmp_path / 'copy')
-        (work_dir / 'last_checkpoint').write_text(str(work_dir / checkpoint.name))
+def test_train_resumes_from_a_path(run_tool, trained, short_cls, tmp_path):
     done = run_tool(
-        *('tools/train.py', CLS, '--work-dir', work_dir, '--resume'),
-        *([checkpoint] if how == 'path' else []),
+        *('tools/train.py', CLS, '--work-dir', tmp_path, '--resume', trained / 'epoch_1.pth'),
         *('--cfg-options', *short_cls, 'train_cfg.max_epochs=2', 'param_scheduler.end=2'),
     )
     assert done.returncode == 0, done.stdout
@@ -77,27 +73,38 @@ def test_train_resumes(run_tool, trained, short_cls, tmp_path, how):
     assert 'Saving checkpoint at 1 epochs' not in done.stdout
 
 
-class Creates:
-    """Pickled, a call that makes a folder."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-@pytest.mark.parametrize('tool', ['tools/test.py', 'tools/train.py'])
-def test_what_is_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, tool):
-    checkpoint, sign = tmp_path / 'a.pth', tmp_path / 'sign'
-    content = read_checkpoint(trained / 'epoch_1.pth')
-    torch.save(content | dict(extra=Creates(sign)), checkpoint)
-    done = run_tool(
-        *(tool, CLS, *(['--resume'] if tool == 'tools/train.py' else []), checkpoint),
-        *('--work-dir', tmp_path / 'w', '--cfg-options', *short_cls),
-    )
+@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
+@pytest.mark.parametrize('kind', ['code', 'truncated'])
+def test_bad_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command, kind):
+    path, sign, good = tmp_path / 'a.pth', tmp_path / 'sign', trained / 'epoch_1.pth'
+    if kind == 'code':
+        torch.save(read_checkpoint(good) | dict(extra=Creates(sign)), path)
+        words = 'say so with trust=True (--trust)'
+    else:
+        path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+        words = f"checkpoint '{path}' cannot be read"
+    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
     assert done.returncode != 0
-    assert 'say so with trust=True (--trust)' in done.stdout
+    assert words in done.stdout
+    assert 'Epoch(' not in done.stdout
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize('tool', ['tools/train.py', 'tools/check_data.py'])
+def test_what_is_in_annotations_is_not_executed(run_tool, digits, tmp_path, tool):
+    """In a pickle, which the dataset reads by mmengine."""
+    sign, annotations, config = tmp_path / 'sign', tmp_path / 'a.pkl', tmp_path / 'config.py'
+    annotations.write_bytes(pickle.dumps(dict(a=Creates(sign))))
+    dataset = f"dict(_delete_=True, type='BaseDataset', data_root='', ann_file='{annotations}')"
+    config.write_text(
+        f"_base_ = '{ROOT / CLS}'\n"
+        f"work_dir = '{tmp_path}/w'\n"
+        f'train_dataloader = dict(dataset={dataset})\n'
+        f"val_dataloader = dict(dataset=dict(data_root='{digits}'))\n"
+    )
+    done = run_tool(tool, config)
+    assert done.returncode != 0
+    assert 'is a pickle, which can execute code' in done.stdout
     assert not sign.exists()
 
 
@@ -187,18 +194,19 @@ def test_stock_scripts(run_tool, short_cls, detection_options, tmp_path, framewo
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    printed = run(sys.executable, scripts / 'train.py', config)
+    run(sys.executable, scripts / 'train.py', config)
+    # As their processes read it, without the readers that the tools here install
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    assert isinstance(content['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
     if framework == 'mmpretrain':
         assert 'resumed epoch: 1' in run(scripts / 'train.py', config, '--resume')
     else:
-        if operators_in_use() != 'compiled':
-            assert 'mmcv has no compiled operators: those of torchvision' in printed
         # It imports mmcv's operators before it reads the config: `python -m gcp_mm`, which is
-        # tested in test_compat.py, imports gcp_mm first, as the process of `fork` has done.
+        # tested in test_package.py, imports gcp_mm first, as the process of `fork` has done.
         assert 'bbox_mAP' in run(scripts / 'test.py', config, tmp_path / 'epoch_1.pth')
 
 
-def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_options, tmp_path):
+def test_detector_refuses_a_checkpoint_without_the_backbone(run_tool, detection_options, tmp_path):
     torch.save(
         dict(state_dict={'encoder.conv1.weight': torch.zeros(64, 3, 7, 7)}), tmp_path / 'x.pth'
     )
@@ -209,17 +217,6 @@ def test_detector_refuses_a_checkpoint_without_the_trunk(run_tool, detection_opt
     assert done.returncode != 0
     assert "under prefix 'encoder.'" in done.stdout
     assert 'Epoch(train)' not in done.stdout
-
-
-@pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
-def test_truncated_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command):
-    path = tmp_path / 'half.pth'
-    content = (trained / 'epoch_1.pth').read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
-    assert done.returncode != 0
-    assert f"ValueError: checkpoint '{path}' cannot be read" in done.stdout
-    assert not (tmp_path / 'w').exists()
 
 
 def test_checkpoint_of_another_network_is_not_evaluated(run_tool, trained, short_cls, tmp_path):

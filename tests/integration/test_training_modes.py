@@ -1,4 +1,4 @@
-"""A training step of a GCP classifier as compilers, precisions, layouts and hooks change it."""
+"""A training step of a GCP classifier, compiled, in other precisions and formats, with hooks."""
 
 import contextlib
 
@@ -74,15 +74,15 @@ def test_compiled(plain_step, backend):
 
 
 def test_channels_last(plain_step):
-    layouts = []
+    formats = []
     model = classifier().to(memory_format=torch.channels_last)
     model.neck.reduction.register_forward_hook(
-        lambda module, inputs, x: layouts.append(
+        lambda module, inputs, x: formats.append(
             x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
         )
     )
     step = train_step(model)
-    assert layouts == [True]
+    assert formats == [True]
     assert_same_step(step, plain_step, 1e-5, 1e-4)
 
 

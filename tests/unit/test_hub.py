@@ -1,10 +1,5 @@
 """This project's networks by name, for its own functions and for those of the frameworks."""
 
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +8,6 @@ from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm
 from gcp_mm.hub import CONFIGS, resolve_config
-from tests.helpers.runs import ROOT
 
 CLS = 'resnet18-gcp_1xb64-5e_digits'
 GAP = 'resnet18_1xb64-5e_digits'
@@ -159,14 +153,3 @@ def test_inferencers_of_mmdet(files):
     assert len(ours) > 0
     np.testing.assert_allclose(theirs['scores'], ours.scores, rtol=1e-5)
     np.testing.assert_allclose(theirs['bboxes'], ours.bboxes, rtol=1e-4, atol=1e-3)
-
-
-def test_installed_package_has_the_configs(tmp_path):
-    command = ['-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path]
-    subprocess.run([sys.executable, *command, ROOT], check=True)
-    (wheel,) = tmp_path.glob('*.whl')
-    files = {
-        name for name in zipfile.ZipFile(wheel).namelist() if name.startswith('gcp_mm/configs')
-    }
-    paths = [path for path in CONFIGS.rglob('*') if path.suffix in ('.py', '.yml')]
-    assert files == {str(Path('gcp_mm/configs', path.relative_to(CONFIGS))) for path in paths}

@@ -18,7 +18,7 @@ from measure import interleave
 from tqdm import tqdm
 
 from gcp_mm._io import markdown_table
-from gcp_mm.compat import mmcv_ext, operators_in_use
+from gcp_mm.compat import operators_in_use
 
 
 def boxes(count, generator):
@@ -111,6 +111,7 @@ def main():
     if operators_in_use() != 'compiled':
         raise SystemExit('the installed mmcv has no compiled operators to compare with')
     compiled = import_module('mmcv._ext')
+    stand_in = import_module('gcp_mm.compat.mmcv_ext')
     import_module('mmcv.ops')
     rows = []
     for name, arguments in tqdm(cases(device).items()):

@@ -2,17 +2,13 @@
 
 import inspect
 import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
 from mmpretrain.evaluation.metrics import retrieval
 
-from gcp_mm.compat import operators_in_use
 from gcp_mm.compat.families import FAMILIES, check_families, distributions
 from gcp_mm.compat.requirements import installed_family
 
@@ -39,16 +35,6 @@ def test_two_builds_of_mmcv():
         check_families({'mmcv-lite': '2.1.0', 'mmcv': '2.0.1'})
 
 
-def test_frameworks_read_a_runners_checkpoint(narrow_cls, tmp_path, run_tool):
-    """As the stock tools do, without the readers that the tools here install."""
-    options = 'train_cfg.max_epochs=1', 'param_scheduler.end=1'
-    done = run_tool(*narrow_cls.command(tmp_path, *options))
-    assert done.returncode == 0, done.stdout
-    assert f'operators of mmcv: {operators_in_use()}\n' in done.stdout
-    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'epoch_1.pth'))
-    assert isinstance(content['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
-
-
 def test_nothing_else_is_read(tmp_path):
     torch.save(dict(a=Path('x')), tmp_path / 'a.pth')
     with pytest.raises(pickle.UnpicklingError, match='weights_only'):
@@ -64,11 +50,3 @@ def test_in1d():
 @pytest.mark.skipif(installed_family() == 'onedl', reason='their fork may call isin')
 def test_in1d_is_still_needed():
     assert 'np.in1d(' in inspect.getsource(retrieval)
-
-
-def test_main_runs_a_script(run_tool, tmp_path):
-    (tmp_path / 'sibling.py').write_text('word = "imported"')
-    script = 'import sys, mmcv.ops, sibling\nprint(__name__, sys.argv[1:], sibling.word)'
-    (tmp_path / 'script.py').write_text(script)
-    done = run_tool(sys.executable, '-m', 'gcp_mm', tmp_path / 'script.py', '--flag')
-    assert done.stdout.endswith("__main__ ['--flag'] imported\n")

@@ -16,7 +16,6 @@ from gcp_mm.checks.dataloaders import build_dataloader
 from gcp_mm.checks.evaluation import check_evaluation
 from gcp_mm.data import LoadCheckedImage
 from gcp_mm.hub import resolve_config
-
 from tests.helpers.bad_data import no_worker_is_left, outcome, row
 from tests.helpers.bad_images import BROKEN, CLOSED, HEIGHT, JPEG, UNUSUAL, WIDTH
 
@@ -224,32 +223,6 @@ def test_skip_is_for_training_alone(tmp_path, record_property):
             "on_error='skip' in validation or test", 'ValueError before the run', text.split(',')[0]
         )
     )
-
-
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [(dict(on_error='ignore'), 'on_error: expected'), (dict(max_skips=0), 'max_skips: expected')],
-)
-def test_wrong_options_of_the_loader(options, message):
-    with pytest.raises(ValueError, match=message):
-        LoadCheckedImage(**options)
-
-
-def test_same_pixels_as_the_stock_loader(digits, scenes):
-    from mmcv.transforms import LoadImageFromFile
-
-    for options in (
-        {},
-        dict(to_float32=True),
-        dict(color_type='grayscale', imdecode_backend='pillow'),
-    ):
-        for file in (next(digits.glob('val/1/*.png')), next(scenes.glob('val/*.png'))):
-            ours = LoadCheckedImage(**options)(dict(img_path=str(file)))
-            stock = LoadImageFromFile(**options)(dict(img_path=str(file)))
-            assert ours.keys() == stock.keys()
-            assert ours['img'].dtype == stock['img'].dtype
-            assert (ours['img'] == stock['img']).all()
-            assert ours['img_shape'] == stock['img_shape'] == ours['ori_shape']
 
 
 def test_command(few_digits, call_tool, capsys):

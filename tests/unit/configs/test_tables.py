@@ -1,0 +1,151 @@
+"""READMEs and metafiles list every config, with its numbers and its commands."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hub import get_config
+from mmpretrain.apis.model import ModelHub
+from modelindex.load_model_index import load as load_model_index
+
+from tests.helpers.configs import (
+    COCO,
+    CONFIGS,
+    IMAGENET,
+    count_parameters,
+    load,
+    name_of,
+    outline,
+    pretraining,
+)
+from tests.helpers.runs import ROOT
+
+README = (ROOT / 'configs/imagenet/README.md').read_text()
+
+
+def test_readme_has_the_command_of_every_row():
+    rows = dict(re.findall(r'tools/dist_train\.sh (configs/imagenet/\S+\.py) (\d+)', README))
+    assert sorted(rows) == IMAGENET
+    assert all(int(gpus) == name_of(path)[1] for path, gpus in rows.items())
+
+
+@pytest.mark.parametrize('name', ['resnet/resnet152', 'vgg/vgg19', 'vgg/vgg19bn'])
+def test_stock_configs_of_the_readme_exist(name):
+    stock = f'mmpretrain::{name}_8xb32_in1k.py'
+    assert f'tools/dist_train.sh {stock} 8' in README
+    assert get_config(stock).train_dataloader.batch_size == 32
+
+
+def test_model_index_lists_every_config_once(monkeypatch):
+    """By the reader of MMPretrain and mim."""
+    index = load_model_index(str(ROOT / 'model-index.yml'))
+    assert not index.check_errors
+    folders = ('imagenet', 'faster_rcnn', 'mask_rcnn')
+    tables = [p for p in CONFIGS if Path(p).parent.name in folders]
+    assert sorted(model.config for model in index.models) == tables
+    monkeypatch.setattr(ModelHub, '_models_dict', {})
+    ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
+    assert {name: Path(model.config) for name, model in ModelHub._models_dict.items()} == {
+        Path(path).stem: ROOT / path for path in tables
+    }
+    for model in index.models:
+        assert model.name == Path(model.config).stem
+        assert model.weights is None
+        assert (ROOT / model.full_model.readme).is_file()
+
+
+@functools.cache
+def multiply_adds(model):
+    """Of convolutions, classifier, covariance and the 12 products of 5 Newton-Schulz iterations."""
+    convolutions = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda conv, _, out: convolutions.append(out.numel() * conv.weight[0].numel())
+            )
+    (x,) = model.backbone(torch.empty(1, 3, 224, 224, device='meta'))
+    pooling = 0
+    if hasattr(model.neck, 'reduction'):
+        _, d, height, width = model.neck.reduction(x).shape
+        pooling = d**2 * height * width + 12 * d**3
+    return sum(convolutions) + pooling + model.head.fc.weight.numel()
+
+
+def papers_accuracies():
+    """Top-1 and top-5 accuracy in the tables of the README, by table and config."""
+    accuracies, table, columns = {}, None, None
+    for line in README.splitlines():
+        if line.startswith('#'):
+            table, columns = line.lstrip('# ').split(':')[0], None
+        elif line.startswith('|'):
+            cells = [cell.strip() for cell in line.strip('|').split('|')]
+            columns = columns or cells
+            row = dict(zip(columns, cells, strict=True))
+            config = re.search(r'configs/imagenet/\S+\.py', row.get('command', ''))
+            if config and 'top-1' in row:
+                accuracies[table, config[0]] = (float(row['top-1']), float(row['top-5']))
+    return accuracies
+
+
+def test_metafile_describes_the_networks_and_has_the_readmes_numbers():
+    accuracies = papers_accuracies()
+    assert {table for table, _ in accuracies} == {'Table 2', 'Table 5', 'Table 8', 'Table 9'}
+    listed = set()
+    for model in load_model_index(str(ROOT / 'configs/imagenet/metafile.yml')).models:
+        assert model.metadata.parameters == count_parameters(model.config)
+        assert model.metadata.flops == multiply_adds(outline(model.config))
+        assert model.metadata.epochs == load(model.config).train_cfg.max_epochs
+        assert model.metadata.batch_size == load(model.config).auto_scale_lr.base_batch_size
+        if model.results:
+            (result,) = model.results
+            source = model.metadata.data['Results From'].removeprefix('the paper, ')
+            assert accuracies[source, model.config] == (
+                result.metrics['Top 1 Accuracy'],
+                result.metrics['Top 5 Accuracy'],
+            )
+            listed.add(model.config)
+    assert listed == {config for _, config in accuracies}
+
+
+def column(lines, row, name):
+    """Cells of the column `name` in those rows of Markdown tables that contain `row`."""
+    header = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip('|').split('|')]
+        if name in cells:
+            header = cells
+        elif line.startswith('|') and row in line:
+            yield cells[header.index(name)]
+
+
+@pytest.mark.parametrize('folder', ['faster_rcnn', 'mask_rcnn'])
+def test_readme_and_metafile_have_every_detector(folder, tmp_path):
+    from mmengine.infer import BaseInferencer
+
+    paths = [path for path in COCO if Path(path).parent.name == folder]
+    metafile = ROOT / 'configs' / folder / 'metafile.yml'
+    models = {model.config: model for model in load_model_index(str(metafile)).models}  # as mim
+    assert sorted(models) == paths
+    (tmp_path / 'model-index.yml').write_text(f'Import: [{metafile}]')
+    read = BaseInferencer._get_models_from_metafile(str(tmp_path))  # as MMDetection
+    assert sorted(model['Name'] for model in read) == sorted(Path(path).stem for path in paths)
+
+    lines = (metafile.parent / 'README.md').read_text().replace('\\\n    ', '').splitlines()
+    for path in paths:
+        name, cfg, source = Path(path).stem, load(path), pretraining(path)
+        assert models[path].name == name
+        metadata = models[path].full_model.metadata
+        gpus = metadata.batch_size // cfg.train_dataloader.batch_size
+        assert gpus * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 8
+        assert metadata.epochs == cfg.train_cfg.max_epochs
+        commands = [
+            f'tools/dist_train.sh {source} {re.search(r"_([0-9]+)xb", source)[1]}',
+            f'tools/dist_train.sh {path} {gpus}',
+            f'tools/dist_test.sh {path} work_dirs/{name}/epoch_12.pth {gpus}',
+        ]
+        lines_of = [lines.index(command) for command in commands]
+        assert lines_of == sorted(lines_of)
+        metrics = [ap for result in models[path].results for ap in result.metrics.values()]
+        assert set(column(lines, f'({name}.py)', 'AP')) == set(map(str, metrics))
