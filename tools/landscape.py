@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.studies.hessian import (
     directional_sharpness,
     gradient,
@@ -180,7 +180,7 @@ def main():
     args = parse_args()
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    check_run(cfg, 'train')
+    raise_errors(check_config(cfg, 'train'))
     init_default_scope(cfg.default_scope)
     model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     batches = read_batches(cfg, model, args)

@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from gcp_mm.checkpoints import check_checkpoint_file, install_safe_readers, load_pretrained
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling
 from gcp_mm.ops.psd_eigh import psd_eigh
@@ -138,7 +138,7 @@ class Network:
 def use(config, args, run):
     """Build the Runner of a config, as tools/test.py does, and give it to `run`."""
     cfg = load_config(config, args.cfg_options, work_dir=args.out)
-    check_run(cfg, args.split)
+    raise_errors(check_config(cfg, args.split))
     return launch(cfg, run)
 
 

@@ -6,6 +6,7 @@ makes data sets, metrics and a test loop of mmengine of them.
 
 from mmengine.registry import DATASETS
 
+from ..compat.lazy import register_lazily
 from .baseline import Robustness, load_baseline
 from .errors import (
     CORRUPTIONS,
@@ -52,28 +53,6 @@ __all__ = [
     'video_stability',
 ]
 
-
-# mmpretrain.datasets takes seconds to import: as with GCPResNet, the registry holds a function that
-# imports the class when a config first asks for it.
-@DATASETS.register_module(name='ImageNetClean')
-def build_imagenet_clean(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetClean`."""
-    from .datasets import ImageNetClean
-
-    return ImageNetClean(*args, **kwargs)
-
-
-@DATASETS.register_module(name='ImageNetC')
-def build_imagenet_c(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetC`."""
-    from .datasets import ImageNetC
-
-    return ImageNetC(*args, **kwargs)
-
-
-@DATASETS.register_module(name='ImageNetP')
-def build_imagenet_p(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetP`."""
-    from .datasets import ImageNetP
-
-    return ImageNetP(*args, **kwargs)
+# mmpretrain.datasets takes seconds to import.
+for _name in ('ImageNetClean', 'ImageNetC', 'ImageNetP'):
+    register_lazily(DATASETS, _name, f'{__name__}.datasets')

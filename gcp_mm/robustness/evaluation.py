@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from .._io import sha256, write_atomically
 from ..checkpoints import load_pretrained
-from ..checks import check_run
+from ..checks import check_config, raise_errors
 from ..runtime import launch, load_config, unwrap
 from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -113,7 +113,7 @@ def evaluate(args: Namespace) -> tuple[Path, dict] | None:
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader = dataloader(parts[0], batch_size, workers)
     cfg.test_evaluator = evaluator(parts[0])
-    check_run(cfg, 'test')
+    raise_errors(check_config(cfg, 'test'))
     if not Path(args.checkpoint).is_file():
         raise ValueError(
             f'checkpoint {args.checkpoint!r}: expected a local file; download it first'

@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
+from gcp_mm.checks.evaluation import check_evaluation
 from mmengine.config import Config
 
-from gcp_mm.checks.evaluation import check_evaluation
 from gcp_mm.checks.inspection import inspect_dataset
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import launch

@@ -28,7 +28,8 @@ from modelindex.load_model_index import load as load_model_index
 from PIL import Image
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from gcp_mm.checks.head import check_head
+from gcp_mm.checks.context import Context
+from gcp_mm.checks.network import check_head
 from tests.helpers.coco_files import CATEGORY_IDS, write_coco
 from tests.helpers.runs import ROOT, config_of
 
@@ -91,7 +92,7 @@ def count_parameters(path):
 def test_config_builds(path):
     cfg = load(path)
     assert 'gcp_mm' in cfg.custom_imports['imports']
-    check_head(cfg.model)
+    assert check_head(Context(cfg))[0].status != 'error'
     assert count_parameters(path) > 1e6
 
 
@@ -713,7 +714,7 @@ def test_config_in_the_readme_builds(tmp_path):
     path = tmp_path / 'mobilenet-v2-gcp.py'
     path.write_text(text)
     cfg = Config.fromfile(path)
-    check_head(cfg.model)
+    assert check_head(Context(cfg))[0].status != 'error'
     model = build_model(cfg).eval()
     (scores,) = model(torch.rand(1, 3, 64, 64))
     assert scores.shape == (1000,)

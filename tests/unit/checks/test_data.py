@@ -5,17 +5,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from gcp_mm.checks.classes import count_classes
+from gcp_mm.checks.disk import check_disk
+from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks.folders import class_folders
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.checks.classes import count_classes
 from gcp_mm.checks.data import check_dataset
 from gcp_mm.checks.dataloaders import build_dataloader
-from gcp_mm.checks.disk import check_disk
-from gcp_mm.checks.evaluation import check_evaluation
-from gcp_mm.checks.folders import class_folders
 from gcp_mm.hub import resolve_config
 
 

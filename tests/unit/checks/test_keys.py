@@ -3,15 +3,15 @@
 import re
 
 import pytest
+from gcp_mm.checks.finding import errors_in, warnings_in
+from gcp_mm.checks.registered import parameters_of
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import gcp_mm  # noqa: F401
 from gcp_mm.checks import check_run
-from gcp_mm.checks.finding import errors_in, warnings_in
 from gcp_mm.checks.keys import check_keys
-from gcp_mm.checks.registered import parameters_of
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import AtomicCheckpointHook
 from tests.helpers.runs import CLS

@@ -6,19 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from gcp_mm.checks.checkpoints import load_checkpoints, pretrained_modules
+from gcp_mm.checks.disk import checkpoint_bytes, checkpoints_kept
+from gcp_mm.checks.finding import Finding
+from gcp_mm.checks.memory import GIB, check_memory, optimizer_bytes, saved_bytes
+from gcp_mm.checks.sample import image_size
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from gcp_mm.checks import check_disk
-from gcp_mm.checks.checkpoints import load_checkpoints, pretrained_modules
-from gcp_mm.checks.disk import checkpoint_bytes, checkpoints_kept
-from gcp_mm.checks.finding import Finding
-from gcp_mm.checks.memory import GIB, check_memory, optimizer_bytes, saved_bytes
 from gcp_mm.checks.network import Trial
 from gcp_mm.checks.run import all_checks, run_check
-from gcp_mm.checks.sample import image_size
 from gcp_mm.hub import resolve_config
 from tests.helpers.runs import CLS
 

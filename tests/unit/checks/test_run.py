@@ -6,14 +6,14 @@ import re
 import mmengine.config.utils
 import pytest
 import torch
+from gcp_mm.checks.batch import check_batch
+from gcp_mm.checks.classes import check_classes, count_classes
+from gcp_mm.checks.finding import errors_in
+from gcp_mm.checks.head import check_head
 from mmengine.config import Config, ConfigDict
 
 from gcp_mm.checks import check_run, warnings_in
-from gcp_mm.checks.batch import check_batch
-from gcp_mm.checks.classes import check_classes, count_classes
 from gcp_mm.checks.data import check_dataset
-from gcp_mm.checks.finding import errors_in
-from gcp_mm.checks.head import check_head
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_schedule
 from gcp_mm.hub import list_models, resolve_config

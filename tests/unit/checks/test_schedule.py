@@ -1,11 +1,11 @@
 """Schedules, checkpoints and batches that do not fit the training are told, others are not."""
 
 import pytest
+from gcp_mm.checks.batch import check_batch, processes
+from gcp_mm.checks.finding import warnings_in
 from mmengine.config import Config
 
 from gcp_mm.checks import check_run
-from gcp_mm.checks.batch import check_batch, processes
-from gcp_mm.checks.finding import warnings_in
 from gcp_mm.checks.schedule import check_schedule
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from gcp_mm.checks.sample import random_batch
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import nn
 
 from gcp_mm.checks.network import Trial
-from gcp_mm.checks.sample import random_batch
 from gcp_mm.hub import resolve_config
 from tests.helpers.runs import CLS
 

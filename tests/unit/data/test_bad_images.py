@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks.dataloaders import build_dataloader
-from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks import build_dataloader
+from gcp_mm.checks.context import Context
+from gcp_mm.checks.data import check_evaluation
 from gcp_mm.data import LoadCheckedImage
 from gcp_mm.hub import resolve_config
 
@@ -217,7 +218,9 @@ def test_more_bad_images_than_allowed(tmp_path, log, record_property):
 def test_skip_is_for_training_alone(tmp_path, record_property):
     loader, _ = make_loader('ImageNet', tmp_path, b'', split='val')
     loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
-    text = outcome(check_evaluation, Config(dict(val_dataloader=loader)), 'train')
+    (found,) = check_evaluation(Context(Config(dict(val_dataloader=loader))))
+    assert found.status == 'error'
+    text = f'ValueError: {found.text}'
     assert text.startswith("ValueError: val_dataloader: LoadCheckedImage has on_error='skip'")
     record_property(
         *row(

@@ -7,7 +7,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from gcp_mm.studies.curves import first_reaching, learning_rates, training_curve, validation_curve
+from gcp_mm.checks import learning_rates
+from gcp_mm.studies.curves import first_reaching, training_curve, validation_curve
 from tests.helpers.runs import CLS, ROOT
 
 TOOL = 'tools/plot_curves.py'
