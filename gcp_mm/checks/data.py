@@ -52,6 +52,13 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
         return DATASETS.build({**config, **options})
 
 
+def is_remote(config: dict) -> bool:
+    """Whether a dataset is read from an address, or from another backend than the local disk."""
+    backend = (config.get('backend_args') or {}).get('backend', 'local')
+    paths = [config.get(key) for key in ('data_root', 'data_prefix', 'ann_file')]
+    return backend != 'local' or '://' in str(paths)
+
+
 def check_data(context: Context) -> list[Finding]:
     """Check that the folders and files of the datasets and metrics of a run are there."""
     cfg, found, number = context.cfg, [], 0
@@ -81,18 +88,17 @@ def find_missing(config: dict, loader: str, scope: str | None) -> list[str]:
         loader: name of its dataloader, for the messages.
         scope: the framework's, in which its class is looked up.
     """
+    if is_remote(config):
+        return []
     try:
         dataset = build_dataset(config, scope, lazy_init=True)
     except Exception as error:  # a class raises whatever it likes about its arguments
         return [f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}']
-    backend = (config.get('backend_args') or {}).get('backend', 'local')
-    if dataset is None or getattr(dataset, 'download', False) or backend != 'local':
+    if dataset is None or getattr(dataset, 'download', False):
         return []
     texts = []
     folders = [path for path in dataset.data_prefix.values() if path]
     for path in folders or filter(None, [config.get('data_root')]):
-        if '://' in path:
-            continue
         if not osp.isdir(path):
             texts.append(f'{loader}.dataset: the image folder {path!r} does not exist; {REMEDY}')
         elif not any(files for _, _, files in os.walk(path, followlinks=True)):

@@ -8,7 +8,15 @@ from collections.abc import Iterator, Sequence
 import mmengine
 
 from .context import Context, Finding, name_of
-from .data import REMEDY, build_dataset, find_annotated, find_datasets, find_missing, missing_file
+from .data import (
+    REMEDY,
+    build_dataset,
+    find_annotated,
+    find_datasets,
+    find_missing,
+    is_remote,
+    missing_file,
+)
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
 IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
@@ -46,7 +54,7 @@ def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list
     missing = find_missing(config, loader, scope)
     if missing:
         return [Finding(loader, 'error', text) for text in missing]
-    if '://' in f'{config.get("data_root")}{config.get("data_prefix")}{config.get("ann_file")}':
+    if is_remote(config):
         return [Finding(loader, 'skipped', f'{kind}, remote: not looked at')]
     try:
         dataset = build_dataset(config, scope, lazy_init=True)
