@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .context import Context, Finding, name_of, raise_errors, warnings_in
-from .data import REMEDY, build_dataset, find_datasets
+from .data import REMEDY, build_dataset, find_datasets, is_remote
 from .inspection import inspect_annotations, inspect_dataset
 
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
@@ -114,6 +114,8 @@ def check_images(context: Context) -> Iterator[Finding]:
     bad = 0
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for config in find_datasets(context.cfg.get(name)):
+            if is_remote(config):
+                continue
             images = _Images(config, context.scope, seen)
             workers = os.cpu_count() if context.workers is None else context.workers
             # A worker that dies, of an image too large for the memory, ends this with an error.
