@@ -310,7 +310,7 @@ def test_wrong_options(network, trees, tmp_path, options, message):
 
 def test_detector_is_refused(network, trees, tmp_path):
     config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
-    with pytest.raises(ValueError, match='ImageNetClean cannot be built: .*mmdet'):
+    with pytest.raises(ValueError, match=r'ImageNetClean cannot be built: .*mmdet'):
         run_here(*arguments(network, trees, tmp_path, config=config))
 
 
