@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm._io import markdown_table, write_atomically
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
     filter_normalised_direction,
@@ -156,7 +156,7 @@ def draw(found, path):
 def main():
     args = parse_args()
     cfg = config_of(args)
-    check_run(cfg, 'train')
+    raise_errors(check_config(cfg, 'train'))
     init_default_scope(cfg.default_scope)
     model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     batches = read_batches(cfg, model, args)

@@ -17,9 +17,9 @@ from arguments import add_config_arguments, config_of
 
 import gcp_mm  # noqa: F401  registers what configs name
 from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm.checks import learning_rates
 from gcp_mm.studies.curves import (
     first_reaching,
-    learning_rates,
     plot_learning_rates,
     plot_validation,
     training_curve,

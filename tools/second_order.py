@@ -17,7 +17,7 @@ from mmengine.runner import Runner, set_random_seed
 from gcp_mm import get_model
 from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.checkpoints import install_safe_readers
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.runtime import read_config
 from gcp_mm.studies.second_order import compare_gradients
 
@@ -122,7 +122,7 @@ def main():
     cfgs, models = [], []
     for config, checkpoint in ((args.config, args.checkpoint), args.gap):
         cfgs.append(read_config(config, args.cfg_options))
-        check_run(cfgs[-1], args.split)
+        raise_errors(check_config(cfgs[-1], args.split))
         models.append(get_model(cfgs[-1], checkpoint, get_device(), args.trust))
     cfg = cfgs[0]
     init_default_scope(cfg.default_scope)

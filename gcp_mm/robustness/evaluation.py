@@ -8,7 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
 from ..checkpoints import load_pretrained
-from ..checks import check_run
+from ..checks import check_config, raise_errors
 from ..runtime import launch, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import new_results, resume_results, write_results
@@ -85,7 +85,7 @@ def evaluate(
     cfg.load_from = str(checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
-    check_run(cfg, 'test')
+    raise_errors(check_config(cfg, 'test'))
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
     results['name'] = name or results['name']

@@ -1,4 +1,4 @@
-"""Convergence curves, from what mmengine logs of runs, and learning rates, from configs.
+"""Convergence curves, from what mmengine logs of runs, and figures of them and of learning rates.
 
 Figures 1, 3, 4 and 5 and the last column of Table 2 of Wang et al., What Deep CNNs Benefit from
 Global Covariance Pooling: An Optimization Perspective, CVPR 2020,
@@ -10,10 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
 
 from .._io import read_jsonl
 
@@ -65,63 +62,6 @@ def first_reaching(curve: dict[int, float], target: float) -> int | None:
     return min((epoch for epoch, value in curve.items() if value >= target), default=None)
 
 
-def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
-    """Learning rate over a whole training, from mmengine's schedulers.
-
-    Args:
-        cfg: config of the training, of epochs or of iterations.
-        images: size of the training set, which gives the iterations of an epoch at the batch size
-            the learning rate is for, `auto_scale_lr.base_batch_size`.
-
-    Returns:
-        Times in epochs, the first epoch beginning at 1 as in the paper's formulas, and the
-        learning rate from each of them on: one for every epoch, or for every iteration where a
-        scheduler goes by iterations.
-
-    Raises:
-        ValueError: if the config lacks `auto_scale_lr.base_batch_size` and needs it.
-    """
-    schedulers = cfg.get('param_scheduler') or []
-    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
-    by_iteration = 'max_epochs' not in cfg.train_cfg or any(
-        not scheduler.get('by_epoch', True) or scheduler.get('convert_to_iter_based')
-        for scheduler in schedulers
-    )
-    steps = 1
-    if by_iteration:
-        batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
-        if not batch:
-            raise ValueError(
-                'the schedule goes by iterations, and the config does not say how many are an '
-                'epoch; set auto_scale_lr = dict(base_batch_size=...)'
-            )
-        steps = -(-images // batch)
-    optimizer = torch.optim.SGD(
-        [torch.zeros(1, requires_grad=True)], lr=cfg.optim_wrapper.optimizer.lr, momentum=0.9
-    )
-    has_epochs = 'max_epochs' in cfg.train_cfg
-    total = cfg.train_cfg.max_epochs * steps if has_epochs else cfg.train_cfg.max_iters
-    built = []
-    for scheduler in schedulers:
-        # Like the Runner: a schedule without an end goes to the end of the training.
-        end = cfg.train_cfg.get('max_epochs', total) if scheduler.get('by_epoch', True) else total
-        built.append(
-            PARAM_SCHEDULERS.build(
-                {'end': end, **scheduler},
-                default_args=dict(optimizer=optimizer, epoch_length=steps),
-            )
-        )
-    optimizer.step()  # before its schedulers' first, or they warn
-    rates = []
-    for step in range(total):
-        rates.append(optimizer.param_groups[0]['lr'])
-        ends_epoch = has_epochs and (step + 1) % steps == 0
-        for scheduler in built:
-            if not scheduler.by_epoch or ends_epoch:
-                scheduler.step()
-    return [1 + step / steps for step in range(total)], rates
-
-
 def plot_validation(
     path: str | Path,
     curves: dict[str, dict[int, float]],
@@ -160,7 +100,7 @@ def plot_validation(
 def plot_learning_rates(
     path: str | Path, curves: dict[str, tuple[Iterable[float], Iterable[float]]]
 ) -> None:
-    """Draw what :func:`learning_rates` gives, {name: (epochs, rates)}."""
+    """Draw what :func:`gcp_mm.checks.learning_rates` gives, {name: (epochs, rates)}."""
     figure, axes = _figure('epoch', 'learning rate')
     for i, (name, (epochs, rates)) in enumerate(curves.items()):
         width = 1.5 + 0.9 * (len(curves) - 1 - i)  # equal curves are seen beneath each other

@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.studies.curves import first_reaching, learning_rates, training_curve, validation_curve
+from gcp_mm.checks import learning_rates
+from gcp_mm.studies.curves import first_reaching, training_curve, validation_curve
 from tests.helpers.run_logs import validations, write_log
 from tests.helpers.runs import ROOT
 
