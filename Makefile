@@ -45,6 +45,7 @@ matrix: install
 lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports --no-logo
 
 install: $(VENV)/installed
 

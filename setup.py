@@ -47,7 +47,7 @@ setup(
         ],
         'extension': ['ninja'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
-        'robustness': ['imagecorruptions-imaug', 'imageio-ffmpeg'],  # for tools/make_corruptions.py
+        'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'coverage', 'import-linter'),
             *('ninja', 'ruff', 'timm', 'tox'),

@@ -1,25 +1,27 @@
 """Classification networks as files that need neither this package nor MMPretrain to run.
 
 The suffix of a file is its format: ``.pt2`` a program of torch.export, ``.onnx`` ONNX, ``.pt`` a
-trace in TorchScript. Each takes batches of any number of images and gives logits. What is written
-is read again and compared with the network it came from, before it gets its name.
+trace in TorchScript. Each takes batches of any number of images and gives logits. Every export is
+validated against the PyTorch model before the file is in place.
 """
 
 import copy
 import importlib.util
 import inspect
-import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmpretrain.models import BaseClassifier
+from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
+from ._io import write_atomically
 from .models import GlobalCovariancePooling
 from .ops.precision import full_float32
 
@@ -31,7 +33,7 @@ BATCHES = (1, 3)  # numbers of images to compare at, neither of them the number 
 
 
 class LogitNetwork(nn.Module):
-    """Images to logits, the whole of what is written to a file.
+    """Images to logits: the module that is exported.
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
@@ -94,18 +96,19 @@ def export_classifier(
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
-        path: of the file; its suffix, one of ``.pt2``, ``.onnx`` and ``.pt``, is the format.
+        path: path of the file; its suffix, one of ``.pt2``, ``.onnx`` and ``.pt``, is the format.
+            Its folder is made if it is absent.
         size: height and width of the images, in pixels.
         with_normalisation: whether the file takes RGB images of 0 to 255 and normalises them
             itself.
-        force: whether to replace a file that exists, once the new one is proven.
+        force: whether to replace a file that exists, once the new one is validated.
 
     Returns:
         The largest difference of the file's logits from the network's, in units of the largest of
         those, over :data:`BATCHES` of random images.
 
     Raises:
-        FileExistsError, FileNotFoundError, ImportError: see :func:`check_target`.
+        FileExistsError, ImportError: see :func:`check_target`.
         TypeError: if `model` is no classifier of MMPretrain.
         ValueError: for a `path`, a `size` or a network that cannot be exported.
         RuntimeError: if that difference exceeds :data:`TOLERANCE`, and :data:`ROUNDING` times
@@ -117,45 +120,39 @@ def export_classifier(
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f'size: expected a height and a width from 1 on, got {size}')
     network = LogitNetwork(model, with_normalisation)
-    _check_layers(model, path.suffix)
+    _check_norm(model, path.suffix)
     write, read = FORMATS[path.suffix]
     with torch.no_grad(), full_float32():
         # Two: an exporter takes a batch of one for a batch that is always one.
         images = next(_random_images(network, size, [2]))
-        _check_logits(network(images))
-        with tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as folder:
+        logits = network(images)
+        if not isinstance(logits, Tensor) or logits.dim() != 2:
+            got = getattr(logits, 'shape', type(logits).__name__)
+            raise ValueError(f'model: expected a head that gives (B, classes) logits, got {got}')
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            # That a trace holds for one size of images: it is meant to.
+            warnings.simplefilter('ignore', torch.jit.TracerWarning)
             draft = Path(folder, path.name)
             write(network, images, draft)
-            batches = list(_random_images(network, size, BATCHES))
-            difference = largest_difference(read(draft), network, batches)
-            limit = TOLERANCE
-            if not difference <= limit:  # nor a NaN
-                limit = max(limit, ROUNDING * rounding_error(network, batches))
-            if not difference <= limit:
-                raise RuntimeError(
-                    f'{path}: the exported logits differ from those of the network by '
-                    f'{difference:.1e} of the largest, more than {limit:.0e}; the file was '
-                    'removed. Try another format'
-                )
-            os.replace(draft, path)
+            difference = _validate(
+                read(draft), network, list(_random_images(network, size, BATCHES))
+            )
+            write_atomically(path, draft.read_bytes())
     return difference
 
 
 def check_target(path: Path, force: bool = False) -> None:
-    """Check that a file of this name can be written, and proven, here.
+    """Check that a file of this name can be written, and validated, here.
 
     Raises:
         ValueError: if its suffix is no format, or one that this PyTorch does not write.
         FileExistsError: if it exists and `force` is not set.
-        FileNotFoundError: if its folder does not exist.
         ImportError: if its format takes a package that is not installed.
     """
     if path.suffix not in FORMATS:
         raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {path}')
     if path.exists() and not force:
         raise FileExistsError(f'path: {path} exists; name another file, or set force (--force)')
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f'path: the folder {path.parent} does not exist; make it first')
     if path.suffix == '.pt2' and not _has_dynamic_shapes():
         raise ValueError(
             f'path: {path}: PyTorch {torch.__version__} exports programs for one number of images '
@@ -166,49 +163,69 @@ def check_target(path: Path, force: bool = False) -> None:
         missing = [name for name in needed if importlib.util.find_spec(name) is None]
         if missing:
             raise ImportError(
-                f'{path}: to write and prove ONNX takes packages that are not installed: pip '
+                f'{path}: to write and validate ONNX takes packages that are not installed: pip '
                 f'install {" ".join(missing)}'
             )
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of the images that a config tests with.
+    """Height and width of the images that a classifier is tested with.
+
+    The test pipeline of the config runs on two blank images of different sizes.
 
     Args:
-        cfg: of a classifier.
+        cfg: config of a classifier of MMPretrain.
 
     Raises:
-        ValueError: if its test pipeline does not settle the size.
+        ValueError: if the pipeline gives images of different sizes, or there is none.
     """
-    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset', {})
-    for transform in reversed(dataset.get('pipeline', [])):
-        kind = str(getattr(transform['type'], '__name__', transform['type'])).split('.')[-1]
-        size = None
-        if kind in ('CenterCrop', 'EfficientNetCenterCrop'):
-            size = transform['crop_size']
-        elif kind == 'Resize' and not transform.get('keep_ratio'):
-            size = transform.get('scale')
-        if size is not None:
-            width, height = (size, size) if isinstance(size, int) else size
-            return height, width
-    raise ValueError(
-        "size: the config's test pipeline crops or resizes to no size; give it (--size)"
-    )
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    transforms = map(TRANSFORMS.build, loader.get('dataset', {}).get('pipeline', []))
+    pipeline = Compose([t for t in transforms if not type(t).__name__.startswith('Load')])
+    sizes = set()
+    for shape in ((1200, 1600), (1800, 1000)):
+        blank = dict(img=np.zeros((*shape, 3), np.uint8), img_shape=shape, ori_shape=shape)
+        result = pipeline(blank)
+        sizes.add(tuple(result['inputs'].shape[-2:]) if 'inputs' in result else shape)
+    if len(sizes) > 1:
+        raise ValueError(
+            f"size: the config's test pipeline gives images of different sizes, {sorted(sizes)}; "
+            'give the size (--size)'
+        )
+    return sizes.pop()
 
 
-def largest_difference(
-    run: Callable[[Tensor], Tensor], network: nn.Module, batches: Iterable[Tensor]
-) -> float:
-    """Largest difference of two functions' values, in units of the largest value.
+def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
+    """Largest difference of a network's logits from those in float64, in units of the largest.
 
     Args:
-        run: takes each batch, on any device.
-        network: what it is compared with.
-        batches: at least one.
-
-    Returns:
-        Infinity where shapes differ.
+        network: images (B, 3, H, W) to logits (B, classes), float32; left as it is.
+        batches: at least one, float32.
     """
+    precise = copy.deepcopy(network).double()
+    return _largest_difference(lambda images: precise(images.double()), network, batches)
+
+
+def _validate(run, network, batches):
+    """The largest difference of the logits of `run` from the network's; raise if it is too large.
+
+    Raises:
+        RuntimeError: see :func:`export_classifier`.
+    """
+    difference, limit = _largest_difference(run, network, batches), TOLERANCE
+    if not difference <= limit:  # nor a NaN
+        limit = max(limit, ROUNDING * rounding_error(network, batches))
+    if not difference <= limit:
+        raise RuntimeError(
+            'the exported logits differ from those of the network by '
+            f'{difference:.1e} of the largest, more than {limit:.0e}; nothing was written. Try '
+            'another format'
+        )
+    return difference
+
+
+def _largest_difference(run, network, batches):
+    """In units of the network's largest value; infinity where shapes differ, NaN for a NaN."""
     differences = []
     for images in batches:
         value, expected = run(images).cpu(), network(images).cpu()
@@ -216,17 +233,6 @@ def largest_difference(
             return float('inf')
         differences.append((value - expected).abs().max() / expected.abs().max())
     return torch.stack(differences).max().item()
-
-
-def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
-    """Largest difference of a network's values from those in float64, in units of the largest.
-
-    Args:
-        network: left as it is.
-        batches: at least one.
-    """
-    precise = copy.deepcopy(network).double()
-    return largest_difference(network, lambda images: precise(images.double()), batches)
 
 
 def _write_program(network, images, path):
@@ -250,8 +256,7 @@ def _write_onnx(network, images, path):
     else:
         options = dict(dynamic_axes=dict(images={0: 'batch'}, logits={0: 'batch'}))
     names = dict(input_names=['images'], output_names=['logits'])
-    with _one_size():
-        torch.onnx.export(network, (images,), str(path), **names, **options)
+    torch.onnx.export(network, (images,), str(path), **names, **options)
 
 
 def _read_onnx(path):
@@ -266,9 +271,8 @@ def _read_onnx(path):
 
 
 def _write_trace(network, images, path):
-    with _one_size():
-        # The trace is compared with the network afterwards, at other numbers of images.
-        torch.jit.trace(network, images, check_trace=False).save(str(path))
+    # The trace is compared with the network afterwards, at other numbers of images.
+    torch.jit.trace(network, images, check_trace=False).save(str(path))
 
 
 FORMATS = {
@@ -288,14 +292,6 @@ def _has_dynamo():
     return 'dynamo' in inspect.signature(torch.onnx.export).parameters
 
 
-@contextmanager
-def _one_size():
-    """Context without the warnings that a trace holds for one size of images: it is meant to."""
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        yield
-
-
 def _random_images(network, size, batches):
     """Random images as the network takes them, the same in each call."""
     parameter = next(network.parameters())
@@ -307,20 +303,9 @@ def _random_images(network, size, batches):
         yield images.to(parameter)
 
 
-def _check_layers(model, suffix):
+def _check_norm(model, suffix):
     """Raise ValueError for a pooling by eigendecomposition, in a format that has none."""
     for name, module in model.named_modules():
-        pooling = isinstance(module, GlobalCovariancePooling)
-        if pooling and module.norm == 'eigh' and suffix != '.pt2':
-            raise ValueError(
-                f"model.{name}.norm='eigh' can be written as .pt2 alone, not as {suffix}"
-            )
-
-
-def _check_logits(logits):
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f'model: expected a head that gives (B, classes) logits, got {got}; only networks '
-            'for classification can be exported'
-        )
+        norm = module.norm if isinstance(module, GlobalCovariancePooling) else None
+        if norm == 'eigh' and suffix != '.pt2':
+            raise ValueError(f'model.{name}.norm={norm!r}: only .pt2 has it, not {suffix}')

@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
-from gcp_mm.robustness.evaluation import read_results, robustness_of
 from gcp_mm.robustness.report import compare, plot
+from gcp_mm.robustness.results import read_results, robustness_of
 
 
 def parse_args():
@@ -43,13 +43,12 @@ def main():
         network = robustness_of(read_results(path))
         groups.setdefault(label or network.name, []).append(network)
     baseline = load_baseline(args.baseline)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     page, picture = (args.out.with_name(args.out.name + ending) for ending in ('.md', '.png'))
+    page.parent.mkdir(parents=True, exist_ok=True)
     plot(groups, baseline, picture)
-    rows = ['# Robustness', '', *compare(groups, baseline), '', f'![robustness]({picture.name})']
-    page.write_text('\n'.join(rows) + '\n')
-    print('\n'.join(rows[:-2]))
-    print(f'{page}, {picture}')
+    tables = compare(groups, baseline)
+    page.write_text(f'# Robustness\n\n{tables}\n\n![robustness]({picture.name})\n')
+    print(f'{tables}\n{page}, {picture}')
 
 
 if __name__ == '__main__':

@@ -1,15 +1,15 @@
 """Table 9 of the paper recomputed: parameters, multiply-adds and times of ResNets, GAP and GCP.
 
-Parameters and multiply-adds are computed from the configs, times are measured here on random
-images, the networks taking turns, as their configs train them. The paper's numbers stand beside.
+Parameters and multiply-adds are computed from the configs. Times are measured on random images, as
+the configs train the networks, which take turns. The paper's numbers are in parentheses.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -19,12 +19,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from tqdm import tqdm
 
+from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.studies.complexity import config_complexity
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools/benchmarks'))
-from measure import describe_machine, interleave, markdown_table  # noqa: E402
-from steps import network_steps  # noqa: E402
+from measure import describe_machine, interleave, network_steps  # noqa: E402
 
 NOTE = """\
 In parentheses the paper's Table 9, whose times are of a workstation with four Titan Xp GPUs.
@@ -34,8 +34,7 @@ convolution; "as trained" with the stride in its 3x3 convolution, as the configs
 same count the 5.56 that the paper prints for ResNet-34 with GCP are 5.66."""
 
 
-@dataclass
-class PaperRow:
+class PaperRow(NamedTuple):
     """What the paper's Table 9 prints: millions, 10^9, milliseconds per image."""
 
     parameters: float
@@ -93,37 +92,20 @@ def measure(rows, args):
 
 
 def cost_table(results):
-    lines = []
+    header = ['network', 'parameters, M (paper)', 'multiply-adds, G (paper)', 'as trained, G']
+    header += ['training, ms/image (paper)', 'inference, ms/image (paper)']
+    rows = []
     for row, result in results.items():
         paper = TABLE_9[row]
-        as_printed = result['multiply_adds_1x1'] / 1e9
-        line = {
-            'network': row,
-            'parameters, M (paper)': f'{result["parameters"] / 1e6:.2f} ({paper.parameters:.2f})',
-            'multiply-adds, G (paper)': f'{as_printed:.3f} ({paper.multiply_adds:.2f})',
-            'as trained, G': f'{result["multiply_adds_3x3"] / 1e9:.3f}',
-        }
-        if 'train_ms' in result:
-            line |= {
-                'training, ms/image (paper)': f'{result["train_ms"]:.2f} ({paper.train_ms:.2f})',
-                'inference, ms/image (paper)': f'{result["infer_ms"]:.2f} ({paper.infer_ms:.2f})',
-            }
-        lines.append(line)
-    return markdown_table(lines)
-
-
-def ratio_table(results):
-    """Times of GCP in those of GAP, for the depths measured with both; '' without any."""
-    lines = []
-    for row, result in results.items():
-        gap = row.replace('GCP', 'GAP')
-        if gap != row and gap in results:
-            line = {'GCP / GAP (paper)': row.split()[0]}
-            for column, key in (('training', 'train_ms'), ('inference', 'infer_ms')):
-                paper = getattr(TABLE_9[row], key) / getattr(TABLE_9[gap], key)
-                line[column] = f'{result[key] / results[gap][key]:.2f} ({paper:.2f})'
-            lines.append(line)
-    return markdown_table(lines) if lines else ''
+        cells = [
+            row,
+            f'{result["parameters"] / 1e6:.2f} ({paper.parameters:.2f})',
+            f'{result["multiply_adds_1x1"] / 1e9:.3f} ({paper.multiply_adds:.2f})',
+            f'{result["multiply_adds_3x3"] / 1e9:.3f}',
+        ]
+        times = [key for key in ('train_ms', 'infer_ms') if key in result]
+        rows.append(cells + [f'{result[key]:.2f} ({getattr(paper, key):.2f})' for key in times])
+    return markdown_table(header[: len(rows[0])], rows)
 
 
 def main():
@@ -141,15 +123,10 @@ def main():
     parser.add_argument('--no-time', action='store_true', help='leave out the measured times')
     parser.add_argument('--batch', type=int, default=32, help='images in a timed step')
     parser.add_argument('--size', type=int, default=224, help='of the timed images, pixels')
-    parser.add_argument(
-        '--device',
-        type=torch.device,
-        default=torch.device(get_device()),
-        help='to time on; the GPU by default, if there is one',
-    )
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
     args = parser.parse_args()
+    args.device = torch.device(get_device())
 
     torch.manual_seed(0)
     results = {}
@@ -168,16 +145,16 @@ def main():
     sections = [cost_table(results), NOTE]
     if machine:
         sections.append('\n'.join(f'- {key}: {value}' for key, value in machine.items()))
-        sections.append(ratio_table(results))
-    text = '\n\n'.join(filter(None, sections)) + '\n'
+    text = '\n\n'.join(sections) + '\n'
     print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'cost_table.md').write_text(text)
     rows = [
-        dict(network=row, **result, paper=asdict(TABLE_9[row])) for row, result in results.items()
+        dict(network=row, **result, paper=TABLE_9[row]._asdict()) for row, result in results.items()
     ]
-    report = json.dumps(dict(machine=machine, rows=rows), indent=1)
-    (args.out / 'cost_table.json').write_text(report)
+    write_atomically(args.out / 'cost_table.md', text.encode())
+    write_atomically(
+        args.out / 'cost_table.json',
+        json.dumps(dict(machine=machine, rows=rows), indent=1).encode(),
+    )
     print(f'written: {args.out}/cost_table.md, cost_table.json')
 
 

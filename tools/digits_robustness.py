@@ -13,8 +13,6 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
-from gcp_mm.data.complete import written_once
-
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path('work_dirs/robustness')
 SEEDS = (0, 1, 2)
@@ -22,42 +20,33 @@ CONFIGS = {
     'GAP': 'configs/digits/resnet18_1xb64-5e_digits.py',
     'GCP': 'configs/digits/resnet18-gcp_1xb64-5e_digits.py',
 }
-# Digits of each class, of the 36 kept for validation. A digit becomes 95 images or 320 frames.
+# Digits of each class, of the 36 for validation. A digit becomes 95 images or 320 frames.
 PER_CLASS = {'c': 10, 'p': 4}
 SIZE = 64
 
 
-def say(text):
-    print(f'\n[robustness] {text}', flush=True)
-
-
 def call(*command):
-    say(' '.join(['python', *map(str, command)]))
+    print('\n[robustness] python', *command, flush=True)
     subprocess.run([sys.executable, *map(str, command)], check=True)
 
 
 def train(config, seed, work_dir):
-    """Train unless the last epoch's checkpoint is there; returns its path."""
+    """Train unless the last epoch's checkpoint exists; returns its path."""
     last = work_dir / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
     # The name of the latest checkpoint is written when that checkpoint is complete.
-    latest = find_latest_checkpoint(work_dir)
-    if latest and Path(latest).name == last.name:
-        say(f'{last} is there already')
-    else:
+    if Path(find_latest_checkpoint(work_dir) or '').name != last.name:
         options = ('--work-dir', work_dir, '--cfg-options', f'randomness.seed={seed}')
         call('tools/train.py', config, '--resume', *options)
     return last
 
 
-def choose(per_class, target):
+def copy_first(per_class, target):
     """Copy the first few validation digits of each class."""
-    with written_once(target, dict(per_class=per_class)) as folder:
-        if folder is None:
-            return
-        for source in sorted(Path('data/digits/val').iterdir()):
-            (folder / source.name).mkdir()
-            for file in sorted(source.iterdir())[:per_class]:
-                shutil.copy(file, folder / source.name)
+    for source in sorted(Path('data/digits/val').iterdir()):
+        folder = target / source.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in sorted(source.iterdir())[:per_class]:
+            shutil.copy(file, folder)
 
 
 def main():
@@ -66,12 +55,10 @@ def main():
     call('tools/make_digits.py')
     for kind, per_class in PER_CLASS.items():
         clean, target = Path(f'data/digits_{kind}_clean'), Path(f'data/digits_{kind}')
-        choose(per_class, clean)
-        call(
-            *('tools/make_corruptions.py', clean, target, '--kind', kind, '--format', 'npy'),
-            # Not enlarged before the crop: the digits stay as large as those trained on.
-            *('--size', SIZE, '--resize', SIZE),
-        )
+        copy_first(per_class, clean)
+        # Not enlarged before the crop: the digits stay as large as those trained on.
+        size = ('--size', SIZE, '--resize', SIZE)
+        call('tools/make_corruptions.py', clean, target, '--kind', kind, *size)
 
     results = {name: [] for name in CONFIGS}
     for seed in SEEDS:
@@ -87,12 +74,10 @@ def main():
             results[name].append(work_dir / 'robustness.json')
     baseline = FOLDER / 'baseline.json'
     mean = f'mean of {len(SEEDS)} GAP networks'
-    call('tools/measure_baseline.py', 'mean', baseline, *results['GAP'], '--name', mean)
+    call('tools/measure_baseline.py', baseline, *results['GAP'], '--name', mean)
     runs = [f'{name}={path}' for name, paths in results.items() for path in paths]
-    call(
-        *('tools/compare_robustness.py', *runs),
-        *('--baseline', baseline, '--out', FOLDER / 'report'),
-    )
+    report = ('--baseline', baseline, '--out', FOLDER / 'report')
+    call('tools/compare_robustness.py', *runs, *report)
 
 
 if __name__ == '__main__':

@@ -10,16 +10,15 @@ import argparse
 import json
 from pathlib import Path
 
-from gcp_mm.studies.feature_file import read_features
+from gcp_mm._io import write_atomically
 from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
+from gcp_mm.studies.features import read_features
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('train', help='.npz file')
-    parser.add_argument('test', nargs='?', help='.npz file of the same network and classes')
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('train', help='.npy file')
+    parser.add_argument('test', nargs='?', help='.npy file of the same network and classes')
     parser.add_argument(
         '--C',
         nargs='+',
@@ -29,59 +28,34 @@ def parse_args():
         'of TRAIN held out; default: 0.1 1 10 100',
     )
     parser.add_argument('--out', type=Path, help='write the results to this .json file')
-    args = parser.parse_args()
-    if args.out and args.out.suffix != '.json':
-        parser.error(f'--out {args.out}: expected a file name that ends in .json')
-    if min(args.C) <= 0:
-        parser.error(f'--C {min(args.C):g}: expected positive numbers')
-    return args
-
-
-def evaluate(train, test, candidates):
-    """The results as one dict; without `test`, of retrieval in `train`."""
-    if test:
-        check_comparable(train, test)
-    queries = test or train
-    similarities = cosines(queries, train)
-    results = dict(
-        stage=train.stage,
-        length=train.length,
-        classes=len(train.classes),
-        train=len(train.labels),
-    )
-    if test:
-        results['test'] = len(test.labels)
-        top1, c = linear_svm(
-            cosines(train, train), train.labels, similarities, test.labels, candidates
-        )
-        results['linear SVM'] = dict(top1=top1, C=c)
-    results['retrieval'] = retrieval(similarities, queries.labels, train.labels, same=test is None)
-    return results
-
-
-def table(results):
-    sizes = [f'{results[name]:,} {name}' for name in ('train', 'test') if name in results]
-    yield 'features', f'{results["stage"]}, {results["length"]:,} numbers'
-    yield 'images', f'{" and ".join(sizes)}, {results["classes"]} classes'
-    if 'linear SVM' in results:
-        yield 'linear SVM', '{top1:.2f} % top-1, C = {C:g}'.format(**results['linear SVM'])
-    for name, value in results['retrieval'].items():
-        yield name, f'{value:.2f} %'
+    return parser.parse_args()
 
 
 def main():
     args = parse_args()
     if args.test and Path(args.test).resolve() == Path(args.train).resolve():
-        raise ValueError(f'{args.test} is both TRAIN and TEST; one file alone ranks its own images')
-    if args.out and not args.out.parent.is_dir():
-        raise FileNotFoundError(f'--out: the folder {args.out.parent} does not exist')
-    train = read_features(args.train)
-    test = read_features(args.test) if args.test else None
-    results = evaluate(train, test, args.C)
-    for name, value in table(results):
-        print(f'{name:<12}{value}')
+        raise ValueError(
+            f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
+        )
+    train = queries = read_features(args.train)
+    results = dict(stage=train.stage, length=train.vectors.shape[1], classes=len(train.classes))
+    results['train'] = len(train.labels)
+    if args.test:
+        queries = read_features(args.test)
+        check_comparable(train, queries)
+        results['test'] = len(queries.labels)
+    similarities = cosines(queries.vectors, train.vectors)
+    if args.test:
+        own = cosines(train.vectors, train.vectors)
+        top1, c = linear_svm(own, train.labels, similarities, queries.labels, args.C)
+        results['linear SVM'] = dict(top1=top1, C=c)
+    results['retrieval'] = retrieval(
+        similarities, queries.labels, train.labels, same=args.test is None
+    )
+    text = json.dumps(results, indent=2)
+    print(text)
     if args.out:
-        args.out.write_text(json.dumps(results, indent=2) + '\n')
+        write_atomically(args.out, f'{text}\n'.encode())
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Export a classifier to a file that runs without this package and without MMPretrain.
 
 OUT ends in .pt2 (torch.export), .onnx (ONNX) or .pt (a trace in TorchScript). The file takes
-batches of any number of images, of one size; docs/export.md says of what kind. It is read again,
-and its logits are compared with the network's, before it gets its name.
+batches of any number of images of one size, see docs/export.md. Every export is validated against
+the PyTorch model.
 """
 
 import argparse
@@ -33,7 +33,9 @@ def parse_args():
         action='store_true',
         help='the file takes RGB images of 0 to 255 and normalises them itself',
     )
-    parser.add_argument('--device', default='cpu', help='the file is to run on, such as cuda')
+    parser.add_argument(
+        '--device', default='cpu', help='the device that runs the file, such as cuda'
+    )
     parser.add_argument('--force', action='store_true', help='replace OUT where it exists')
     add_trust_argument(parser)
     return parser.parse_args()
@@ -46,7 +48,7 @@ def main():
     if cfg.get('default_scope') == 'mmdet':
         raise ValueError(
             f'config: {args.config} is of a detector, and only classifiers are exported; '
-            'docs/export.md has what can be done with the trunk and FPN of a detector'
+            'docs/export.md has how to export the backbone and FPN of a detector'
         )
     height, width = args.size or image_size(cfg)
     model = get_model(cfg, args.checkpoint, device=args.device, trust=args.trust)

@@ -1,98 +1,113 @@
 """Classify pictures and videos, or detect objects in them, and draw what was found.
 
-The output folder gets vis/, the inputs with what was found drawn, in their own folders and under
-their own names, and predictions.json. With --covariance it also gets covariance/, for each picture
-the matrix that the pooling layer gave and the channels that decided its class. See docs/demo.md.
+The output folder gets vis/, the inputs with what was found drawn, and predictions.json. With
+--covariance it also gets covariance/, for each picture the matrix that the pooling layer gave and
+the channels that decided its class. See docs/demo.md.
 """
 
 import argparse
 import json
-from contextlib import closing
-from itertools import islice
+import os
+import sys
 from pathlib import Path
 
+import cv2
 import mmcv
+import numpy as np
 from arguments import add_config_arguments, add_trust_argument, config_of
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
+from mmengine.utils import scandir
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm.checkpoints import check_checkpoint_file
-from gcp_mm.studies.files import (
-    VideoOutput,
-    count_frames,
-    find_inputs,
-    is_video,
-    plan_outputs,
-    read_pictures,
-    read_video,
-)
-from gcp_mm.studies.predictors import Classifier, Detector
+from gcp_mm._io import write_atomically
+from gcp_mm.data import LoadCheckedImage
+from gcp_mm.studies.inferencers import Classifier, Detector
+
+VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file, or address')
-    parser.add_argument(
-        'inputs', nargs='+', metavar='input', help='pictures, videos, and folders of them'
-    )
-    parser.add_argument('--out-dir', type=Path, required=True, help='where the results go')
-    parser.add_argument('--force', action='store_true', help='write to a folder that is not empty')
-    parser.add_argument('--device', default=get_device(), help='default: %(default)s')
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures at a time; default: 1')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        metavar='SCORE',
-        help='detectors: leave out objects without a higher score; default: 0.3',
-    )
-    parser.add_argument(
-        '--covariance',
-        action='store_true',
-        help='classifiers with GlobalCovariancePooling: show what decided each class',
-    )
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file, or address')
+    add('inputs', nargs='+', type=Path, help='pictures, videos, and folders of them')
+    add('--out-dir', type=Path, required=True, help='where the results go')
+    add('--force', action='store_true', help='write to a folder that is not empty')
+    add('--device', default=get_device(), help='default: %(default)s')
+    add('--score-thr', type=float, default=0.3, help='of drawn objects; default: %(default)s')
+    add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)
-    args = parser.parse_args()
-    if args.batch_size < 1:
-        parser.error(f'--batch-size {args.batch_size}: expected at least 1')
-    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
-        parser.error(f'--score-thr {args.score_thr}: expected 0 to 1')
-    return args
+    return parser.parse_args()
 
 
-def process(network, frames, write, outputs, args, bar):
-    """Run the network over frames, as :func:`read_pictures` yields them, and write what it finds.
+def find_inputs(paths):
+    """The files at paths, and below those that are folders: {file: path below a common folder}."""
+    files = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f'input {str(path)!r} does not exist')
+        if path.is_dir():
+            names = scandir(path, (*IMG_EXTENSIONS, *VIDEO_EXTENSIONS), True, case_sensitive=False)
+            files += [path / name for name in sorted(names) if '/.' not in f'/{name}']
+        else:
+            files.append(path)
+    if not files:
+        raise ValueError(f'inputs: no picture or video is in {", ".join(map(str, paths))}')
+    files = {Path(os.path.abspath(file)): file for file in files}
+    common = os.path.commonpath([full.parent for full in files])
+    return {file: full.relative_to(common) for full, file in files.items()}
 
-    Args:
-        write: writes a drawing, (image BGR, planned path), and returns where it is.
 
-    Returns:
-        A record for each frame.
-    """
-    records = []
-    while batch := list(islice(frames, args.batch_size)):
-        results = network([image for _, _, image in batch])
-        for (file, number, _), found in zip(batch, results, strict=True):
-            drawing, covariance = outputs[file]
-            record = dict(input=str(file)) | ({} if number is None else dict(frame=number))
-            written = write(found.drawing[..., ::-1], drawing)
-            record['drawing'] = written.relative_to(args.out_dir).as_posix()
-            record |= found.record
-            if found.covariance is not None:
-                path = covariance if number is None else covariance / f'{number:06d}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                found.covariance.savefig(path, dpi=100)
-                record['covariance']['picture'] = path.relative_to(args.out_dir).as_posix()
-            records.append(record)
-        bar.update(len(batch))
+def read_frames(file):
+    """Yield (number, (H, W, 3) uint8 BGR) of each frame of a video, or (None, a picture)."""
+    if file.suffix.lower() in VIDEO_EXTENSIONS:
+        video = mmcv.VideoReader(str(file))
+        yield from enumerate(video)
+        if video.position < video.frame_cnt:
+            tqdm.write(f'{file}: {video.position} of {video.frame_cnt} frames could be read')
+    else:
+        yield None, LoadCheckedImage().load(dict(img_path=str(file)))
+
+
+def draw(predict, file, path, out_dir):
+    """Draw what the network finds in a picture or in each frame; returns the records."""
+    records, video = [], None
+    for number, image in read_frames(file):
+        drawing, found, figure = predict(image)
+        drawing = np.ascontiguousarray(drawing[..., ::-1])
+        record = dict(input=str(file))
+        if number is None:
+            record['drawing'] = f'vis/{path}.png'
+            mmcv.imwrite(drawing, str(out_dir / record['drawing']))
+        else:
+            record |= dict(drawing=f'vis/{path}.mp4', frame=number)
+            video = video or open_video(out_dir / record['drawing'], file, drawing)
+            video.write(drawing)
+        records.append(record | found)
+        if figure:
+            part = '' if number is None else f'/{number:06d}'
+            picture = found['covariance']['picture'] = f'covariance/{path}{part}.png'
+            (out_dir / picture).parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(out_dir / picture, dpi=100)
+    if video:
+        video.release()
+    if not records:
+        raise ValueError('OpenCV finds no frame in it')
     return records
 
 
-def write_picture(image, path):
-    mmcv.imwrite(image, str(path))
-    return path
+def open_video(path, source, drawing):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fps = mmcv.VideoReader(str(source)).fps or 25  # some files do not say
+    codec = cv2.VideoWriter_fourcc(*'mp4v')
+    video = cv2.VideoWriter(str(path), codec, fps, drawing.shape[1::-1])
+    if not video.isOpened():
+        raise OSError(f'OpenCV has no encoder for {path}; install opencv-python')
+    return video
 
 
 def main():
@@ -101,30 +116,28 @@ def main():
     scope = cfg.get('default_scope')
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config} is a detector')
-    if scope != 'mmdet' and args.score_thr is not None:
-        raise ValueError(f'--score-thr is for detectors, and {args.config} is a classifier')
-    check_checkpoint_file(args.checkpoint)
-    inputs = find_inputs(args.inputs)
-    outputs = plan_outputs(inputs, args.out_dir, args.force)
+    if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
+        raise ValueError(f'--out-dir: {args.out_dir} is not empty; name another, or use --force')
+    inputs, records, failed = find_inputs(args.inputs), [], {}
     with DefaultScope.overwrite_default_scope(scope):
-        model = get_model(cfg, args.checkpoint, args.device, args.trust)
+        model = cfg, args.checkpoint, args.device, args.trust
         if scope == 'mmdet':
-            network = Detector(model, 0.3 if args.score_thr is None else args.score_thr)
+            predict = Detector(*model, args.score_thr)
         else:
-            network = Classifier(model, args.covariance)
-        counts = count_frames(inputs)
-        with tqdm(total=sum(counts.values()), desc=str(args.out_dir), unit='picture') as bar:
-            common = outputs, args, bar
-            pictures = read_pictures(file for file in inputs if not is_video(file))
-            records = process(network, pictures, write_picture, *common)
-            for file in filter(is_video, inputs):
-                with closing(VideoOutput(file)) as video:
-                    frames = read_video(file, counts[file])
-                    records += process(network, frames, video.write, *common)
-    content = dict(config=args.config, checkpoint=args.checkpoint, predictions=records)
+            predict = Classifier(get_model(*model), args.covariance)
+        for file, path in tqdm(inputs.items(), unit='file'):
+            try:
+                records += draw(predict, file, path, args.out_dir)
+            except (OSError, ValueError) as error:
+                failed[str(file)] = str(error)
+                tqdm.write(f'{file}: {error}')
     path = args.out_dir / 'predictions.json'
-    path.write_text(json.dumps(content) + '\n')
+    about = dict(config=args.config, checkpoint=args.checkpoint)
+    content = about | dict(predictions=records, failed=failed)
+    write_atomically(path, f'{json.dumps(content)}\n'.encode())
     print(f'{path}: {len(records)} predictions, drawn in {args.out_dir / "vis"}')
+    if failed:
+        sys.exit(f'{len(failed)} of {len(inputs)} files failed: {", ".join(failed)}')
 
 
 if __name__ == '__main__':

@@ -10,38 +10,35 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-from arguments import add_trust_argument
-from mmengine.config import Config, DictAction
+from arguments import add_config_arguments, add_trust_argument, config_of
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mmengine.dataset import default_collate
 from mmengine.device import get_device
 from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm.checks import check_run
+from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
-from gcp_mm.studies.hessian import (
-    directional_sharpness,
+from gcp_mm.studies.curvature import (
+    filter_normalised_direction,
     gradient,
     hessian_product,
+    loss_surface,
     smoothness_along_gradient,
     top_eigenvalue,
 )
-from gcp_mm.studies.surface import filter_normalised_direction, loss_surface
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-from matplotlib.ticker import MaxNLocator
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument('config', help='config of a classifier')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', type=Path, help='folder; by default landscape/ by the checkpoint')
     parser.add_argument(
@@ -56,20 +53,13 @@ def parse_args():
     parser.add_argument(
         '--etas', type=float, nargs='+', default=[0.001, 0.003, 0.01, 0.03, 0.1], help='steps'
     )
-    parser.add_argument('--grid', type=int, default=21, help='points along a side of the plane')
-    parser.add_argument('--span', type=float, default=1, help='of the plane: from -SPAN to SPAN')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='override the config'
-    )
+    parser.add_argument('--grid', type=int, default=21, help='points from -1 to 1 along each axis')
     add_trust_argument(parser)
     args = parser.parse_args()
-    for name in ('images', 'batch_size', 'iterations'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name.replace("_", "-")}: expected at least 1')
+    if min(args.images, args.batch_size, args.iterations) <= 0:
+        parser.error('--images, --batch-size and --iterations: expected positive numbers')
     if args.grid < 3 or args.grid % 2 == 0:
         parser.error(f'--grid {args.grid}: expected an odd number from 3 on, for a central point')
-    if args.span <= 0:
-        parser.error(f'--span {args.span}: expected a positive number')
     if 0 in args.etas:
         parser.error('--etas: a step of 0 has no length')
     args.out = args.out or Path(args.checkpoint).parent / 'landscape'
@@ -89,20 +79,14 @@ def read_batches(cfg, model, args):
     ]
 
 
-def loss_parts(model, batches):
-    """The mean loss over all images as a sum over the batches."""
-    total = sum(len(batch['inputs']) for batch in batches)
-
-    def part(batch):
-        loss = model.parse_losses(model(**batch, mode='loss'))[0]
-        return loss * (len(batch['inputs']) / total)
-
-    return [lambda batch=batch: part(batch) for batch in batches]
-
-
 def measure(model, batches, args):
     params = [p for p in model.parameters() if p.requires_grad]
-    loss = loss_parts(model, batches)
+    total = sum(len(batch['inputs']) for batch in batches)
+
+    def part(batch):  # of the mean loss over all images
+        return model.parse_losses(model(**batch, mode='loss'))[0] * (len(batch['inputs']) / total)
+
+    loss = [lambda batch=batch: part(batch) for batch in batches]
     generator = torch.Generator().manual_seed(args.seed)
     directions = [filter_normalised_direction(params, generator) for _ in range(2)]
     start = torch.randn(len(directions[0]), generator=generator).to(directions[0])
@@ -115,49 +99,43 @@ def measure(model, batches, args):
             bar.update()
             return hessian_product(loss, params, vector)
 
-        sharpness = directional_sharpness(product, g)
-        top = top_eigenvalue(product, start, args.iterations)
-    smoothness = smoothness_along_gradient(
-        loss, params, args.etas, lambda etas: tqdm(etas, desc='smoothness')
-    )
-    steps = np.linspace(-args.span, args.span, args.grid).tolist()
-    surface = loss_surface(
-        loss, params, directions, steps, lambda rows: tqdm(rows, desc='surface', unit='row')
-    )
+        sharpness = (g @ product(g) / (g @ g)).item()
+        top, residual, iterations = top_eigenvalue(product, start, args.iterations)
+    steps = np.linspace(-1, 1, args.grid).tolist()
     return dict(
+        images=total,
         loss=value,
         gradient_norm=g.norm().item(),
-        top_eigenvalue=top.value,
-        top_eigenvalue_residual=top.residual,
-        power_iterations=top.iterations,
+        top_eigenvalue=top,
+        top_eigenvalue_residual=residual,
+        power_iterations=iterations,
         sharpness_along_gradient=sharpness,
         etas=args.etas,
-        smoothness=smoothness,
+        smoothness=smoothness_along_gradient(loss, params, args.etas),
         steps=steps,
-        surface=surface.tolist(),
+        surface=loss_surface(loss, params, directions, steps).tolist(),
     )
 
 
 def report(found):
-    rows = [
-        ('loss', found['loss']),
-        ('norm of the gradient', found['gradient_norm']),
-        ("Hessian's eigenvalue of largest magnitude", found['top_eigenvalue']),
-        (
-            f'its residual after {found["power_iterations"]} iterations, relative',
-            found['top_eigenvalue_residual'],
-        ),
-        ('curvature along the gradient', found['sharpness_along_gradient']),
-        ('effective beta-smoothness along it', max(found['smoothness'])),
-    ]
-    lines = ['| | |', '|---|---|', *(f'| {name} | {value:.4g} |' for name, value in rows)]
-    return '\n'.join(lines) + '\n'
+    rows = {
+        'loss': found['loss'],
+        'norm of the gradient': found['gradient_norm'],
+        "Hessian's eigenvalue of largest magnitude": found['top_eigenvalue'],
+        f'its residual after {found["power_iterations"]} iterations, relative': found[
+            'top_eigenvalue_residual'
+        ],
+        'curvature along the gradient': found['sharpness_along_gradient'],
+        'effective beta-smoothness along it': max(found['smoothness']),
+    }
+    return markdown_table(('', ''), [(key, f'{value:.4g}') for key, value in rows.items()]) + '\n'
 
 
 def draw(found, path):
     """The loss along each direction, and on their plane."""
     steps, surface = found['steps'], np.array(found['surface'])
-    figure, (line, plane) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    line, plane = figure.subplots(1, 2)
     middle = len(steps) // 2
     line.plot(steps, surface[:, middle], label='direction 1')
     line.plot(steps, surface[middle], label='direction 2')
@@ -173,24 +151,21 @@ def draw(found, path):
     for axis in (line.xaxis, plane.xaxis, plane.yaxis):
         axis.set_major_locator(MaxNLocator(5))
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def main():
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    check_run(cfg, 'train')
+    cfg = config_of(args)
+    raise_errors(check_config(cfg, 'train'))
     init_default_scope(cfg.default_scope)
     model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     batches = read_batches(cfg, model, args)
     with full_float32():
         found = measure(model, batches, args)
-    args.out.mkdir(parents=True, exist_ok=True)
     settings = {key: getattr(args, key) for key in ('config', 'checkpoint', 'split', 'seed')}
-    settings['images'] = sum(len(batch['inputs']) for batch in batches)
-    (args.out / 'landscape.json').write_text(json.dumps(settings | found, indent=1) + '\n')
-    (args.out / 'landscape.md').write_text(report(found))
+    content = json.dumps(settings | found, indent=1) + '\n'
+    write_atomically(args.out / 'landscape.json', content.encode())
+    write_atomically(args.out / 'landscape.md', report(found).encode())
     draw(found, args.out / 'surface.png')
     print(report(found))
     print(f'written: {args.out}/landscape.json, landscape.md, surface.png')

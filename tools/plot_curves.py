@@ -1,8 +1,8 @@
 """Convergence curves of training runs and learning rates of configs, as in the paper's figures.
 
-RUN_DIRs are work dirs of tools/train.py. The first is the one that the others are held against: the
-table says in which epoch each reaches that run's final value (Table 2 of the paper). Training
-accuracy is drawn too where it was logged: train with --cfg-options model.head.cal_acc=True.
+RUN_DIRs are work dirs of tools/train.py. The first is the reference: the table lists the epoch in
+which each run reaches its final value (Table 2 of the paper). Training accuracy is drawn too where
+it was logged: train with --cfg-options model.head.cal_acc=True.
 
     plot_curves.py work_dirs/resnet18_8xb32-lrnorm_in1k work_dirs/resnet18-gcp_8xb32-lradju_in1k
     plot_curves.py --lr configs/imagenet/resnet18-gcp_*.py
@@ -16,9 +16,10 @@ from pathlib import Path
 from arguments import add_config_arguments, config_of
 
 import gcp_mm  # noqa: F401  registers what configs name
+from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm.checks import learning_rates
 from gcp_mm.studies.curves import (
     first_reaching,
-    learning_rates,
     plot_learning_rates,
     plot_validation,
     training_curve,
@@ -28,40 +29,34 @@ from gcp_mm.studies.curves import (
 
 def report_runs(names, run_dirs, metric, error, out):
     """Draw the runs' curves and write the table of matching epochs."""
-    curves = {
-        name: validation_curve(run, metric) for name, run in zip(names, run_dirs, strict=True)
-    }
-    training = {
-        name: training_curve(run, metric) for name, run in zip(names, run_dirs, strict=True)
-    }
-    finals = {name: curve[max(curve)] for name, curve in curves.items()}
-    reference, target = names[0], finals[names[0]]
+    runs = dict(zip(names, run_dirs, strict=True))
+    curves = {name: validation_curve(run, metric) for name, run in runs.items()}
+    training = {name: training_curve(run, metric) for name, run in runs.items()}
+    reference = names[0]
+    target = curves[reference][max(curves[reference])]
     rows = [
         dict(
             run=name,
             epochs=max(curve),
-            final=finals[name],
+            final=curve[max(curve)],
             best=max(curve.values()),
             matching_epoch=first_reaching(curve, target),
         )
         for name, curve in curves.items()
     ]
-    text = [
-        f'{metric} by epoch; matching: first epoch with at least the final {target:.4g} of '
-        f'{reference}.',
-        '',
-        '| run | epochs | final | best | matching epoch |',
-        '|---|---|---|---|---|',
-        *(
-            '| {run} | {epochs} | {final:.4g} | {best:.4g} | '.format(**row)
-            + f'{row["matching_epoch"] or "not reached"} |'
-            for row in rows
-        ),
+    cells = [
+        [f'{v:.4g}' if isinstance(v, float) else v or 'not reached' for v in row.values()]
+        for row in rows
     ]
-    (out / 'curves.md').write_text('\n'.join(text) + '\n')
-    (out / 'curves.json').write_text(
-        json.dumps(dict(metric=metric, table=rows, validation=curves, training=training), indent=1)
+    text = (
+        f'{metric} by epoch; matching: first epoch with at least the final {target:.4g} of '
+        f'{reference}.\n\n'
+        + markdown_table(('run', 'epochs', 'final', 'best', 'matching epoch'), cells)
+        + '\n'
     )
+    results = dict(metric=metric, table=rows, validation=curves, training=training)
+    write_atomically(out / 'curves.md', text.encode())
+    write_atomically(out / 'curves.json', json.dumps(results, indent=1).encode())
 
     def shown(values):
         return {epoch: 100 - value for epoch, value in values.items()} if error else values
@@ -73,7 +68,7 @@ def report_runs(names, run_dirs, metric, error, out):
         {name: shown(curve) for name, curve in training.items()},
         (f'final of {reference}', 100 - target if error else target),
     )
-    print('\n'.join(text))
+    print(text)
     print(f'written: {out}/curves.png, curves.md, curves.json')
 
 

@@ -9,15 +9,12 @@ label are seeds of one network, and are averaged. Ratios are those of the first 
 import argparse
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-from gcp_mm._io import read_jsonl
+from gcp_mm._io import markdown_table, read_jsonl, write_atomically
+from gcp_mm.studies.landscape_hook import FILE
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-
-FILE = 'landscape.jsonl'
 QUANTITIES = {
     'losses': ('loss', r'loss $M_l$'),
     'gradient_distances': ('gradient', r'distance of the gradients $M_g$'),
@@ -43,52 +40,40 @@ def read_networks(runs):
 
     Bands are {label: {quantity: (seeds, steps, 2)}}, the last axis smallest and largest value.
     """
-    records = {}
+    found = []
     for run in runs:
         label, _, path = run.rpartition('=')
-        path = Path(path)
-        path = path / FILE if path.is_dir() else path
-        found = {record['iter']: record for record in read_jsonl(path)}
-        if not found:
-            raise ValueError(f'{path} holds no measurement; train with LandscapeHook')
-        records.setdefault(label or path.parent.name, []).append((path, found))
-    everything = [pair for seeds in records.values() for pair in seeds]
-    steps = sorted(set.intersection(*(set(found) for _, found in everything)))
+        path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+        records = {record['iter']: record for record in read_jsonl(path)}
+        found.append((label or path.parent.name, path, records))
+    steps = sorted(set.intersection(*(set(records) for *_, records in found)))
     if not steps:
         raise ValueError('the runs have no step in common at which all of them were measured')
-    etas = {str(path): found[steps[0]]['etas'] for path, found in everything}
-    for path, its_etas in etas.items():
-        if its_etas != next(iter(etas.values())):
-            raise ValueError(f'{path} was measured with another eta_range than {next(iter(etas))}')
-    networks = {
-        label: {
-            key: np.array([[(min(r[s][key]), max(r[s][key])) for s in steps] for _, r in seeds])
-            for key in QUANTITIES
-        }
-        for label, seeds in records.items()
+    networks = {}
+    for label, path, records in found:
+        if records[steps[0]]['etas'] != found[0][2][steps[0]]['etas']:
+            raise ValueError(f'{path} was measured with another eta_range than {found[0][1]}')
+        network = networks.setdefault(label, {key: [] for key in QUANTITIES})
+        for key, bands in network.items():
+            bands.append([(min(records[s][key]), max(records[s][key])) for s in steps])
+    return steps, {
+        label: {key: np.array(bands) for key, bands in network.items()}
+        for label, network in networks.items()
     }
-    return steps, networks
-
-
-def widths(bands):
-    """Mean and maximum over the steps of the width of the bands, of each seed."""
-    width = bands[..., 1] - bands[..., 0]
-    return dict(mean=width.mean(1), maximum=width.max(1))
 
 
 def table(networks):
-    """Rows: mean and maximum range. Columns: the networks, then the first one's share of others."""
+    """Mean and maximum range of each network, and the ratio of the first one's to the others'."""
     first, *others = networks
-    head = ['range over the steps eta', *networks, *(f'{first} / {other}' for other in others)]
-    rows = [head, ['---'] * len(head)]
+    header = ['range over the steps eta', *networks, *(f'{first} / {other}' for other in others)]
+    rows = []
     for key, (name, _) in QUANTITIES.items():
-        per_network = {label: widths(bands[key]) for label, bands in networks.items()}
-        for kind in ('mean', 'maximum'):
-            values = {label: found[kind] for label, found in per_network.items()}
-            # Every run of the one by every run of the other
-            ratios = [(values[first][:, None] / values[other]).ravel() for other in others]
+        widths = {label: np.ptp(bands[key], axis=2) for label, bands in networks.items()}
+        for kind, reduce in (('mean', np.mean), ('maximum', np.max)):
+            values = {label: reduce(width, axis=1) for label, width in widths.items()}  # of seeds
+            ratios = [np.divide.outer(values[first], values[other]).ravel() for other in others]
             rows.append([f'{name}, {kind}', *map(spread, [*values.values(), *ratios])])
-    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+    return markdown_table(header, rows)
 
 
 def spread(values):
@@ -99,14 +84,14 @@ def spread(values):
 
 
 def draw(steps, networks, path):
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    figure = Figure(figsize=(10, 4), layout='constrained')
+    panels = figure.subplots(1, 2)
     for axes, (key, (_, title)) in zip(panels, QUANTITIES.items(), strict=True):
         for k, (label, bands) in enumerate(networks.items()):
             low, high = bands[key].mean(0).T
-            colour = f'C{k}'
-            axes.fill_between(steps, low, high, color=colour, alpha=0.3, lw=0, label=label)
+            axes.fill_between(steps, low, high, color=f'C{k}', alpha=0.3, lw=0, label=label)
             for edge in (low, high):
-                axes.plot(steps, edge, color=colour, lw=1)
+                axes.plot(steps, edge, color=f'C{k}', lw=1)
         values = np.concatenate([bands[key].mean(0).ravel() for bands in networks.values()])
         if values.min() > 0 and values.max() > 30 * values.min():
             axes.set_yscale('log')
@@ -114,7 +99,6 @@ def draw(steps, networks, path):
         axes.grid(alpha=0.3)
     panels[0].legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main():
@@ -126,8 +110,7 @@ def main():
         'Mean ± standard deviation over the runs, of ratios over all pairs of runs.\n\n'
         f'{table(networks)}\n'
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'landscape.md').write_text(text)
+    write_atomically(args.out / 'landscape.md', text.encode())
     draw(steps, networks, args.out / 'landscape.png')
     print(text)
     print(f'written: {args.out}/landscape.md, landscape.png')

@@ -9,7 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
 from gcp_mm.checkpoints import load_pretrained
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors, warnings_in
 from gcp_mm.runtime import launch, unwrap
 
 
@@ -54,10 +54,11 @@ def main():
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
-    warnings = check_run(cfg, 'test')
+    findings = check_config(cfg, 'test')
+    raise_errors(findings)
 
     def test(runner):
-        for text in warnings:
+        for text in warnings_in(findings):
             runner.logger.warning(text)
         # mmengine only logs the keys that do not match, and evaluates random weights.
         load_pretrained(unwrap(runner.model), args.checkpoint, trust=args.trust)

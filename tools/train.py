@@ -5,7 +5,7 @@ import argparse
 from arguments import add_run_arguments, run_config_of
 from mmengine.dist import is_main_process
 
-from gcp_mm.checks import check_disk, check_run, warnings_in
+from gcp_mm.checks import check_config, raise_errors, warnings_in
 from gcp_mm.runtime import launch, set_auto_scale_lr, set_resume
 
 
@@ -34,11 +34,14 @@ def main():
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    warnings = check_run(cfg, 'train')
+    findings = check_config(cfg)
+    raise_errors(findings)
 
     def train(runner):
         if is_main_process():  # which writes the checkpoints, and the log
-            for text in [*warnings, *warnings_in(check_disk(cfg, runner.model))]:
+            disk = check_config(cfg, level='disk', model=runner.model)
+            raise_errors(disk)
+            for text in warnings_in([*findings, *disk]):
                 runner.logger.warning(text)
         runner.train()
 

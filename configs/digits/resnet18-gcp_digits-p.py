@@ -7,7 +7,7 @@ test_dataloader = dict(
         _delete_=True,
         type='ImageNetP',
         data_root='data/digits_p',
-        perturbation='gaussian_noise',
+        data_prefix='gaussian_noise',
         crop_size=64,
     ),
     collate_fn=dict(type='pseudo_collate'),

@@ -1,18 +1,17 @@
 """Checks of a config, its packages, data and images, before a run or at its start."""
 
-from .disk import check_disk
-from .finding import Finding, warnings_in
-from .image_inspection import find_bad_images
-from .inspection import data_checks
-from .run import all_checks, check_run, run_check
+from .context import Finding, raise_errors, warnings_in
+from .dataloaders import build_dataloader
+from .run import check_config, run_checks, world_size
+from .schedule import learning_rates
 
 __all__ = [
     'Finding',
-    'all_checks',
-    'check_disk',
-    'check_run',
-    'data_checks',
-    'find_bad_images',
-    'run_check',
+    'build_dataloader',
+    'check_config',
+    'learning_rates',
+    'raise_errors',
+    'run_checks',
     'warnings_in',
+    'world_size',
 ]

@@ -1,53 +1,25 @@
-"""The data that a config names are there."""
+"""The datasets of a config are there, with the classes that its heads and its validation expect."""
 
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, DefaultScope
 
-from .finding import Finding
-from .registered import find_classes, package_of
-from .tree import name_of, walk
+from .context import Context, Finding, name_of, walk
+from .keys import find_classes, package_of
 
-# Data sets that MMPretrain downloads where they are absent
-DOWNLOADED = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 REMEDY = (
     'prepare the data as docs/data.md says, or set data_root (and, of a detector, the ann_file of '
     "CocoMetric's evaluator) to where they are"
 )
 FRAMEWORKS = ('mmengine', 'mmpretrain', 'mmdet', 'gcp_mm')
-
-
-def check_data(cfg: Config, split: str) -> list[Finding]:
-    """Check that the folders and files are there which the data sets and metrics of a run name.
-
-    Args:
-        cfg: the final config.
-        split: 'train', which also validates, or 'test'.
-
-    Raises:
-        FileNotFoundError: for an absent annotation file or image folder.
-        ValueError: for an empty one.
-    """
-    number = 0
-    for used in ('train', 'val') if split == 'train' else ('test',):
-        loader, evaluator = f'{used}_dataloader', f'{used}_evaluator'
-        for dataset in find_datasets(cfg.get(loader)):
-            check_dataset(dataset, loader, cfg.get('default_scope'))
-            number += 1
-        for metric in find_annotated(cfg.get(evaluator)):
-            check_file(metric['ann_file'], f'{evaluator}.ann_file')
-    if not number:
-        return [Finding('skipped', 'the config names no files')]
-    return [
-        Finding(
-            'ok',
-            f'folders and lists of {number} data sets are there and not empty; '
-            'tools/check_data.py looks for every image',
-        )
-    ]
+# Heads of MMDetection whose num_classes is that of the data; an RPN has one of its own.
+DETECTION = ('bbox_head', 'mask_head')
+# Metrics that compare the labels of the data with the numbers of the head's outputs
+COMPARING = {'Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'}
 
 
 def find_datasets(dataloader: dict | None) -> Iterator[dict]:
@@ -60,47 +32,202 @@ def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
     return (node for _, node in walk(evaluator) if node.get('ann_file'))
 
 
-def check_dataset(dataset: dict, name: str, scope: str | None = None) -> None:
-    """Raise unless the files and folders a dataset's config names exist and are not empty.
+def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | None:
+    """Build a dataset without its transforms; None for a class of another package.
 
     Args:
-        dataset: config of one dataset. Left alone are remote paths, data sets that MMPretrain
-            downloads, and classes of other packages, which may mean something else by them.
-        name: of its dataloader, for the message.
+        config: of one dataset.
+        scope: the framework's, in which its class is looked up.
+        **options: further arguments, such as `lazy_init=True`, which leaves its list unread.
+
+    Raises:
+        Exception: whatever its class raises.
+    """
+    with DefaultScope.overwrite_default_scope(scope):
+        classes = find_classes(config.get('type', ''), [DATASETS])
+        if not any(package_of(found) in FRAMEWORKS for found in classes):
+            return None
+        if 'pipeline' in config:
+            options['pipeline'] = []
+        return DATASETS.build({**config, **options})
+
+
+def is_remote(config: dict) -> bool:
+    """Whether a dataset is read from an address, or from another backend than the local disk."""
+    backend = (config.get('backend_args') or {}).get('backend', 'local')
+    paths = [config.get(key) for key in ('data_root', 'data_prefix', 'ann_file')]
+    return backend != 'local' or '://' in str(paths)
+
+
+def check_data(context: Context) -> list[Finding]:
+    """Check that the folders and files of the datasets and metrics of a run are there."""
+    cfg, found, number = context.cfg, [], 0
+    for split in ('train', 'val') if context.split == 'train' else ('test',):
+        loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
+        for dataset in find_datasets(cfg.get(loader)):
+            found += find_missing(dataset, loader, context.scope)
+            number += 1
+        for metric in find_annotated(cfg.get(evaluator)):
+            found.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
+    errors = [Finding('data', 'error', text) for text in found if text]
+    if errors or not number:
+        return errors or [Finding('data', 'skipped', 'the config names no files')]
+    text = (
+        f'folders and lists of {number} datasets are there and not empty; tools/check_data.py '
+        'looks for every image'
+    )
+    return [Finding('data', 'ok', text)]
+
+
+def find_missing(config: dict, loader: str, scope: str | None) -> list[str]:
+    """Say which files and folders of a dataset are absent or empty.
+
+    Args:
+        config: of one dataset. Remote data, data that the dataset downloads and classes of other
+            packages, which may mean something else by these keys, are left alone.
+        loader: name of its dataloader, for the messages.
         scope: the framework's, in which its class is looked up.
     """
-    kind = name_of(dataset)
-    if kind in DOWNLOADED and dataset.get('download', True):
-        return
-    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
-        return
-    with DefaultScope.overwrite_default_scope(scope):
-        classes = find_classes(dataset['type']) if dataset.get('type') else []
-    if classes and not any(package_of(each) in FRAMEWORKS for each in classes):
-        return
-    root = dataset.get('data_root') or ''
-    prefix = dataset.get('data_prefix')
-    if not prefix and kind == 'ImageNet':
-        prefix = dataset.get('split')
-    for folder in prefix.values() if isinstance(prefix, dict) else [prefix]:
-        path = osp.join(root, folder or '')
-        if '://' in path or not path:
-            continue
+    if is_remote(config):
+        return []
+    try:
+        dataset = build_dataset(config, scope, lazy_init=True)
+    except Exception as error:  # a class raises whatever it likes about its arguments
+        return [f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}']
+    if dataset is None or getattr(dataset, 'download', False):
+        return []
+    texts = []
+    folders = [path for path in dataset.data_prefix.values() if path]
+    for path in folders or filter(None, [config.get('data_root')]):
         if not osp.isdir(path):
-            raise FileNotFoundError(
-                f'{name}.dataset: the image folder {path!r} does not exist; {REMEDY}'
-            )
-        if not any(files for _, _, files in os.walk(path, followlinks=True)):
-            raise ValueError(f'{name}.dataset: the image folder {path!r} holds no file; {REMEDY}')
-    if dataset.get('ann_file'):
-        check_file(osp.join(root, dataset['ann_file']), f'{name}.dataset.ann_file')
+            texts.append(f'{loader}.dataset: the image folder {path!r} does not exist; {REMEDY}')
+        elif not any(files for _, _, files in os.walk(path, followlinks=True)):
+            texts.append(f'{loader}.dataset: the image folder {path!r} holds no file; {REMEDY}')
+    if dataset.ann_file:
+        texts.append(missing_file(dataset.ann_file, f'{loader}.dataset.ann_file'))
+    return [text for text in texts if text]
 
 
-def check_file(path: str, name: str) -> None:
-    """Raise unless `path`, named `name` in the message, is remote or a file with content."""
-    if '://' in path:
-        return
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'{name}: the file {path!r} does not exist; {REMEDY}')
-    if not osp.getsize(path):
-        raise ValueError(f'{name}: the file {path!r} is empty; {REMEDY}')
+def missing_file(path: str, name: str) -> str:
+    """Say that `path`, named `name` in the message, is absent or empty; '' if not, or remote."""
+    if '://' in path or (osp.isfile(path) and osp.getsize(path)):
+        return ''
+    wrong = 'is empty' if osp.isfile(path) else 'does not exist'
+    return f'{name}: the file {path!r} {wrong}; {REMEDY}'
+
+
+def check_classes(context: Context) -> list[Finding]:
+    """Compare `num_classes` of the heads with the classes of the datasets, where both are known."""
+    heads = list(find_heads(context.cfg))
+    train = context.split == 'train'
+    found = []
+    for loader in ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',):
+        for config, dataset in _datasets(context, loader):
+            classes = count_classes(config, dataset, context.scope)
+            for path, number in heads if classes else ():
+                found.append(_compare(path, number, loader, classes, context.scope))
+    return list(dict.fromkeys(found)) or [
+        Finding('classes', 'skipped', 'the number of classes is not in the config')
+    ]
+
+
+def _datasets(context, loader) -> Iterator[tuple[dict, BaseDataset]]:
+    """Config and dataset, its list unread, of each one that can be built."""
+    for config in find_datasets(context.cfg.get(loader)):
+        try:
+            dataset = build_dataset(config, context.scope, lazy_init=True)
+        except Exception:  # check_data tells of it
+            continue
+        if dataset is not None:
+            yield config, dataset
+
+
+def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
+    """Path in the config and number of classes of each head that has one."""
+    if cfg.get('default_scope') != 'mmdet':
+        nodes = [('model.head', cfg.model.get('head') or {})]
+    elif cfg.model.get('language_model'):  # its outputs are words
+        nodes = []
+    else:
+        parts = (*DETECTION, 'roi_head')
+        nodes = [each for part in parts for each in walk(cfg.model.get(part), f'model.{part}')]
+        nodes = [each for each in nodes if each[0].split('.')[-1].split('[')[0] in DETECTION]
+    for path, node in nodes:
+        if isinstance(node.get('num_classes'), int):
+            yield f'{path}.num_classes', node['num_classes']
+
+
+def count_classes(config: dict, dataset: BaseDataset, scope: str | None) -> int | None:
+    """Number of classes of a dataset, as far as it is known without its list; else None.
+
+    Args:
+        config: of the dataset.
+        dataset: the dataset, its list unread.
+        scope: the framework's.
+    """
+    if 'thing_classes' in dataset.metainfo:
+        return None  # panoptic: things and stuff are for different heads
+    named = config.get('classes') or (config.get('metainfo') or {}).get('classes')
+    if not named and config.get('ann_file') and scope != 'mmdet':
+        return None  # a list of images, which may be of fewer classes than its dataset has
+    names = dataset.metainfo.get('classes') or class_folders(dataset)
+    return len(names) if isinstance(names, list | tuple) and names else None
+
+
+def _compare(path, number, loader, classes, scope):
+    if number == classes:
+        return Finding('classes', 'ok', f'{path}={number}, and the data have {classes} classes')
+    text = f'{path}={number}, but {loader}.dataset has {classes} classes: set {path}={classes}'
+    if number < classes or scope == 'mmdet':
+        return Finding('classes', 'error', text)
+    return Finding('classes', 'warning', f'{text}, unless the head is to have outputs to spare')
+
+
+def class_folders(dataset: BaseDataset) -> list[str]:
+    """Folders that a `CustomDataset` of MMPretrain takes for classes, in the order of labels."""
+    if type(dataset).__name__ != 'CustomDataset' or dataset.ann_file or not dataset.with_label:
+        return []
+    from mmpretrain.datasets.custom import find_folders
+
+    return find_folders(dataset.img_prefix)[0] if osp.isdir(dataset.img_prefix) else []
+
+
+def check_evaluation(context: Context) -> list[Finding]:
+    """Check that the validation of a run uses all of its images, and the labels of the training.
+
+    The label of a class is the place of its folder among the others: with one missing, all behind
+    it would be compared with the class before. Folders missing at the end shift nothing.
+    """
+    split = 'val' if context.split == 'train' else 'test'
+    loader = f'{split}_dataloader'
+    if not context.cfg.get(loader):
+        return [Finding('evaluation', 'skipped', f'there is no {loader}')]
+    texts = [
+        f"{loader}: {step['type']} has on_error='skip', and the result would not be that of the "
+        "whole dataset; set on_error='raise' there, and keep 'skip' to the train_dataloader"
+        for dataset in find_datasets(context.cfg.get(loader))
+        for step in dataset.get('pipeline') or ()
+        if step.get('on_error') == 'skip'
+    ]
+    metrics = {name_of(node) for _, node in walk(context.cfg.get(f'{split}_evaluator'))}
+    compared = False
+    for reference in _class_folders(context, 'train_dataloader') if metrics & COMPARING else ():
+        for folders in _class_folders(context, loader):
+            shared = min(len(reference), len(folders))
+            compared |= shared > 0
+            if reference[:shared] != folders[:shared]:
+                texts.append(
+                    f'{loader}: its class folders are not those of train_dataloader: missing '
+                    f'{sorted(set(reference) - set(folders))}, besides '
+                    f'{sorted(set(folders) - set(reference))}. A label is the place of its folder '
+                    'among the others, and would mean another class; add those that are missing, '
+                    'empty if need be, and remove those that are no class, from either'
+                )
+    if texts:
+        return [Finding('evaluation', 'error', text) for text in texts]
+    has = ', and has the class folders of the training' if compared else ''
+    return [Finding('evaluation', 'ok', f'{loader} leaves out no bad image{has}')]
+
+
+def _class_folders(context, loader):
+    return [class_folders(dataset) for _, dataset in _datasets(context, loader)]

@@ -1,18 +1,20 @@
 """Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sized
 
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from .coco_annotations import inspect_annotations
-from .data import REMEDY, find_datasets
-from .inspection import inspect_dataset
-from .tree import name_of
+from .context import Context, Finding, name_of, raise_errors, warnings_in
+from .data import REMEDY, build_dataset, find_datasets, is_remote
+from .inspection import inspect_annotations, inspect_dataset
 
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
@@ -28,13 +30,13 @@ def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwarg
 
     Raises:
         ValueError: if it would give no batch, if no image of a detector's training set has an
-            object, or for what :func:`.inspect_annotations` refuses of it.
+            object, or for the errors of :func:`.inspect_annotations`.
     """
     try:
         loader = build(load_named(dataloader), **kwargs)
     except (AssertionError, LookupError, RuntimeError, ValueError):
-        for config in find_datasets(dataloader):
-            inspect_dataset(config, 'dataloader')  # knows which file it is, if it is the data
+        for config in find_datasets(dataloader):  # if it is the data, say which file it is
+            raise_errors(inspect_dataset(config, 'dataloader'))
         raise
     _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):
@@ -87,9 +89,10 @@ def _check_objects(dataset):
         local_coco = type(part).__name__ == 'CocoDataset' and '://' not in part.ann_file
         if local_coco and is_main_process():  # the file is large, and the same for all
             masks = any(getattr(step, 'with_mask', False) for step in part.pipeline.transforms)
-            left_out = inspect_annotations(part.ann_file, part.metainfo['classes'], masks)
-            if left_out:
-                print_log(f'{part.ann_file}: {left_out}', logger='current', level=logging.WARNING)
+            found = inspect_annotations(part.ann_file, part.metainfo['classes'], masks, 'objects')
+            raise_errors(found)
+            for text in warnings_in(found):
+                print_log(text, logger='current', level=logging.WARNING)
 
 
 def _has_object(dataset):
@@ -103,3 +106,63 @@ def _describe(dataset):
     first = next(_parts(dataset))
     paths = [*getattr(first, 'data_prefix', {}).values(), getattr(first, 'ann_file', '')]
     return f'{type(first).__name__} in {", ".join(path for path in paths if path)}'
+
+
+def check_images(context: Context) -> Iterator[Finding]:
+    """Decode every image that a config's dataloaders read, each once, in several processes."""
+    seen = set()
+    bad = 0
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for config in find_datasets(context.cfg.get(name)):
+            if is_remote(config):
+                continue
+            images = _Images(config, context.scope, seen)
+            workers = os.cpu_count() if context.workers is None else context.workers
+            # A worker that dies, of an image too large for the memory, ends this with an error.
+            batches = DataLoader(images, batch_size=16, num_workers=workers, collate_fn=list)
+            with tqdm(total=len(images), desc=name, unit='image') as progress:
+                for batch in batches:
+                    for path, error in filter(None, batch):
+                        bad += 1
+                        yield Finding('images', 'error', f'{path}: {error}')
+                    progress.update(len(batch))
+    if bad:
+        yield Finding('images', 'error', f'{bad:,} of {len(seen):,} images cannot be used')
+    else:
+        yield Finding('images', 'ok', f'all {len(seen):,} images can be used')
+
+
+class _Images(Dataset):
+    """The images of a dataset that are not in `seen`: an item is what is wrong with one, or None.
+
+    Args:
+        config: of the dataset.
+        scope: the framework's registry.
+        seen: paths; those of this dataset are added.
+    """
+
+    def __init__(self, config, scope, seen):
+        self.infos = []
+        steps = load_named(config.get('pipeline', []))
+        loader = next((s for s in steps if s.type == 'LoadCheckedImage'), {})
+        self.loader = TRANSFORMS.build({'type': 'LoadCheckedImage', **loader, 'on_error': 'raise'})
+        dataset = build_dataset(config, scope, lazy_init=True)
+        if dataset is None or getattr(dataset, 'download', False):
+            return
+        dataset.serialize_data = False
+        dataset.full_init()
+        for info in dataset.data_list:
+            if info['img_path'] not in seen:
+                seen.add(info['img_path'])
+                keys = info.keys() & {'img_path', 'height', 'width'}
+                self.infos.append({key: info[key] for key in keys})
+
+    def __len__(self):
+        return len(self.infos)
+
+    def __getitem__(self, index):
+        try:
+            self.loader.load(self.infos[index])
+        except (FileNotFoundError, ValueError) as error:
+            return self.infos[index]['img_path'], str(error)
+        return None

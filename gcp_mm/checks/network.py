@@ -1,81 +1,295 @@
-"""The network of a config, built and tried on one batch."""
+"""The network of a config, its checkpoints, one batch through it, and room for what it saves."""
 
 import copy
 import math
+import shutil
+from pathlib import Path
 
+import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
+from mmengine.runner import Runner
 from torch import nn
 
-from .checkpoints import pretrained_modules
-from .finding import Finding
-from .memory import saved_bytes
+from ..checkpoints import (
+    check_checkpoint_file,
+    checkpoint_location,
+    is_pretrained,
+    load_pretrained,
+)
+from ..models.pretrained import StrictlyPretrained
+from .context import Context, Finding, name_of, walk
+from .data import check_data, find_heads
+from .schedule import checkpoint_hook
 
 IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
 STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
+GIB = 2**30
 
 
-class Trial:
-    """A network, and what its first training step took.
+def check_head(context: Context) -> list[Finding]:
+    """Check that the head takes vectors of the length that the GCP neck before it gives."""
+    neck, head = context.cfg.model.get('neck'), context.cfg.model.get('head')
+    if isinstance(neck, list | tuple):
+        neck = neck[-1] if neck else None
+    if not neck or name_of(neck) != 'GlobalCovariancePooling':
+        return [Finding('head', 'skipped', 'the model has no GCP neck')]
+    try:
+        right = MODELS.build(neck).out_channels
+    except TypeError:  # check_keys tells of it
+        return [Finding('head', 'skipped', 'the keys of the neck are not right')]
+    except Exception as error:
+        return [Finding('head', 'error', f'the neck cannot be built: {error}')]
+    if head and head.get('in_channels', right) != right:
+        text = (
+            f'model.head.in_channels={head["in_channels"]}, but the neck GlobalCovariancePooling '
+            f'gives vectors of length {right}: set model.head.in_channels={right}'
+        )
+        return [Finding('head', 'error', text)]
+    return [Finding('head', 'ok', f'the neck gives vectors of length {right}, as the head takes')]
 
-    Attributes:
-        model: the network, None until it is built.
-        pretrained: of :func:`.trunk.pretrained_modules`.
-        saved: bytes that the forward pass kept for the backward, None until there was one.
-        images: in that pass.
-    """
 
-    def __init__(self):
-        self.model = None
-        self.pretrained = []
-        self.saved = None
-        self.images = 0
+def check_checkpoints(context: Context) -> list[Finding]:
+    """Check that the checkpoints a config names are there and intact; for a test, `load_from`."""
+    cfg = context.cfg
+    names = [cfg.load_from] if cfg.get('load_from') else []
+    texts = []
+    for path, node in walk(cfg.model, 'model') if context.split == 'train' else ():
+        if is_pretrained(node) and node.get('checkpoint'):
+            names.append(node['checkpoint'])
+        elif is_pretrained(node):
+            texts.append(f'{path}.checkpoint is empty: set it')
+    for name in names:
+        try:
+            check_checkpoint_file(name)
+        except (FileNotFoundError, TypeError, ValueError) as error:
+            texts.append(str(error))
+    if texts:
+        return [Finding('checkpoints', 'error', text) for text in texts]
+    if not names:
+        return [Finding('checkpoints', 'skipped', 'the config names none')]
+    return [Finding('checkpoints', 'ok', f'there: {", ".join(dict.fromkeys(map(str, names)))}')]
 
-    def build(self, cfg: Config) -> list[Finding]:
-        """Build the network and initialise it, checkpoints apart, which may be far away."""
-        config = copy.deepcopy(cfg.model)
-        if cfg.get('data_preprocessor') is not None:
-            config.setdefault('data_preprocessor', cfg.data_preprocessor)
+
+def check_network(context: Context) -> list[Finding]:
+    """Build the network and initialise it, checkpoints apart, into `context`."""
+    config = copy.deepcopy(context.cfg.model)
+    if context.cfg.get('data_preprocessor') is not None:
+        config.setdefault('data_preprocessor', context.cfg.data_preprocessor)
+    try:
         model = revert_sync_batchnorm(MODELS.build(config))  # SyncBN needs GPUs
-        self.pretrained = pretrained_modules(model)
-        for _, module, _ in self.pretrained:
+        context.pretrained = _pretrained_modules(model)
+        for _, module, _ in context.pretrained:
             module.init_cfg = None
         model.init_weights()
-        self.model = model
-        return [Finding('ok', f'{type(model).__name__}, {_millions(model)}')]
-
-    def step(self, data: dict, origin: str) -> list[Finding]:
-        """Compute the loss of a batch as a training step does.
-
-        Args:
-            data: the batch.
-            origin: of it, in words.
-
-        Raises:
-            ValueError: if the loss is not finite.
-        """
-        hub = MessageHub.get_current_instance()
-        for key, value in STARTED.items():
-            hub.update_info(key, value)
-        self.model.train()
-        images = len(data.get('data_samples') or data['inputs'])
-        with saved_bytes(self.model) as saved:
-            data = self.model.data_preprocessor(data, training=True)
-            losses = self.model(**data, mode='loss')
-        loss, parts = self.model.parse_losses(losses)
-        values = ', '.join(f'{name} {value.item():.4g}' for name, value in parts.items())
-        if not math.isfinite(loss.item()):
-            raise ValueError(f'the loss of {origin} is not finite: {values}')
-        self.saved = sum(saved.values())
-        self.images = images
-        return [Finding('ok', f'of {origin}: {values}')]
+    except Exception as error:
+        return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
+    context.model = model
+    number, trained = _numel(model.parameters()), _numel(_trained(model))
+    text = f'{type(model).__name__}, {number / 1e6:.2f} M parameters'
+    text += '' if trained == number else f', {trained / 1e6:.2f} M of them trained'
+    return [Finding('network', 'ok', text)]
 
 
-def _millions(model: nn.Module) -> str:
-    number = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    text = f'{number / 1e6:.2f} M parameters'
-    return text if trained == number else f'{text}, {trained / 1e6:.2f} M of them trained'
+def _pretrained_modules(model):
+    """Name, module and `init_cfg` of each part of a network that starts from a checkpoint."""
+    found = []
+    for name, module in model.named_modules():
+        init_cfgs = getattr(module, 'init_cfg', None) or ()
+        for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
+            if is_pretrained(init_cfg):
+                found.append((name or 'the network', module, dict(init_cfg)))
+    return found
+
+
+def check_weights(context: Context) -> list[Finding]:
+    """Load the local checkpoints of a config into its network, as strictly as they can be.
+
+    Where the run loads less strictly, as mmengine does by itself, a mismatch is a warning.
+    """
+    if context.model is None:
+        return [Finding('weights', 'skipped', 'there is no network to fill')]
+    parts = [*context.pretrained]
+    if context.cfg.get('load_from'):
+        parts.append(('the network', context.model, dict(checkpoint=context.cfg.load_from)))
+    return [_load(context, *part) for part in parts] or [
+        Finding('weights', 'skipped', 'the network starts from random weights')
+    ]
+
+
+def _load(context, name, module, init_cfg):
+    checkpoint = str(init_cfg['checkpoint'])
+    if '://' in checkpoint:
+        text = f'{name}: {checkpoint} is not downloaded for this'
+        return Finding('weights', 'skipped', text)
+    options = {key: value for key, value in init_cfg.items() if key != 'type'}
+    try:
+        load_pretrained(module, **{'trust': context.trust, **options})
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) or isinstance(module, StrictlyPretrained):
+            return Finding('weights', 'error', f'{name}: {error}')
+        text = f'{name}: {error}. mmengine leaves out what differs'
+        return Finding('weights', 'warning', text)
+    text = f'{name}: all {len(module.state_dict())} tensors come from {checkpoint}'
+    return Finding('weights', 'ok', text)
+
+
+def check_loss(context: Context) -> list[Finding]:
+    """Compute the loss of a batch as a training step does."""
+    cfg, model = context.cfg, context.model
+    if model is None:
+        return [Finding('loss', 'skipped', 'there is no network to try')]
+    real = all(finding.status != 'error' for finding in check_data(context))
+    detector = context.scope == 'mmdet'
+    if not (real or detector or name_of(cfg.model) == 'ImageClassifier'):
+        text = f'no random data are made for {name_of(cfg.model)}'
+        return [Finding('loss', 'skipped', text)]
+    origin = f'{IMAGES} images of train_dataloader' if real else f'{IMAGES} random images'
+    hub = MessageHub.get_current_instance()
+    for key, value in STARTED.items():
+        hub.update_info(key, value)
+    try:
+        data = (real_batch if real else random_objects if detector else random_batch)(cfg)
+        data = model.train().data_preprocessor(data, training=True)
+        loss, parts = model.parse_losses(model(**data, mode='loss'))
+    except Exception as error:
+        return [Finding('loss', 'error', f'of {origin}: {type(error).__name__}: {error}')]
+    values = ', '.join(f'{name} {value.item():.4g}' for name, value in parts.items())
+    if not math.isfinite(loss.item()):
+        return [Finding('loss', 'error', f'the loss of {origin} is not finite: {values}')]
+    return [Finding('loss', 'ok', f'of {origin}: {values}')]
+
+
+def real_batch(cfg: Config) -> dict:
+    """The first images that the train_dataloader of a config gives."""
+    loader = copy.deepcopy(cfg.train_dataloader)
+    loader.update(batch_size=IMAGES, num_workers=0, persistent_workers=False, pin_memory=False)
+    loader.pop('prefetch_factor', None)
+    return next(iter(Runner.build_dataloader(loader, seed=0)))
+
+
+def random_batch(cfg: Config) -> dict:
+    """Random images of class 0, sent through the transforms of a classifier's train_dataloader."""
+    steps = next((n['pipeline'] for _, n in walk(cfg.get('train_dataloader')) if 'pipeline' in n))
+    steps = [step for step in steps if not name_of(step).startswith('Load')]
+    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+    rng = np.random.default_rng(0)
+    shape = (256, 256)
+    return pseudo_collate(
+        [
+            pipeline(
+                dict(
+                    img=rng.integers(256, size=(*shape, 3), dtype=np.uint8),
+                    img_shape=shape,
+                    ori_shape=shape,
+                    gt_label=0,
+                )
+            )
+            for _ in range(IMAGES)
+        ]
+    )
+
+
+def random_objects(cfg: Config) -> dict:
+    """Random images of 512x512 pixels with random objects, for a detector."""
+    from mmdet.testing import demo_mm_inputs
+
+    return demo_mm_inputs(
+        IMAGES,
+        (3, 512, 512),
+        num_classes=max([2, *(number for _, number in find_heads(cfg))]),
+        with_mask=any('mask_head' in path for path, _ in walk(cfg.model)),
+        with_semantic='semantic' in str(cfg.model),
+        use_box_type=True,
+    )
+
+
+def check_disk(context: Context) -> list[Finding]:
+    """Compare the checkpoints of a training with the free space of the disk they go to.
+
+    It is an error if two do not fit: one, and the next before it replaces that.
+    """
+    cfg, model = context.cfg, context.model
+    folder, template = checkpoint_location(cfg)
+    hook = checkpoint_hook(cfg)
+    if hook is None or '://' in folder:
+        return [Finding('disk', 'skipped', 'no checkpoint goes to a local disk')]
+    if not isinstance(model, nn.Module):  # FlexibleRunner builds it when it trains
+        return [Finding('disk', 'skipped', 'the network is not built')]
+    number = checkpoints_kept(cfg)
+    if number is None:
+        text = 'how many checkpoints there will be is not known'
+        return [Finding('disk', 'skipped', text)]
+    size = checkpoint_bytes(cfg, model)
+    there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+    names = (template.format('*'), 'best_*.pth')
+    written = sum(path.stat().st_size for name in names for path in Path(folder).glob(name))
+    free = shutil.disk_usage(there).free
+    text = (
+        f'{number} checkpoints of about {size / GIB:.2f} GiB at once, and {free / GIB:.2f} GiB are '
+        f'free on the disk of {there}'
+    )
+    if free + written >= number * size:
+        return [Finding('disk', 'ok', text)]
+    text += ': make room, set work_dir to a folder of another disk, or '
+    text += 'default_hooks.checkpoint.max_keep_ckpts=1'
+    enough = free + written >= min(number, 2) * size
+    return [Finding('disk', 'warning' if enough else 'error', text)]
+
+
+def checkpoint_bytes(cfg: Config, model: nn.Module) -> int:
+    """About the bytes of one checkpoint, of the weights, their average and the optimizer's state.
+
+    What a wrapper keeps besides (K-FAC its factors) is not in it.
+    """
+    averaged = any(name_of(each) == 'EMAHook' for each in cfg.get('custom_hooks') or ())
+    size = (1 + averaged) * _bytes(model.state_dict().values())
+    if checkpoint_hook(cfg).save_optimizer:
+        size += _states(cfg.optim_wrapper.get('optimizer')) * _bytes(_trained(model))
+    return size
+
+
+def _states(optimizer):
+    """Numbers that an optimizer keeps for one that it trains, found by a step of it."""
+    parameter = nn.Parameter(torch.zeros(64, 64))  # large beside single numbers, as Adam's step
+    parameter.grad = torch.ones_like(parameter)
+    try:
+        built = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
+        built.step()
+    except Exception:  # several of them, or one that wants a GPU: no fault of the config
+        return 2  # as Adam
+    states = built.state[parameter].values()
+    return _numel(each for each in states if torch.is_tensor(each)) // parameter.numel()
+
+
+def checkpoints_kept(cfg: Config) -> int | None:
+    """The most checkpoints there are at once, or None if the length of the training is unknown.
+
+    A new one is written before the one that it replaces is removed.
+    """
+    hook = checkpoint_hook(cfg)
+    length = cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters')
+    kept = hook.max_keep_ckpts
+    if length is None and kept < 1:
+        return None
+    written = math.ceil(length / hook.interval) if length and hook.interval > 0 else 1
+    if length is not None:
+        kept = min(kept + 1, written) if kept > 0 else written
+    return kept + len(hook.save_best or ())
+
+
+def _trained(model):
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _numel(tensors):
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _bytes(tensors):
+    return sum(tensor.nbytes for tensor in tensors)

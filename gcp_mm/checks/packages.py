@@ -5,66 +5,60 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from mmengine.config import Config
 
 from ..compat.requirements import distribution_of, requirement_of, unmet_requirements, versions
-from .finding import Finding
+from .context import Context, Finding
 
 
-def check_packages(cfg: Config) -> list[Finding]:
-    """Compare the installed versions, and import what the config's framework is made of.
+def check_packages(context: Context) -> list[Finding]:
+    """Compare the installed versions, and import what the framework of a config is made of.
 
     A run imports all of it too, with an error that does not say what to do.
-
-    Args:
-        cfg: config of a classifier or of a detector, by its `default_scope`.
-
-    Raises:
-        ImportError: for a package that is absent or does not load, with the command that mends it.
     """
-    scope = cfg.get('default_scope')
-    check_numpy()
-    if scope in ('mmpretrain', 'mmdet'):
-        check_import(
-            'torchvision',
-            f'it has to be the one for torch {torch.__version__}: pip install --force-reinstall '
-            'torch torchvision, both from one place',
-        )
-        check_import('mmpretrain', f'pip install "{requirement_of("mmpretrain")}"')
+    texts = [numpy_error(), *(import_error(*each) for each in _needed(context.scope))]
+    errors = [Finding('packages', 'error', text) for text in texts if text]
+    optional = () if context.scope == 'mmdet' else ('mmdet',)
+    warnings = [Finding('packages', 'warning', text) for text in unmet_requirements(optional)]
+    return [*errors, *warnings] if errors else [*warnings, Finding('packages', 'ok', versions())]
+
+
+def _needed(scope):
+    """Modules that a framework needs, each with what to do if it does not load."""
+    if scope not in ('mmpretrain', 'mmdet'):
+        return
+    yield (
+        'torchvision',
+        f'it has to be the one for torch {torch.__version__}: pip install --force-reinstall torch '
+        'torchvision, both from one place',
+    )
+    yield 'mmpretrain', f'pip install "{requirement_of("mmpretrain")}"'
     if scope == 'mmdet':
-        check_import(
+        yield (
             'mmcv.ops',
             'its compiled operators are for another PyTorch: install those for this one, or pip '
             f'uninstall {distribution_of("mmcv")} and pip install "{requirement_of("mmcv")}" '
-            'without compiled operators, in place of which gcp_mm uses those of torchvision',
+            'without compiled operators; gcp_mm then uses those of torchvision',
         )
-        check_import('mmdet', f'pip install "{requirement_of("mmdet")}"')
-    optional = () if scope == 'mmdet' else ('mmdet',)
-    found = [Finding('warning', text) for text in unmet_requirements(optional)]
-    return [*found, Finding('ok', versions())]
+        yield 'mmdet', f'pip install "{requirement_of("mmdet")}"'
 
 
-def check_import(module: str, remedy: str) -> None:
-    """Raise ImportError, with a remedy, unless a module can be imported.
-
-    Args:
-        module: its name.
-        remedy: what to do, for the message.
-    """
+def import_error(module: str, remedy: str) -> str:
+    """Import a module; returns why it cannot be imported and what to do, '' if it can."""
     try:
         import_module(module)
     except Exception as error:  # RuntimeError, AssertionError, OSError: whatever is broken in it
-        raise ImportError(
-            f'{module} cannot be imported ({type(error).__name__}: {error}); {remedy}'
-        ) from error
+        return f'{module} cannot be imported ({type(error).__name__}: {error}); {remedy}'
+    return ''
 
 
-def check_numpy() -> None:
-    """Raise ImportError unless PyTorch was compiled against a numpy like the installed one."""
+def numpy_error() -> str:
+    """Why PyTorch does not work with the installed numpy and what to do, '' if it does."""
     try:
         torch.from_numpy(np.zeros(1))
     except RuntimeError as error:
-        raise ImportError(
-            f'torch {torch.__version__} does not work with numpy {version("numpy")} ({error}): '
-            'pip install "numpy<2"'
-        ) from error
+        numpy = version('numpy')
+        return (
+            f'torch {torch.__version__} does not work with numpy {numpy} ({error}): pip install '
+            '"numpy<2"'
+        )
+    return ''

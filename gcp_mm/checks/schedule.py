@@ -1,12 +1,14 @@
-"""The schedule of the learning rate, the checkpoints and the validation fit the training."""
+"""The learning rate, the checkpoints and the validation fit the training and its batch."""
 
 from collections.abc import Iterator
 from math import inf
 
+import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
-from .finding import Finding
-from .tree import name_of
+from .context import Context, Finding, name_of
 
 # Schedulers whose shape depends on where they end; of the others the end only cuts the rest off.
 STRETCHED = ('LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
@@ -15,32 +17,103 @@ STRETCHED = ('LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
 LOW = 0.01
 
 
-def check_schedule(cfg: Config) -> list[Finding]:
+def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
+    """Learning rate over a whole training, from mmengine's schedulers.
+
+    Args:
+        cfg: config of the training, of epochs or of iterations.
+        images: size of the training set, which gives the iterations of an epoch at the batch size
+            the learning rate is for, `auto_scale_lr.base_batch_size`.
+
+    Returns:
+        Times in epochs, the first epoch beginning at 1 as in the paper's formulas, and the
+        learning rate from each of them on: one for every epoch, or for every iteration where a
+        scheduler goes by iterations.
+
+    Raises:
+        ValueError: if the config lacks `auto_scale_lr.base_batch_size` and needs it.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    has_epochs = 'max_epochs' in cfg.train_cfg
+    by_iteration = not has_epochs or any(
+        not scheduler.get('by_epoch', True) or scheduler.get('convert_to_iter_based')
+        for scheduler in schedulers
+    )
+    steps = 1
+    if by_iteration:
+        batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
+        if not batch:
+            raise ValueError(
+                'the schedule goes by iterations, and the config does not say how many are an '
+                'epoch; set auto_scale_lr = dict(base_batch_size=...)'
+            )
+        steps = -(-images // batch)
+    total = cfg.train_cfg.max_epochs * steps if has_epochs else cfg.train_cfg.max_iters
+    epochs = cfg.train_cfg.get('max_epochs', total)
+    optimizer = _optimizer(cfg.optim_wrapper.optimizer.lr)
+    built = [
+        _build(each, optimizer, epochs if each.get('by_epoch', True) else total, steps)
+        for each in schedulers
+    ]
+    rates = _simulate(optimizer, built, total, steps if has_epochs else inf)
+    return [1 + step / steps for step in range(total)], rates
+
+
+def _optimizer(rate):
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate, momentum=0.9)
+
+
+def _build(config, optimizer, end, epoch_length=None):
+    """A scheduler, which without an end of its own goes to the training's, as in the Runner."""
+    supplied = dict(optimizer=optimizer, epoch_length=epoch_length)
+    return PARAM_SCHEDULERS.build({'end': end, **config}, default_args=supplied)
+
+
+def _simulate(optimizer, schedulers, total, epoch_length):
+    """The learning rate of each of `total` steps."""
+    optimizer.step()  # before its schedulers' first, or they warn
+    rates = []
+    for step in range(1, total + 1):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or step % epoch_length == 0:
+                scheduler.step()
+    return rates
+
+
+def check_schedule(context: Context) -> list[Finding]:
     """Compare schedulers, checkpoints and validation with the length of the training.
 
     A scheduler that counts iterations in a training of epochs, or epochs in one of iterations, is
-    left alone: that takes the size of the data set.
-
-    Args:
-        cfg: the final config.
+    left alone: that takes the size of the dataset.
     """
+    cfg = context.cfg
     train = cfg.get('train_cfg') or {}
     length = train.get('max_epochs') or train.get('max_iters')
     if not length:
-        return [Finding('skipped', 'train_cfg has neither max_epochs nor max_iters')]
+        text = 'train_cfg has neither max_epochs nor max_iters'
+        return [Finding('schedule', 'skipped', text)]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
-    found = [
-        *_schedulers(cfg, length, unit),
-        *_checkpoints(cfg, length, unit),
-        *_validation(cfg, length, unit),
-    ]
-    return [Finding('warning', text) for text in found] or [
-        Finding('ok', f'learning rate, checkpoints and validation fit the {length} {unit}')
+    try:
+        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(cfg, length, unit)]
+    except Exception as error:  # a class raises whatever it likes about its arguments
+        text = f'a scheduler or the checkpoint hook cannot be built: {error}'
+        return [Finding('schedule', 'error', text)]
+    if cfg.get('val_dataloader') and train.get('val_begin', 1) > length:
+        texts.append(
+            f'train_cfg.val_begin={train.val_begin}, and the training has {length} {unit}: nothing '
+            f'is validated; set it to at most {length}'
+        )
+    return [Finding('schedule', 'warning', text) for text in texts] or [
+        Finding(
+            'schedule', 'ok', f'learning rate, checkpoints and validation fit the {length} {unit}'
+        )
     ]
 
 
-def comparable(cfg: Config, unit: str) -> list[tuple[str, dict]]:
-    """Place and config of each scheduler of the learning rate that counts in `unit`."""
+def _comparable(cfg, unit) -> list[tuple[str, dict]]:
+    """Path and config of each scheduler of the learning rate that counts in `unit`."""
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         if 'type' not in schedulers:  # of several optimizers
@@ -50,55 +123,51 @@ def comparable(cfg: Config, unit: str) -> list[tuple[str, dict]]:
         named = [(f'param_scheduler[{i}]', each) for i, each in enumerate(schedulers)]
     if any(name_of(each) == 'ReduceOnPlateauLR' for _, each in named):  # nobody knows beforehand
         return []
-    by_epoch = unit == 'epochs'
     return [
-        (path, each)
+        (path, {key: value for key, value in each.items() if key != 'convert_to_iter_based'})
         for path, each in named
-        if name_of(each).endswith('LR') and each.get('by_epoch', True) == by_epoch
+        if name_of(each).endswith('LR') and each.get('by_epoch', True) == (unit == 'epochs')
     ]
 
 
-def _schedulers(cfg, length, unit) -> Iterator[str]:
-    schedulers = comparable(cfg, unit)
-    for path, each in schedulers:
-        yield from _milestones(path, each, length, unit)
-    rates = None
-    for path, each in schedulers:
-        key, stop = _end(each)
-        if stop in (length, inf) or (stop > length and name_of(each) not in STRETCHED):
+def _check_schedulers(cfg, length, unit) -> Iterator[str]:
+    named = _comparable(cfg, unit)
+    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0) if named else 1.0
+    optimizer = _optimizer(rate)
+    built = [_build(each, optimizer, length) for _, each in named]
+    for (path, each), scheduler in zip(named, built, strict=True):
+        yield from _check_milestones(path, each, scheduler, length, unit)
+    stops = [_stop(scheduler) for scheduler in built]
+    rates = _simulate(optimizer, built, length, 1)
+    share = rates[-1] / max(rates) if max(rates) else 1
+    for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
+        name = name_of(each)
+        later = max(other for _, other in stops)
+        rises = key == 'T_max' and stop < min(length, scheduler.end)
+        if stop == length or (stop > length and (name not in STRETCHED or share < LOW)):
             continue
-        later = max(_end(other)[1] for _, other in schedulers)
-        rises = key == 'T_max' and stop < min(length, each.get('end', inf))
-        if stop < length <= later and not rises:
-            continue  # others go on
-        if stop < later < length:
-            continue  # told of the last one
-        rates = rates or _rates(cfg, schedulers, unit, length)
-        share = rates[-1] / max(rates) if max(rates) else 1
         if rises:
             what = f'comes to its end at {stop} of {length} {unit}, and rises again'
-        elif stop < length:
-            if share == 1:  # a warm-up before a constant rate
-                continue
-            what = (
-                f'ends at {stop} of {length} {unit}, the rest has its last learning rate, '
-                f'{rates[-1]:.3g}'
-            )
-        else:
-            if share < LOW:
-                continue
+        elif stop > length:
             what = (
                 f'ends at {stop}, after the {length} {unit} of the training, which stops at a '
                 f'learning rate of {rates[-1]:.3g}, {share:.0%} of the highest'
             )
-        right = length - each.get('begin', 0) if key == 'T_max' else length
-        yield f'{path}.{key}={each[key]}: {name_of(each)} {what}: set {path}.{key}={right}'
+        elif stop < later or share == 1:  # others go on, or a warm-up before a constant rate
+            continue
+        else:
+            what = (
+                f'ends at {stop} of {length} {unit}, the rest has its last learning rate, '
+                f'{rates[-1]:.3g}'
+            )
+        right = length - scheduler.begin if key == 'T_max' else length
+        yield f'{path}.{key}={each[key]}: {name} {what}: set {path}.{key}={right}'
 
 
-def _milestones(path, scheduler, length, unit) -> Iterator[str]:
-    begin, end = scheduler.get('begin', 0), scheduler.get('end', inf)
+def _check_milestones(path, config, scheduler, length, unit) -> Iterator[str]:
+    begin, end = scheduler.begin, scheduler.end
     last = min(length, end) - begin  # mmengine counts them from `begin`
-    late = [m for m in scheduler.get('milestones', ()) if m >= last]
+    late = [m for m in config.get('milestones', ()) if m >= last]
     if not late:
         return
     if end < length and max(late) < length - begin:
@@ -108,63 +177,74 @@ def _milestones(path, scheduler, length, unit) -> Iterator[str]:
         remedy = f'set milestones below {last}, or leave them out'
     counted = f', counted from begin={begin},' if begin else ''
     yield (
-        f'{path}.milestones={list(scheduler["milestones"])}: {reached} none comes{counted} to '
+        f'{path}.milestones={list(config["milestones"])}: {reached} none comes{counted} to '
         f'{", ".join(map(str, late))}: {remedy}'
     )
 
 
-def _end(scheduler):
-    """The key of a scheduler that says where it ends, and where that is; infinity by default."""
-    end = scheduler.get('end', inf)
-    if name_of(scheduler) == 'CosineAnnealingLR' and scheduler.get('T_max'):
-        stop = scheduler.get('begin', 0) + scheduler['T_max']
-        if stop != end:
-            return 'T_max', stop
-    return 'end', end
+def _stop(scheduler):
+    """The key of a scheduler that says where its shape ends, and where that is."""
+    stop = scheduler.begin + getattr(scheduler, 'T_max', inf)
+    return ('T_max', stop) if stop not in (scheduler.end, inf) else ('end', scheduler.end)
 
 
-def _rates(cfg, schedulers, unit, length):
-    """The learning rate of every epoch or iteration, from these schedulers alone."""
-    from ..studies.curves import learning_rates  # with matplotlib, half a second
-
-    alone = Config(
-        dict(
-            optim_wrapper=dict(optimizer=dict(lr=cfg.optim_wrapper.optimizer.get('lr', 1.0))),
-            param_scheduler=[{**each, 'convert_to_iter_based': False} for _, each in schedulers],
-            train_cfg={'max_epochs' if unit == 'epochs' else 'max_iters': length},
-            auto_scale_lr=dict(base_batch_size=1),
-        )
-    )
-    return learning_rates(alone, images=1)[1]
-
-
-def _checkpoints(cfg, length, unit) -> Iterator[str]:
+def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
+    """The hook that saves the checkpoints of a run, None where the config leaves it out."""
     hooks = cfg.get('default_hooks') or {}
-    hook = hooks.get('checkpoint', {})
+    config = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))  # the Runner's own
+    return config and HOOKS.build(config)
+
+
+def _check_hook(cfg, length, unit) -> Iterator[str]:
+    hook = checkpoint_hook(cfg)
     if hook is None:
         yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'
-        return
-    if hook.get('by_epoch', True) != (unit == 'epochs'):
-        if unit == 'iterations':
-            yield (
-                'default_hooks.checkpoint.by_epoch=True: a training of iterations is one epoch, '
-                'with one checkpoint at its end: set by_epoch=False, and interval in iterations'
-            )
-        return
-    interval = hook.get('interval', 1 if not hook else -1)
-    if 0 < interval <= length:
-        return
-    saved = 'only the end is saved' if hook.get('save_last', True) else 'no checkpoint is saved'
-    yield (
-        f'default_hooks.checkpoint.interval={interval}, and the training has {length} {unit}: '
-        f'{saved}; set an interval from 1 to {length}'
-    )
-
-
-def _validation(cfg, length, unit) -> Iterator[str]:
-    begin = cfg.train_cfg.get('val_begin', 1)
-    if cfg.get('val_dataloader') and begin > length:
+    elif hook.by_epoch and unit == 'iterations':
         yield (
-            f'train_cfg.val_begin={begin}, and the training has {length} {unit}: nothing is '
-            f'validated; set it to at most {length}'
+            'default_hooks.checkpoint.by_epoch=True: a training of iterations is one epoch, with '
+            'one checkpoint at its end: set by_epoch=False, and interval in iterations'
         )
+    elif hook.by_epoch == (unit == 'epochs') and not 0 < hook.interval <= length:
+        saved = 'only the end is saved' if hook.save_last else 'no checkpoint is saved'
+        yield (
+            f'default_hooks.checkpoint.interval={hook.interval}, and the training has {length} '
+            f'{unit}: {saved}; set an interval from 1 to {length}'
+        )
+
+
+def check_batch(context: Context) -> list[Finding]:
+    """Compare the batch of all processes with the one that the config's learning rate is for."""
+    cfg, processes = context.cfg, context.processes
+    rule = cfg.get('auto_scale_lr') or {}
+    base = rule.get('base_batch_size')
+    images = (cfg.get('train_dataloader') or {}).get('batch_size')
+    wrapper = cfg.get('optim_wrapper') or {}
+    rate = (wrapper.get('optimizer') or {}).get('lr')
+    if not base or not images or rate is None:
+        text = (
+            'the config does not say for which batch its learning rate is: set '
+            'auto_scale_lr.base_batch_size'
+        )
+        return [Finding('batch', 'skipped', text)]
+    steps = wrapper.get('accumulative_counts', 1)
+    batch = images * processes * steps
+    made = f'{images} images x {processes} process{"es" if processes > 1 else ""}'
+    made += f' x {steps} accumulated' if steps > 1 else ''
+    if batch == base:
+        return [Finding('batch', 'ok', f'lr={rate:g} is for a batch of {base}: {made}')]
+    if rule.get('enable'):
+        scaled = rate * images * processes / base  # mmengine leaves accumulation out of its ratio
+        text = f'lr={rate:g} for a batch of {base} is scaled to {scaled:g}: {made}'
+        return [Finding('batch', 'ok', text)]
+    needed, rest = divmod(base, images * steps)
+    other = (
+        f'set train_dataloader.batch_size so that all processes together have {base}'
+        if rest
+        else f'run {needed} process{"es" if needed > 1 else ""}'
+    )
+    text = (
+        f'auto_scale_lr.base_batch_size says {base}, and {made} are {batch}: if lr={rate:g} was '
+        f'found for {base}, the linear rule gives lr={rate * batch / base:g}: pass '
+        f'--auto-scale-lr, or {other}. If not, set base_batch_size'
+    )
+    return [Finding('batch', 'warning', text)]

@@ -4,34 +4,25 @@ from importlib import import_module
 
 from mmengine.registry import MODELS
 
+from ..compat.lazy import register_lazily
 from .all_reduce_bn import AllReduceBatchNorm
 from .gcp_neck import GlobalCovariancePooling
 
-# mmpretrain.models imports mmdet and mmcv's operators wherever they are installed, which
-# takes seconds and fails where they are broken. For the subclasses of MMPretrain's classes the
-# registry therefore holds a function that imports the class, and gives it its place in the
-# registry, when a config first asks for it.
+# Subclasses of MMPretrain's classes, registered lazily: mmpretrain.models imports mmdet and mmcv's
+# operators wherever they are installed, which takes seconds and fails where they are broken.
 SUBCLASSES = {
-    'DropoutLinearClsHead': 'dropout_head',
-    'GCPResNet': 'gcp_resnet',
-    'GCPShuffleNetV2': 'gcp_shufflenet',
+    'DropoutLinearClsHead': f'{__name__}.dropout_head',
+    'GCPResNet': f'{__name__}.gcp_resnet',
+    'GCPShuffleNetV2': f'{__name__}.gcp_shufflenet',
 }
 
 __all__ = ['AllReduceBatchNorm', 'GlobalCovariancePooling', *SUBCLASSES]
 
+for _name, _module in SUBCLASSES.items():
+    register_lazily(MODELS, _name, _module)
+
 
 def __getattr__(name):
     if name in SUBCLASSES:
-        return getattr(import_module(f'.{SUBCLASSES[name]}', __name__), name)
+        return getattr(import_module(SUBCLASSES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-
-
-def _builder(name):
-    def build(*args, **kwargs):
-        return __getattr__(name)(*args, **kwargs)
-
-    return build
-
-
-for _name in SUBCLASSES:
-    MODELS.register_module(name=_name, module=_builder(_name))

@@ -83,19 +83,6 @@ def scatter(x: Tensor) -> Tensor:
     return total
 
 
-def normalise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale centred features to unit trace of their covariance.
-
-    Args:
-        x: (B, D, N) centred features.
-
-    Returns:
-        The scaled features, (B, D, N), and tau and the factor of :func:`normaliser`.
-    """
-    tau, scale = normaliser(x.square().sum((1, 2), keepdim=True), x.shape[2])
-    return x * scale, tau, scale
-
-
 def normaliser(trace: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The factor that scales centred features to unit trace of their covariance.
 

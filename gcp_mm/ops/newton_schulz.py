@@ -40,7 +40,7 @@ def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
         ValueError: if the matrices are not square or `iterations` < 1.
     """
     check_square(cov)
-    check_iterations(iterations)
+    check_positive('iterations', iterations)
 
     trace, present = guard_trace(cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
     y, _, t = newton_schulz(cov / trace * present, iterations)
@@ -88,9 +88,9 @@ def check_square(m: Tensor) -> None:
         )
 
 
-def check_iterations(iterations: int) -> None:
-    """Raise unless `iterations` is an integer of at least 1."""
-    if isinstance(iterations, bool) or not isinstance(iterations, int):
-        raise TypeError(f'iterations: expected an int, got {iterations!r}')
-    if iterations < 1:
-        raise ValueError(f'iterations: expected at least 1 (the paper uses 5), got {iterations}')
+def check_positive(name: str, value: int) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'{name}: expected an integer, got {value!r}')
+    if value < 1:
+        raise ValueError(f'{name}: expected at least 1, got {value}')

@@ -7,7 +7,7 @@ the faster ones are held to.
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .covariance import centre, normalise, scatter
+from .covariance import centre, normaliser, scatter
 from .newton_schulz import newton_schulz
 from .triangle import triu_vector
 
@@ -30,7 +30,9 @@ def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'activations')
 
 def _pool(x, iterations):
     d, n = x.shape[1:]
-    x, tau, _ = normalise(centre(x))
+    x = centre(x)
+    tau, scale = normaliser(x.square().sum((1, 2), keepdim=True), n)
+    x = x * scale
     if n < d:
         _, z, t = newton_schulz(x.transpose(1, 2) @ x, iterations)
         root = x @ (t @ z) @ x.transpose(1, 2)  # p(x x^T) = x Z_K(x^T x) x^T

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .newton_schulz import check_positive
 from .pooling import check_options, global_covariance_pooling
 from .tracing import is_traced
 
@@ -67,9 +68,9 @@ class GlobalCovariancePool2d(nn.Module):
                 f'reduction: expected a sequence of channel numbers such as (256,), '
                 f'got {reduction!r}'
             )
-        _check_channels('in_channels', in_channels)
+        check_positive('in_channels', in_channels)
         for channels in reduction:
-            _check_channels('reduction', channels)
+            check_positive('reduction', channels)
         check_options(iterations, norm, method, save)
         if check_finite not in (None, True, False):
             raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
@@ -131,10 +132,3 @@ class GlobalCovariancePool2d(nn.Module):
         if self.check_finite is None:
             return x.device.type == 'cpu' or not looked
         return self.check_finite
-
-
-def _check_channels(name: str, channels: int) -> None:
-    if isinstance(channels, bool) or not isinstance(channels, int):
-        raise TypeError(f'{name}: expected whole numbers of channels, got {channels!r}')
-    if channels < 1:
-        raise ValueError(f'{name}: expected at least 1 channel, got {channels}')

@@ -2,23 +2,33 @@
 
 Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
 CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.1.
+
+By default float32 features take the circuit: this module chooses what computes it, and
+:mod:`.circuit_pooling` computes it with PyTorch.
 """
+
+import functools
+import importlib.util
+from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from .circuit import find_circuit
-from .circuit_pooling import BACKENDS, pool_by_circuit
+from . import circuit_pooling, extension
+from .circuit import Circuit, find_circuit
 from .covariance import covariance, flatten_positions
 from .eigh import matrix_sqrt_eigh
-from .newton_schulz import check_iterations
+from .newton_schulz import check_positive
 from .newton_schulz_pooling import pool_by_newton_schulz
-from .precision import full_precision
+from .precision import autocast_off, full_precision
+from .tracing import is_traced
 from .triangle import triu_vector
 
 MATRIX_NORMS = ('newton_schulz', 'eigh', 'none')
 METHODS = ('auto', 'circuit', 'newton_schulz')
 SAVES = ('activations', 'input')
+BACKENDS = ('auto', 'pytorch', 'triton', 'cpp')
 
 
 @full_precision
@@ -48,9 +58,10 @@ def global_covariance_pooling(
         save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
             keep `x` alone, in float32 if it is of half precision, and compute the forward's
             products a second time.
-        backend: what computes the circuit: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or 'cpp'
-            (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp' where
-            the environment has GCP_MM_EXTENSION=1, else PyTorch.
+        backend: what computes `method='circuit'`: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or
+            'cpp' (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp'
+            where the environment has GCP_MM_EXTENSION=1, else PyTorch. Second derivatives are
+            computed by PyTorch.
 
     Returns:
         (B, D(D+1)/2), float32 or, for float64 input, float64: the row-major upper triangle, see
@@ -61,8 +72,8 @@ def global_covariance_pooling(
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
         ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method`, `save` or
             `backend`, one of the last three beside another `norm` than 'newton_schulz', a number
-            of iterations that `method='circuit'` has no circuit for, or a `backend` that cannot
-            run here.
+            of iterations that `method='circuit'` has no circuit for, or a named `backend` beside
+            another method than 'circuit' or where it cannot run.
         torch.linalg.LinAlgError: for NaN or infinity with `norm='eigh'`; else they give NaN.
     """
     check_options(iterations, norm, method, save, backend)
@@ -77,14 +88,18 @@ def global_covariance_pooling(
         method = 'circuit' if circuit and x.dtype == torch.float32 else 'newton_schulz'
     if method == 'newton_schulz':
         return pool_by_newton_schulz(x, iterations, save)
-    return pool_by_circuit(x, circuit, save, backend)
+    module = find_backend(backend, x, circuit)
+    if is_traced(x):
+        return circuit_pooling.pool_plainly(x, circuit)
+    keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
+    return _CircuitPool.apply(x, circuit, module, keep)
 
 
 def check_options(
     iterations: int, norm: str, method: str, save: str, backend: str = 'auto'
 ) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_iterations(iterations)
+    check_positive('iterations', iterations)
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),
@@ -98,10 +113,85 @@ def check_options(
             f'method={method!r}, save={save!r}, backend={backend!r}: these choose how '
             f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
         )
-    if method == 'newton_schulz' and backend != 'auto':
-        raise ValueError(f'backend={backend!r}: only the circuit has it, not method={method!r}')
+    if backend != 'auto' and method != 'circuit':
+        raise ValueError(
+            f"backend={backend!r}: it computes method='circuit' only, got method={method!r}; set "
+            "method='circuit', or leave out backend"
+        )
     if method == 'circuit' and find_circuit('gram', iterations) is None:
         raise ValueError(
             f"method='circuit': there is none for iterations={iterations}; take method='auto', "
             'which falls back to the iteration'
         )
+
+
+def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
+    """The module that computes the circuit for these features.
+
+    Args:
+        name: one of :data:`BACKENDS`.
+        x: (B, D, N) features, float32 or float64.
+        circuit: of the kind 'gram' if N < D, else 'covariance'.
+
+    Returns:
+        A module with two functions. `pool_forward(x, circuit, keep)` gives the upper triangle of
+        sqrt(tr) p(Sigma / tr), (B, D(D+1)/2) in the dtype of `x`, and a list of what the backward
+        needs besides `x`, which is empty unless `keep`. `pool_backward(circuit, grad, x, saved)`
+        takes the gradient of that triangle and gives the gradient of `x`, (B, D, N); with an empty
+        `saved` it computes the forward again. Neither is differentiable, or checks its arguments.
+
+    Raises:
+        ValueError: if the named back end cannot compute such features here.
+    """
+    fused = not is_traced(x) and x.dtype == torch.float32 and len(x) > 0
+    triton = name in ('auto', 'triton') and fused and x.is_cuda and circuit.kind == 'gram'
+    if triton and _has_triton(x.device):
+        from . import triton_circuit
+
+        return triton_circuit
+    cpp = fused and x.device.type == 'cpu'
+    if cpp and (name == 'cpp' or (name == 'auto' and extension.is_wanted())):
+        return extension
+    if name in ('auto', 'pytorch'):
+        return circuit_pooling
+    needs = dict(
+        triton='a CUDA GPU with TF32, Triton 3.6, and fewer positions than channels',
+        cpp='a CPU',
+    )[name]
+    raise ValueError(
+        f'backend={name!r}: needs float32 features, a batch that is not empty, {needs}, and no '
+        f'compiler or exporter; got {x.dtype}, {tuple(x.shape)}, on {x.device}; take '
+        "backend='auto'"
+    )
+
+
+@functools.cache
+def _has_triton(device):
+    """Whether Triton is there, of a version the kernels were written for, and TF32 products."""
+    if importlib.util.find_spec('triton') is None or torch.version.cuda is None:
+        return False
+    import triton
+
+    version = tuple(int(part) for part in triton.__version__.split('.')[:2])
+    return version >= (3, 6) and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+class _CircuitPool(Function):
+    @staticmethod
+    def forward(ctx, x, circuit, backend, keep):
+        out, saved = backend.pool_forward(x, circuit, keep)
+        ctx.circuit, ctx.backend = circuit, backend
+        ctx.save_for_backward(x, *saved)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, *saved = ctx.saved_tensors
+        with autocast_off(grad.device.type):
+            if torch.is_grad_enabled():  # to be differentiated again: by autograd
+                with torch.enable_grad():
+                    out = circuit_pooling.pool_plainly(x, ctx.circuit)
+                dx = torch.autograd.grad(out, x, grad, create_graph=True)[0]
+            else:
+                dx = ctx.backend.pool_backward(ctx.circuit, grad, x, saved)
+        return dx, None, None, None

@@ -43,7 +43,7 @@ def autocast_off(device_type: str):
 
 @contextlib.contextmanager
 def full_float32():
-    """Context without TF32, whose rounding errors of 1e-3 hide small differences."""
+    """Context without TF32, whose relative error of 1e-3 hides small differences."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = False

@@ -1,12 +1,11 @@
 """Robustness to common corruptions and perturbations: ImageNet-C and ImageNet-P.
 
-The metrics, in `errors`, `stability` and `baseline`, are functions of numbers and tensors; the rest
-makes data sets, metrics and a test loop of mmengine of them.
+The formulas are in `errors` (mCE, Relative mCE) and `stability` (mFR, mT5D); `baseline` holds the
+numbers that they divide by.
 """
 
-from mmengine.registry import DATASETS
-
 from .baseline import Robustness, load_baseline
+from .datasets import ImageNetC, ImageNetP
 from .errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -15,17 +14,14 @@ from .errors import (
     relative_corruption_errors,
     relative_mean_corruption_error,
 )
-from .loop import LogitsLoop
-from .metrics import CorruptionError, PerturbationStability
+from .metrics import CorruptionError, LogitsLoop, PerturbationStability
 from .stability import (
     PERTURBATIONS,
     VALIDATION_PERTURBATIONS,
     flip_probability,
-    flip_rates,
     mean_flip_rate,
     mean_top5_distance,
     top5_distance,
-    top5_distance_rates,
     video_stability,
 )
 
@@ -35,12 +31,13 @@ __all__ = [
     'PERTURBATIONS',
     'VALIDATION_PERTURBATIONS',
     'CorruptionError',
+    'ImageNetC',
+    'ImageNetP',
     'LogitsLoop',
     'PerturbationStability',
     'Robustness',
     'corruption_errors',
     'flip_probability',
-    'flip_rates',
     'load_baseline',
     'mean_corruption_error',
     'mean_flip_rate',
@@ -48,32 +45,5 @@ __all__ = [
     'relative_corruption_errors',
     'relative_mean_corruption_error',
     'top5_distance',
-    'top5_distance_rates',
     'video_stability',
 ]
-
-
-# mmpretrain.datasets takes seconds to import: as with GCPResNet, the registry holds a function that
-# imports the class when a config first asks for it.
-@DATASETS.register_module(name='ImageNetClean')
-def build_imagenet_clean(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetClean`."""
-    from .datasets import ImageNetClean
-
-    return ImageNetClean(*args, **kwargs)
-
-
-@DATASETS.register_module(name='ImageNetC')
-def build_imagenet_c(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetC`."""
-    from .datasets import ImageNetC
-
-    return ImageNetC(*args, **kwargs)
-
-
-@DATASETS.register_module(name='ImageNetP')
-def build_imagenet_p(*args, **kwargs):
-    """Build a :class:`gcp_mm.robustness.datasets.ImageNetP`."""
-    from .datasets import ImageNetP
-
-    return ImageNetP(*args, **kwargs)

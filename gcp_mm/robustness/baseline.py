@@ -1,18 +1,21 @@
-"""Raw robustness of a network, and the one that the metrics are normalised by.
+"""Raw robustness of a network, and ratios to that of a baseline.
 
 The benchmarks' authors divide by AlexNet (Hendrycks and Dietterich, Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations, ICLR 2019). Its numbers are in alexnet.json,
-with where they come from; a file of the same form takes their place.
+Robustness to Common Corruptions and Perturbations, ICLR 2019). alexnet.json holds its numbers and
+their provenance; you can give another file of the same form.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from math import nan
-from numbers import Real
+from math import isnan, nan
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
+
+import numpy as np
+
+from .._io import write_atomically
 
 ALEXNET = Path(__file__).with_name('alexnet.json')
 
@@ -22,7 +25,7 @@ class Robustness:
     """Raw, unnormalised numbers of a network; errors and probabilities are fractions in [0, 1].
 
     Args:
-        name: of the network.
+        name: name of the network.
         provenance: where the other fields come from.
         clean_error: top-1 error on the clean images; None where it was not measured.
         corruption_error: by corruption, the mean top-1 error or those of severity 1 to 5.
@@ -39,120 +42,90 @@ class Robustness:
 
     def save(self, path: str | PathLike) -> None:
         """Write a file that :func:`load_baseline` reads."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + '\n')
+        write_atomically(path, (json.dumps(asdict(self), indent=2) + '\n').encode())
 
 
 def load_baseline(path: str | PathLike = ALEXNET) -> Robustness:
-    """Read the numbers of a reference network.
+    """Read the numbers of a baseline.
 
     Args:
         path: JSON file with the fields of :class:`Robustness`; by default AlexNet's.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not such a file.
+        ValueError: if it has other content.
     """
     try:
         content = json.loads(Path(path).read_text())
     except ValueError as error:
-        raise ValueError(f'baseline {str(path)!r} is no JSON file: {error}') from error
+        raise ValueError(f'baseline {str(path)!r} is not a JSON file: {error}') from error
     known = {f.name for f in fields(Robustness)}
     if not isinstance(content, dict) or not {'name', 'provenance'} <= content.keys() <= known:
         raise ValueError(
             f'baseline {str(path)!r}: expected the fields {", ".join(sorted(known))}, of which '
-            'name and provenance are required; tools/measure_baseline.py writes such a '
-            'file'
+            'name and provenance are required; tools/measure_baseline.py writes such a file'
         )
     return Robustness(**content)
 
 
 def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:
-    """Mean of the numbers of several networks, such as runs with other seeds.
+    """Mean of the numbers of several networks, such as runs with different seeds.
 
     Args:
-        name: of the result.
+        name: name of the result.
         networks: at least one.
 
     Raises:
-        ValueError: if they were not all measured on the same.
+        ValueError: if they were not measured on the same corruptions and perturbations.
     """
 
-    def mean(values):
-        if isinstance(values[0], Mapping):
-            names = values[0].keys()
-            if any(value.keys() != names for value in values):
-                raise ValueError(f'{name}: not all were measured on the same: {list(names)}, ...')
-            return {key: mean([value[key] for value in values]) for key in names}
-        if isinstance(values[0], Sequence):
-            return [fmean(severity) for severity in zip(*values, strict=True)]
-        if None in values:
-            return None
-        return fmean(values)
+    def mean(field):
+        values = [getattr(network, field) for network in networks]
+        if any(value.keys() != values[0].keys() for value in values):
+            raise ValueError(f'{name}: not all networks have the same entries in {field}')
+        return {
+            key: np.mean([value[key] for value in values], axis=0).tolist() for key in values[0]
+        }
 
-    numbers = [f.name for f in fields(Robustness) if f.name not in ('name', 'provenance')]
+    clean = [network.clean_error for network in networks]
     return Robustness(
         name,
         provenance=dict(mean_of=[dict(network.provenance) for network in networks]),
-        **{field: mean([getattr(network, field) for network in networks]) for field in numbers},
+        clean_error=None if None in clean else fmean(clean),
+        corruption_error=mean('corruption_error'),
+        flip_probability=mean('flip_probability'),
+        top5_distance=mean('top5_distance'),
     )
 
 
-def mean_error(name: str, error: float | Sequence[float]) -> float:
-    """Mean top-1 error of a corruption.
+def percent_of(values: Mapping[str, float], reference: Mapping[str, float]) -> dict[str, float]:
+    """Each value in percent of the reference's; NaN where that is absent or not above 0.
 
     Args:
-        name: of the corruption, for the message.
-        error: the mean, or the errors at severity 1 to 5, fractions.
-
-    Raises:
-        ValueError: for another number of severities, or an error outside [0, 1].
+        values: numbers of a network by corruption or perturbation.
+        reference: the baseline's.
     """
-    values = [error] if isinstance(error, Real) else list(error)
-    if len(values) not in (1, 5):
-        raise ValueError(
-            f'errors[{name!r}]: expected the mean error or those of severity 1 to 5, '
-            f'got {len(values)} values'
-        )
-    if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f'errors[{name!r}]: expected fractions in [0, 1], got {error}')
-    return fmean(map(float, values))
-
-
-def percent_of(
-    values: Mapping[str, float], reference: Mapping[str, float], names: Iterable[str], what: str
-) -> dict[str, float]:
-    """Each value in percent of the reference's of the same name; NaN where that is not above 0.
-
-    Args:
-        values: by corruption or perturbation.
-        reference: the baseline's, by the same names.
-        names: those wanted.
-        what: the quantity, for messages.
-
-    Raises:
-        ValueError: if either lacks some of `names`; the message lists them all.
-    """
-    names = list(names)
-    for owner, numbers in ((what, values), (f"the baseline's {what}", reference)):
-        missing = [name for name in names if name not in numbers]
-        if missing:
-            raise ValueError(f'{owner}: {", ".join(missing)} missing')
     return {
-        name: 100 * (values[name] / reference[name]) if reference[name] > 0 else nan
-        for name in names
+        name: 100 * (value / reference[name]) if reference.get(name, 0) > 0 else nan
+        for name, value in values.items()
     }
 
 
-def mean_percent(percentages: Mapping[str, float], what: str) -> float:
-    """Mean of what :func:`percent_of` gives.
+def mean_percent(percentages: Mapping[str, float], names: Sequence[str], what: str) -> float:
+    """Mean of what :func:`percent_of` gives over a benchmark.
+
+    Args:
+        percentages: by corruption or perturbation; those not in `names` are left out.
+        names: the benchmark's.
+        what: the quantity, for messages.
 
     Raises:
-        ValueError: if one of them is NaN; the message lists them all.
+        ValueError: if some of `names` are missing or NaN; the message lists them.
     """
-    undefined = [name for name, value in percentages.items() if value != value]
+    missing = [name for name in names if name not in percentages]
+    if missing:
+        raise ValueError(f'{what}: {", ".join(missing)} missing')
+    undefined = [name for name in names if isnan(percentages[name])]
     if undefined:
-        raise ValueError(
-            f"the baseline's {what} is not above 0 for {', '.join(undefined)}: no ratio to it, "
-            'and so no mean, exists'
-        )
-    return fmean(percentages.values())
+        raise ValueError(f'{what}: the baseline has none above 0 for {", ".join(undefined)}')
+    return fmean(percentages[name] for name in names)

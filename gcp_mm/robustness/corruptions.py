@@ -1,21 +1,14 @@
-"""The corruptions of ImageNet-C (Hendrycks and Dietterich, ICLR 2019), for one's own images.
+"""The corruptions of ImageNet-C (Hendrycks and Dietterich, ICLR 2019), for your own images.
 
-Sixteen of the nineteen are those of the package imagecorruptions-imaug. Three are written here,
-with the published constants:
-
-- elastic_transform: the package leaves out the random affine map and has other displacements;
-- frost: the package enlarges its photographs 1.1 times and draws from six, not from five;
-- glass_blur: the package compiles it anew, for seconds, in every process.
-
-Motion blur and snow, which were ImageMagick's, are the package's own version of its filter, so a
-set made here is no replacement for the official one.
+They are those of the package imagecorruptions-imaug, except for elastic_transform, of which the
+package leaves out the random affine map and has other displacements. Motion blur and snow are the
+package's version of ImageMagick's filter, and its frost is 1.1 times as large as the published one,
+so a set made here does not replace the official one.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib import metadata, util
-from pathlib import Path
+from importlib import metadata
 
 import cv2
 import numpy as np
@@ -38,7 +31,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         image: (S, S, 3) uint8 RGB, S at least 64; ImageNet-C has S = 224.
         name: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
         severity: 1 to 5.
-        rng: what all randomness comes from; numpy's global state is left as it was.
+        rng: source of all randomness; numpy's global state stays as it is.
 
     Returns:
         (S, S, 3) uint8 RGB.
@@ -58,13 +51,14 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
             f'image: expected a square of at least {SMALLEST} pixels, got {image.shape[:2]}; '
             'resize and crop it first'
         )
-    if name in OWN:
-        return OWN[name](image, severity, rng)
+    if name == 'elastic_transform':
+        return elastic_transform(image, severity, rng)
     check_package()
     import imagecorruptions  # not above: it brings numba and scikit-image
 
-    # This one does not draw from numpy's global generator.
-    options = dict(seed=int(rng.integers(2**32))) if name == 'impulse_noise' else {}
+    # These do not draw from numpy's global generator.
+    seeded = name in ('impulse_noise', 'glass_blur')
+    options = dict(seed=int(rng.integers(2**32))) if seeded else {}
     with global_seed(rng):
         return imagecorruptions.corrupt(image, severity, name, **options)
 
@@ -135,52 +129,3 @@ def elastic_transform(image, severity, rng):
         for channel in np.moveaxis(image, 2, 0)
     ]
     return np.stack(channels, axis=2).clip(0, 255).astype(np.uint8)
-
-
-@cache
-def frost_photograph(number):
-    """One of the package's photographs of frost, (H, W, 3) uint8 RGB; number 1 to 6."""
-    check_package()
-    # Found without importing the package, which takes seconds.
-    folder = Path(util.find_spec('imagecorruptions').origin).parent / 'frost'
-    photograph = cv2.imread(str(next(folder.glob(f'frost{number}.*'))))
-    return cv2.cvtColor(photograph, cv2.COLOR_BGR2RGB)
-
-
-def frost(image, severity, rng):
-    """Add a random part of a random photograph of frost."""
-    keep, add = ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[severity - 1]
-    # The published code has six photographs and draws from the first five.
-    photograph = frost_photograph(int(rng.integers(1, 6)))
-    size = len(image)
-    if min(photograph.shape[:2]) < size:  # never at 224
-        scale = size / min(photograph.shape[:2])
-        photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    top, left = (rng.integers(side - size + 1) for side in photograph.shape[:2])
-    part = photograph[top : top + size, left : left + size]
-    return (keep * image + add * part).clip(0, 255).astype(np.uint8)
-
-
-def glass_blur(image, severity, rng):
-    """Blur, replace each pixel by a random neighbour, in place and in turn, and blur again."""
-    sigma, reach, rounds = ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2))[
-        severity - 1
-    ]
-
-    def blur(image):
-        smooth = gaussian_filter(image / 255, (sigma, sigma, 0), mode='nearest')
-        return (smooth * 255).astype(np.uint8)
-
-    size = len(image)
-    inner = np.arange(size - reach, reach, -1)
-    replaced = np.tile(np.add.outer(inner * size, inner).ravel(), rounds)
-    rows, columns = rng.integers(-reach, reach, (2, replaced.size))
-    neighbours = replaced + rows * size + columns
-    # The published code means to swap the two, but copies one to the other.
-    source = list(range(size * size))
-    for pixel, neighbour in zip(replaced.tolist(), neighbours.tolist(), strict=True):
-        source[pixel] = source[neighbour]
-    return blur(blur(image).reshape(-1, 3)[source].reshape(image.shape))
-
-
-OWN = {function.__name__: function for function in (elastic_transform, frost, glass_blur)}

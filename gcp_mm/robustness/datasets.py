@@ -1,266 +1,166 @@
-"""ImageNet-C, ImageNet-P and the clean images to compare with, as data sets of MMPretrain.
+"""ImageNet-C, ImageNet-P and the clean images to compare with, as datasets of mmengine.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019. The preprocessing is the benchmarks' own and part of the data sets:
-corrupted images are never resized. The normalisation is that of the model's data preprocessor.
+Perturbations, ICLR 2019. The preprocessing is part of the datasets: corrupted images are never
+resized. The model's data preprocessor normalises them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
-from mmpretrain.datasets import BaseDataset
-from mmpretrain.datasets.transforms import PackInputs
-from mmpretrain.structures import DataSample
-
-from .errors import SEVERITIES
+from mmengine.structures import BaseDataElement
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as tvf
 
 # The classes of ILSVRC-2012 in the order of the networks' outputs, which is that of their WordNet
 # ids. Names and order agree with MMPretrain's list of class names.
 IMAGENET_WNIDS = tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text().split())
-IMAGES = ('.jpeg', '.jpg', '.png')
-VIDEOS = ('.mp4', '.npy')
 
 
-class BadFileError(ValueError):
-    """A file that cannot be evaluated; the message names it and says why."""
-
-
-class FolderDataset(BaseDataset):
-    """What the data sets of this module share: ``<folder>/<class>/<file>``.
+class ClassFolders(BaseDataset):
+    """Files in ``<data_root>/<data_prefix>/<class>/``.
 
     Args:
-        folder: holds one folder per class.
-        layout: of the whole set, for messages.
-        pipeline: transforms of one image.
-        crop_size: images are cropped to the centre of this width and height.
-        skip_bad: return a file that cannot be evaluated as one without inputs, whose data sample
-            says why under `unreadable`, instead of raising.
-        **kwargs: of :class:`mmpretrain.datasets.BaseDataset`.
+        data_root: root of the benchmark.
+        data_prefix: folder in `data_root` that holds the class folders.
+        classes: names of all classes in the order of the network's outputs, or a text file with
+            one a line; by default as of :func:`label_map`.
+        crop_size: width and height of the central crop.
+        skip_bad: return an unreadable file as a black image, with the reason in the data sample's
+            `unreadable`, instead of raising.
+        **kwargs: arguments of :class:`mmengine.dataset.BaseDataset`.
     """
 
-    def __init__(self, folder, layout, pipeline, crop_size, skip_bad=False, **kwargs):
-        self.folder, self.layout = Path(folder).expanduser(), layout
+    suffixes: tuple[str, ...]  # of the files to evaluate, besides folders
+
+    def __init__(
+        self,
+        data_root: str,
+        data_prefix: str = '',
+        classes: str | Sequence[str] | None = None,
+        crop_size: int = 224,
+        skip_bad: bool = False,
+        **kwargs,
+    ):
+        self.folder = Path(data_root, data_prefix).expanduser()
+        self.classes = (
+            Path(classes).read_text().splitlines() if isinstance(classes, str) else classes
+        )
         self.crop_size, self.skip_bad = crop_size, skip_bad
-        crop = dict(type='CenterCrop', crop_size=crop_size)
-        kwargs = dict(ann_file='', test_mode=True, **kwargs)
-        super().__init__(pipeline=[*pipeline, crop], **kwargs)
+        super().__init__(data_root=str(self.folder), test_mode=True, **kwargs)
 
-    def class_folders(self) -> list[Path]:
-        """The folders of the classes in the order of their names.
-
-        Raises:
-            FileNotFoundError: if there is no such folder.
-            ValueError: if it holds no folder.
-        """
-        if not self.folder.is_dir():
-            raise FileNotFoundError(
-                f'there is no folder {str(self.folder)!r}; expected {self.layout}'
-            )
-        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        if not folders:
-            raise ValueError(
-                f'{str(self.folder)!r} holds no folders of classes; expected {self.layout}'
-            )
-        return folders
-
-    def found(self, samples: list[dict]) -> list[dict]:
-        """`samples`, of which there has to be one.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        if not samples:
-            raise ValueError(
-                f'the classes in {str(self.folder)!r} hold no file; expected {self.layout}'
-            )
-        return samples
-
-    def prepare_data(self, index: int) -> dict:
-        """Read a file.
-
-        Returns:
-            `inputs`, and its `data_samples`.
-
-        Raises:
-            BadFileError: if it cannot be evaluated and `skip_bad` is off.
-        """
-        info = self.get_data_info(index)
-        try:
-            info['img'] = self.read(info['img_path'])
-        except Exception as error:  # decoders raise many kinds for a broken file
-            reason = f'{info["img_path"]}: {error}'
-            if not self.skip_bad:
-                raise BadFileError(f'{reason}; skip_bad leaves such files out') from error
-            meta = dict(img_path=info['img_path'], sample_idx=index, unreadable=reason)
-            return dict(inputs=None, data_samples=DataSample(metainfo=meta))
-        return PackInputs()(info)
-
-    def cropped(self, image: np.ndarray) -> np.ndarray:
-        """Send an (H, W, 3) image through the pipeline.
-
-        Raises:
-            ValueError: if it is smaller than the crop.
-        """
-        image = self.pipeline(dict(img=image))['img']
-        if image.shape[:2] != (self.crop_size, self.crop_size):
-            height, width = image.shape[:2]
-            raise ValueError(f'{width}x{height} pixels are less than crop_size={self.crop_size}')
-        return image
-
-
-class ClassifiedImages(FolderDataset):
-    """Images with labels: ``<folder>/<class>/<image>``.
-
-    The labels of a part of ImageNet's classes are those among all 1000. Where the folders are
-    not named by WordNet ids of ImageNet, their order is that of the classes; name the classes
-    where some have no folder.
-
-    Args:
-        folder, layout, crop_size, skip_bad, kwargs: of :class:`FolderDataset`; `classes` among
-            the last names all classes in order, or a text file with one a line.
-        pipeline: transforms of an image before it is cropped.
-    """
+    def read(self, path: Path) -> Tensor:
+        """Read a file as (..., 3, H, W) uint8 RGB."""
+        raise NotImplementedError
 
     def load_data_list(self) -> list[dict]:
         """Paths and labels.
 
         Raises:
-            FileNotFoundError, ValueError: for another layout, or a class that is not known.
+            FileNotFoundError: if there is no file.
+            ValueError: for a class folder that is none of the classes.
         """
-        folders = self.class_folders()
-        labels = label_map([path.name for path in folders], self.CLASSES)
-        self._metainfo['classes'] = tuple(labels)
-        return self.found(
-            [
-                dict(img_path=str(path), gt_label=labels[folder.name])
-                for folder in folders
-                for path in sorted(folder.iterdir())
-                if path.suffix.lower() in IMAGES
-            ]
+        labels = label_map(
+            sorted(path.name for path in self.folder.iterdir() if path.is_dir()), self.classes
         )
-
-    def read(self, path: str) -> np.ndarray:
-        """An image, (crop_size, crop_size, 3) uint8 BGR."""
-        return self.cropped(read_image(path))
-
-
-# force: the classes take the place of the functions that imported this module.
-@DATASETS.register_module(force=True)
-class ImageNetClean(ClassifiedImages):
-    """Clean images as the benchmarks' authors evaluate them: ``<data_root>/<wnid>/*.JPEG``.
-
-    The shorter edge is resized (bilinear, Pillow's antialiased), then the centre is cropped.
-
-    Args:
-        data_root: holds one folder per class.
-        resize: length of the shorter edge; None leaves the images as they are.
-        crop_size: width and height.
-        **kwargs: of :class:`ClassifiedImages`.
-    """
-
-    def __init__(self, data_root: str, resize: int | None = 256, crop_size: int = 224, **kwargs):
-        edge = dict(
-            type='ResizeEdge',
-            scale=resize,
-            edge='short',
-            backend='pillow',
-            interpolation='bilinear',
+        paths = sorted(
+            path
+            for path in self.folder.glob('*/*')
+            if path.suffix.lower() in self.suffixes or path.is_dir()
         )
-        super().__init__(
-            folder=data_root,
-            layout='<root>/<wnid>/*.JPEG',
-            pipeline=[edge] if resize else [],
-            crop_size=crop_size,
-            **kwargs,
-        )
+        if not paths:
+            raise FileNotFoundError(f'{self.folder}: expected files in <class>/, found none')
+        self._metainfo.update(classes=tuple(labels), folder=self.folder.name)
+        return [dict(img_path=str(path), gt_label=labels[path.parent.name]) for path in paths]
 
+    def prepare_data(self, index: int) -> dict:
+        """Read and crop a file.
 
-@DATASETS.register_module(force=True)
-class ImageNetC(ClassifiedImages):
-    """A corruption at a severity: ``<data_root>/<corruption>/<1..5>/<wnid>/*.JPEG``.
-
-    Args:
-        data_root: folder of the whole set.
-        corruption: name of its folder.
-        severity: 1 to 5.
-        crop_size: width and height; the official images have 224 already.
-        **kwargs: of :class:`ClassifiedImages`.
-    """
-
-    def __init__(
-        self, data_root: str, corruption: str, severity: int, crop_size: int = 224, **kwargs
-    ):
-        if severity not in SEVERITIES:
-            raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
-        super().__init__(
-            folder=Path(data_root) / corruption / str(severity),
-            layout='<root>/<corruption>/<severity>/<wnid>/*.JPEG',
-            pipeline=[],
-            crop_size=crop_size,
-            **kwargs,
-        )
-
-
-@DATASETS.register_module(force=True)
-class ImageNetP(FolderDataset):
-    """The sequences of a perturbation: ``<data_root>/<perturbation>/<wnid>/<stem>.mp4``.
-
-    In place of an ``.mp4`` a sequence can be a folder of ``.png`` frames in the order of their
-    numbers, or an ``.npy`` array, (frames, height, width, 3) uint8 RGB. It has at least two frames.
-    An item's `inputs` are all frames of a sequence, (frames, 3, crop_size, crop_size); labels play
-    no role.
-
-    Args:
-        data_root: folder of the whole set.
-        perturbation: name of its folder.
-        crop_size: width and height; the official frames have 224 already.
-        **kwargs: of :class:`FolderDataset`.
-    """
-
-    def __init__(self, data_root: str, perturbation: str, crop_size: int = 224, **kwargs):
-        super().__init__(
-            folder=Path(data_root) / perturbation,
-            layout='<root>/<perturbation>/<wnid>/<stem>.mp4',
-            pipeline=[],
-            crop_size=crop_size,
-            **kwargs,
-        )
-
-    def load_data_list(self) -> list[dict]:
-        """Paths of the sequences.
+        Returns:
+            `inputs`, (..., 3, crop_size, crop_size) uint8 BGR, and `data_samples`.
 
         Raises:
-            FileNotFoundError, ValueError: for another layout.
+            ValueError: if it cannot be evaluated and `skip_bad` is off.
         """
-        self._metainfo['perturbation'] = self.folder.name
-        return self.found(
-            [
-                dict(img_path=str(path))
-                for folder in self.class_folders()
-                for path in sorted(folder.iterdir())
-                if path.suffix.lower() in VIDEOS or path.is_dir()
-            ]
-        )
+        info = self.get_data_info(index)
+        try:
+            # BGR, as MMPretrain's data preprocessors expect
+            inputs = center_crop(self.read(Path(info['img_path'])), self.crop_size).flip(-3)
+        except Exception as error:  # decoders raise many kinds for a broken file
+            info['unreadable'] = f'{info["img_path"]}: {error}'
+            if not self.skip_bad:
+                raise ValueError(f'{info["unreadable"]}; skip_bad leaves such files out') from error
+            inputs = torch.zeros(3, self.crop_size, self.crop_size, dtype=torch.uint8)
+        return dict(inputs=inputs, data_samples=BaseDataElement(metainfo=info))
 
-    def read(self, path: str) -> np.ndarray:
-        """The frames of a sequence, (frames, 3, crop_size, crop_size) uint8 BGR."""
-        frames = read_frames(Path(path))
+
+@DATASETS.register_module()
+class ImageNetC(ClassFolders):
+    """Images of a corruption and severity, or clean ones with labels.
+
+    Args:
+        resize: length to which the shorter edge is resized before the crop (bilinear, Pillow's
+            antialiased), for clean images; None for corrupted ones.
+        **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<corruption>/<1..5>``.
+    """
+
+    suffixes = ('.jpeg', '.jpg', '.png')
+
+    def __init__(self, *args, resize: int | None = None, **kwargs):
+        self.resize = resize
+        super().__init__(*args, **kwargs)
+
+    def read(self, path: Path) -> Tensor:
+        """An image, (3, H, W) uint8 RGB."""
+        return tvf.pil_to_tensor(read_image(path, self.resize))
+
+
+@DATASETS.register_module()
+class ImageNetP(ClassFolders):
+    """Sequences of a perturbation; labels play no role.
+
+    A sequence is an ``.mp4`` file, a folder of ``.png`` frames in the order of their numbers, or an
+    ``.npy`` array, (frames, height, width, 3) uint8 RGB. It has at least two frames.
+
+    Args:
+        **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<perturbation>``.
+    """
+
+    suffixes = ('.mp4', '.npy')
+
+    def read(self, path: Path) -> Tensor:
+        """The frames of a sequence, (frames, 3, H, W) uint8 RGB."""
+        frames = read_frames(path)
         if len(frames) < 2:
             raise ValueError(f'{len(frames)} frame, and stability needs at least 2')
-        return np.stack([self.cropped(frame) for frame in frames]).transpose(0, 3, 1, 2)
+        return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+def center_crop(images: Tensor, size: int) -> Tensor:
+    """The central (..., 3, size, size) part of images.
+
+    Raises:
+        ValueError: if they are smaller.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(f'{width}x{height} pixels are less than crop_size={size}')
+    return tvf.center_crop(images, size)
 
 
 def label_map(folders: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, int]:
-    """Which class each name of a folder stands for.
+    """Labels by class name.
 
     Args:
-        folders: names of the folders there are.
+        folders: names of the class folders.
         classes: names of all classes in the order of the network's outputs. By default all 1000
-            WordNet ids of ImageNet if those of `folders` are among them, else `folders`.
+            WordNet ids of ImageNet if some of `folders` are among them, else `folders`.
 
     Returns:
         ``{class: index}``, of all classes.
@@ -269,16 +169,30 @@ def label_map(folders: Sequence[str], classes: Sequence[str] | None = None) -> d
         ValueError: if a folder is none of the classes.
     """
     if classes is None:
-        known = IMAGENET_WNIDS if set(folders) & set(IMAGENET_WNIDS) else folders
-    else:
-        known = classes
-    unknown = [name for name in folders if name not in known]
+        classes = IMAGENET_WNIDS if set(folders) & set(IMAGENET_WNIDS) else folders
+    labels = {name: index for index, name in enumerate(classes)}
+    unknown = [name for name in folders if name not in labels]
     if unknown:
         raise ValueError(
-            f'folders that are none of the {len(known)} classes: {", ".join(unknown[:8])}'
-            + (f' and {len(unknown) - 8} more' if len(unknown) > 8 else '')
+            f'{len(unknown)} folders are none of the {len(labels)} classes: '
+            f'{", ".join(unknown[:8])}'
         )
-    return {name: index for index, name in enumerate(known)}
+    return labels
+
+
+def read_image(path: Path, resize: int | None = None) -> Image.Image:
+    """An image in RGB, its shorter edge resized to so many pixels (bilinear, antialiased).
+
+    Raises:
+        Exception: of many kinds, if it cannot be decoded completely, or has not 8 bits.
+    """
+    # Unlike cv2, Pillow refuses truncated files. Like torchvision, it ignores the orientation that
+    # some of ImageNet's files state.
+    with Image.open(path) as image:
+        if image.mode[0] in 'IF':
+            raise ValueError(f'pixels of mode {image.mode}, not of 8 bits')
+        image = image.convert('RGB')
+    return tvf.resize(image, resize) if resize else image
 
 
 def read_frames(path: Path) -> Sequence[np.ndarray]:
@@ -288,51 +202,37 @@ def read_frames(path: Path) -> Sequence[np.ndarray]:
         path: an ``.mp4`` or ``.npy`` file or a folder of ``.png`` files.
 
     Returns:
-        Its frames, each (height, width, 3) uint8 BGR.
+        Its frames, each (height, width, 3) uint8 RGB.
 
     Raises:
-        Exception: of many kinds, if it cannot be read as a whole.
+        Exception: of many kinds, if it cannot be decoded completely.
     """
     if path.is_dir():
         files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
-        return [read_image(file) for file in files]
+        return [np.asarray(read_image(file)) for file in files]
     if path.suffix.lower() == '.npy':
         frames = np.load(path, allow_pickle=False)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
                 f'{frames.dtype} of shape {frames.shape}; expected uint8 (frames, height, width, 3)'
             )
-        return frames[..., ::-1]
+        return frames
     return read_video(path)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as (height, width, 3) uint8 BGR.
-
-    Raises:
-        OSError, SyntaxError: if it is no image, or truncated.
-    """
-    # Unlike Pillow, cv2 makes an image of a truncated file. torchvision too ignores the orientation
-    # that some of ImageNet's files state.
-    return mmcv.imread(path, flag='color_ignore_orientation', backend='pillow')
-
-
 def read_video(path: Path) -> list[np.ndarray]:
-    """Read the frames of a video, each (height, width, 3) uint8 BGR.
+    """Read the frames of a video, each (height, width, 3) uint8 RGB.
 
     Raises:
         ValueError: if it cannot be decoded, or ends before the last frame its header counts.
     """
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        if not video.isOpened():
-            raise ValueError('it is no video, truncated, or in a format that OpenCV cannot decode')
-        frames = []
-        while (step := video.read())[0]:
-            frames.append(step[1])
-        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if len(frames) < expected:
-            raise ValueError(f'only {len(frames)} of its {expected} frames can be decoded')
-        return frames
-    finally:
-        video.release()
+    if not video.isOpened():
+        raise ValueError('it is no video, truncated, or in a format that OpenCV cannot decode')
+    frames = []
+    while (step := video.read())[0]:
+        frames.append(step[1][..., ::-1])
+    expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    if len(frames) < expected:
+        raise ValueError(f'only {len(frames)} of its {expected} frames can be decoded')
+    return frames

@@ -6,13 +6,15 @@ Perturbations, ICLR 2019, section 4. E[s, c] is the error under corruption c at 
     CE_c     = sum_s E[s, c] / sum_s E_ref[s, c]
     RelCE_c  = (mean_s E[s, c] - E_clean) / (mean_s E_ref[s, c] - E_ref,clean)
 
-mCE and Relative mCE are means of these ratios over the 15 benchmark corruptions, not ratios of
-means. The reference is AlexNet unless another is given.
+mCE and Relative mCE are the means of these ratios over the 15 benchmark corruptions, not ratios of
+means. The reference is AlexNet unless you give another baseline.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from statistics import fmean
 
-from .baseline import Robustness, load_baseline, mean_error, mean_percent, percent_of
+from .baseline import Robustness, load_baseline, mean_percent, percent_of
 
 CORRUPTIONS = (
     *('gaussian_noise', 'shot_noise', 'impulse_noise'),
@@ -24,25 +26,6 @@ EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')  #
 SEVERITIES = (1, 2, 3, 4, 5)
 
 Errors = Mapping[str, float | Sequence[float]]
-ERROR, INCREASE = 'corruption error', 'error above the clean one'
-
-
-def corruption_errors(
-    errors: Errors, baseline: Robustness | None = None, names: Iterable[str] = CORRUPTIONS
-) -> dict[str, float]:
-    """CE of each corruption, in percent; NaN where the baseline makes no error.
-
-    Args:
-        errors: by corruption, the mean top-1 error or those of severity 1 to 5, in [0, 1].
-        baseline: reference network; by default AlexNet.
-        names: of the corruptions wanted.
-
-    Raises:
-        ValueError: if a wanted one is missing, the message lists them; for an error outside
-            [0, 1].
-    """
-    baseline = baseline or load_baseline()
-    return percent_of(_means(errors), _means(baseline.corruption_error), names, ERROR)
 
 
 def mean_corruption_error(errors: Errors, baseline: Robustness | None = None) -> float:
@@ -53,43 +36,10 @@ def mean_corruption_error(errors: Errors, baseline: Robustness | None = None) ->
         baseline: reference network; by default AlexNet.
 
     Raises:
-        ValueError: as :func:`corruption_errors`; if the baseline makes no error on one.
+        ValueError: if one of the 15 is missing, or the baseline makes no error on it; for an error
+            outside [0, 1].
     """
-    return mean_percent(corruption_errors(errors, baseline), ERROR)
-
-
-def relative_corruption_errors(
-    errors: Errors,
-    clean_error: float,
-    baseline: Robustness | None = None,
-    names: Iterable[str] = CORRUPTIONS,
-) -> dict[str, float]:
-    """Relative CE of each corruption, in percent: CE of what the error is above the clean one.
-
-    Args:
-        errors: by corruption, the mean top-1 error or those of severity 1 to 5, in [0, 1].
-        clean_error: top-1 error on the clean images, in [0, 1].
-        baseline: reference network; by default AlexNet.
-        names: of the corruptions wanted.
-
-    Returns:
-        By corruption; NaN where the baseline's error is not above its clean one.
-
-    Raises:
-        ValueError: as :func:`corruption_errors`; for a `clean_error` outside [0, 1]; if the
-            baseline has none.
-    """
-    baseline = baseline or load_baseline()
-    if not 0 <= clean_error <= 1:
-        raise ValueError(f'clean_error: expected a fraction in [0, 1], got {clean_error}')
-    if baseline.clean_error is None:
-        raise ValueError(f'the baseline {baseline.name} has no clean error')
-    increase = {name: mean - clean_error for name, mean in _means(errors).items()}
-    reference = {
-        name: mean - baseline.clean_error
-        for name, mean in _means(baseline.corruption_error).items()
-    }
-    return percent_of(increase, reference, names, INCREASE)
+    return mean_percent(corruption_errors(errors, baseline), CORRUPTIONS, 'corruption error')
 
 
 def relative_mean_corruption_error(
@@ -98,16 +48,75 @@ def relative_mean_corruption_error(
     """Relative mCE, over the 15 benchmark corruptions, in percent.
 
     Args:
-        errors: by corruption, the mean top-1 error or those of severity 1 to 5, in [0, 1].
+        errors, baseline: as of :func:`mean_corruption_error`.
         clean_error: top-1 error on the clean images, in [0, 1].
-        baseline: reference network; by default AlexNet.
 
     Raises:
-        ValueError: as :func:`relative_corruption_errors`; if the baseline's error is not above its
-            clean one on a corruption.
+        ValueError: as :func:`mean_corruption_error`; if the baseline has no clean error, or its
+            error under a corruption is not above it.
     """
-    return mean_percent(relative_corruption_errors(errors, clean_error, baseline), INCREASE)
+    relative = relative_corruption_errors(errors, clean_error, baseline)
+    return mean_percent(relative, CORRUPTIONS, 'error above the clean one')
 
 
-def _means(errors):
-    return {name: mean_error(name, error) for name, error in errors.items()}
+def corruption_errors(errors: Errors, baseline: Robustness | None = None) -> dict[str, float]:
+    """CE of each corruption in `errors`, in percent; NaN where the baseline has no error above 0.
+
+    Args:
+        errors, baseline: as of :func:`mean_corruption_error`.
+
+    Raises:
+        ValueError: for an error outside [0, 1].
+    """
+    baseline = baseline or load_baseline()
+    return percent_of(mean_errors(errors), mean_errors(baseline.corruption_error))
+
+
+def relative_corruption_errors(
+    errors: Errors, clean_error: float, baseline: Robustness | None = None
+) -> dict[str, float]:
+    """Relative CE of each corruption in `errors`, in percent; NaN where the baseline has none.
+
+    Args:
+        errors, clean_error, baseline: as of :func:`relative_mean_corruption_error`.
+
+    Raises:
+        ValueError: for an error outside [0, 1]; if the baseline has no clean error.
+    """
+    baseline = baseline or load_baseline()
+    if clean_error is None or not 0 <= clean_error <= 1:
+        raise ValueError(
+            'clean_error: expected the top-1 error on the clean images, a fraction in [0, 1], got '
+            f'{clean_error}'
+        )
+    if baseline.clean_error is None:
+        raise ValueError(f'the baseline {baseline.name} has no clean error')
+    increase, reference = (
+        {name: mean - clean for name, mean in mean_errors(of).items()}
+        for of, clean in (
+            (errors, clean_error),
+            (baseline.corruption_error, baseline.clean_error),
+        )
+    )
+    return percent_of(increase, reference)
+
+
+def mean_errors(errors: Errors) -> dict[str, float]:
+    """Mean over the severities of each corruption's top-1 error.
+
+    Args:
+        errors: as of :func:`mean_corruption_error`.
+
+    Raises:
+        ValueError: for another number of severities than 1 or 5, or an error outside [0, 1].
+    """
+    means = {}
+    for name, error in errors.items():
+        values = [error] if isinstance(error, Real) else list(error)
+        if len(values) not in (1, 5) or not all(0 <= value <= 1 for value in values):
+            raise ValueError(
+                f'errors[{name!r}]: expected the mean error or those of severity 1 to 5, fractions '
+                f'in [0, 1], got {error}'
+            )
+        means[name] = fmean(map(float, values))
+    return means

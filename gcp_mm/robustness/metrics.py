@@ -1,8 +1,8 @@
-"""The robustness metrics of one part of a benchmark, as metrics of mmengine.
+"""The test loop and the metrics of one part of a benchmark, for mmengine.
 
-A part is a corruption at a severity, or a perturbation. A file leaves a few numbers, never its
-logits, so parts of any length fit into memory; the processes' numbers are put together in the order
-of the data set, without those that a distributed sampler repeats.
+A part is a corruption at a severity, or a perturbation. The loop gives the metrics logits:
+MMPretrain's classifiers predict softmax probabilities, which underflow, so that classes tie. Of
+each file a metric keeps a few numbers, not the logits.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,45 @@ from statistics import fmean
 
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
+from mmengine.registry import LOOPS, METRICS
+from mmengine.runner import TestLoop
+from torch import Tensor
 
+from ..runtime import unwrap
 from .stability import is_noise, video_stability
+
+
+@LOOPS.register_module()
+class LogitsLoop(TestLoop):
+    """Test a classifier of MMPretrain on images or on videos, in float32.
+
+    An item's `inputs` are an image, (3, H, W) uint8 BGR, or a video, (frames, 3, H, W), all of the
+    same height and width; its data sample gets `logits`, (K,) or (frames, K) float32. The
+    dataloader has to collate with `pseudo_collate`.
+    """
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Give the logits of a batch to the evaluator.
+
+        Raises:
+            TypeError: if the model gives anything but one vector per image.
+        """
+        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+        inputs, samples = data_batch['inputs'], data_batch['data_samples']
+        videos = [item if item.ndim == 4 else item[None] for item in inputs]
+        model = unwrap(self.runner.model)
+        data = model.data_preprocessor(dict(inputs=torch.cat(videos)), training=False)
+        logits = model(data['inputs'], mode='tensor')
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise TypeError(f'{type(model).__name__}: expected one vector of logits per image')
+        parts = logits.float().split([len(video) for video in videos])
+        for item, sample, part in zip(inputs, samples, parts, strict=True):
+            sample.set_field(part if item.ndim == 4 else part[0], 'logits')
+        self.evaluator.process(data_samples=samples, data_batch=data_batch)
+        self.runner.call_hook(
+            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
+        )
 
 
 class FileMetric(BaseMetric):
@@ -20,14 +56,14 @@ class FileMetric(BaseMetric):
 
     Args:
         skip_bad: leave out and list the files that are unreadable or give NaN, instead of raising.
-        **kwargs: of :class:`mmengine.evaluator.BaseMetric`.
+        **kwargs: arguments of :class:`mmengine.evaluator.BaseMetric`.
     """
 
     def __init__(self, skip_bad: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.skip_bad = skip_bad
 
-    def measure(self, logits: torch.Tensor, sample: dict) -> dict[str, float]:
+    def measure(self, logits: Tensor, sample: dict) -> dict[str, float]:
         """The numbers of one file."""
         raise NotImplementedError
 
@@ -36,8 +72,8 @@ class FileMetric(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: with `sample_idx`, `img_path` and `logits` (or `pred_score`), or with
-                `unreadable`, the reason why there are none.
+            data_samples: with `img_path` and `logits`, or `unreadable`, the reason why there are
+                none.
 
         Raises:
             ValueError: for a file that is unreadable or gives NaN, unless `skip_bad`; for another
@@ -45,15 +81,13 @@ class FileMetric(BaseMetric):
         """
         for sample in data_samples:
             reason, numbers = sample.get('unreadable'), None
+            if not reason and sample['logits'].isnan().any():
+                reason = f'{sample["img_path"]}: the network gives NaN'
             if not reason:
-                logits = sample['logits'] if 'logits' in sample else sample['pred_score']
-                if logits.isnan().any():
-                    reason = f'{sample["img_path"]}: the network gives NaN'
-                else:
-                    numbers = self.measure(logits, sample)
-            if reason and not self.skip_bad:
+                numbers = self.measure(sample['logits'], sample)
+            elif not self.skip_bad:
                 raise ValueError(f'{reason}; skip_bad leaves such files out')
-            self.results.append((sample['sample_idx'], numbers, sample['img_path'], reason))
+            self.results.append((numbers, dict(file=sample['img_path'], reason=reason)))
 
     def compute_metrics(self, results: list) -> dict:
         """Means over the files.
@@ -65,9 +99,8 @@ class FileMetric(BaseMetric):
         Raises:
             ValueError: if no file is left.
         """
-        ordered = sorted({index: rest for index, *rest in results}.items())
-        measured = [numbers for _, (numbers, _, _) in ordered if numbers]
-        skipped = [dict(file=path, reason=reason) for _, (_, path, reason) in ordered if reason]
+        measured = [numbers for numbers, _ in results if numbers]
+        skipped = [file for numbers, file in results if not numbers]
         if not measured:
             raise ValueError(f'all {len(skipped)} files were skipped; {skipped[0]["reason"]}')
         means = {name: fmean(numbers[name] for numbers in measured) for name in measured[0]}
@@ -79,7 +112,7 @@ class CorruptionError(FileMetric):
     """Top-1 error, a fraction, on images with labels.
 
     Args:
-        **kwargs: of :class:`FileMetric`.
+        **kwargs: arguments of :class:`FileMetric`.
     """
 
     default_prefix = 'corruption'
@@ -92,7 +125,7 @@ class CorruptionError(FileMetric):
                 f'({", ".join(classes[:3])}, ...): name all classes of the network, in the order '
                 'of its outputs, in a file, and give it as `classes`'
             )
-        return dict(error=float(logits.argmax() != sample['gt_label'].item()))
+        return dict(error=float(logits.argmax() != sample['gt_label']))
 
 
 @METRICS.register_module()
@@ -101,7 +134,7 @@ class PerturbationStability(FileMetric):
 
     Args:
         difficulty: distance of the frames that are compared, except in noise sequences.
-        **kwargs: of :class:`FileMetric`.
+        **kwargs: arguments of :class:`FileMetric`.
     """
 
     default_prefix = 'perturbation'
@@ -111,6 +144,6 @@ class PerturbationStability(FileMetric):
         self.difficulty = difficulty
 
     def measure(self, logits, sample):
-        noise = is_noise(self.dataset_meta['perturbation'])
+        noise = is_noise(self.dataset_meta['folder'])
         flips, distance = video_stability(logits, noise, self.difficulty)
         return dict(flip_probability=flips, top5_distance=distance)

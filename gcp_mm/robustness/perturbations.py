@@ -1,24 +1,24 @@
-"""The perturbation sequences of ImageNet-P (Hendrycks and Dietterich, ICLR 2019).
+"""The 10 perturbation sequences of ImageNet-P's test (Hendrycks and Dietterich, ICLR 2019).
 
 The parameters are those of the published code at its first difficulty. ImageNet-P was made from
 images whose short side was resized to 256 pixels: the geometric perturbations act on that whole
 image, and their frames are cropped to 224x224; the others act on the crop. A sequence has 31
 frames, translate 41; the first frame of a noise sequence is clean.
 
-A set made here is no replacement for the official one: ImageMagick's motion blur is computed anew,
-affine maps are today's torchvision's (that of 2018 turned about a point half a pixel off the
-centre), and the official set is stored as lossy H.264.
+A set made here does not replace the official one: the motion blur is imagecorruptions-imaug's
+version of ImageMagick's, affine maps are today's torchvision's (that of 2018 turned about a point
+half a pixel off the centre), and the official set is stored as lossy H.264.
 """
 
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.ndimage import convolve1d, gaussian_filter, zoom
+from scipy.ndimage import zoom
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from .corruptions import check_image
-from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from .corruptions import check_image, check_package
+from .stability import PERTURBATIONS
 
 STEPS = range(31)
 
@@ -26,14 +26,14 @@ STEPS = range(31)
 def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """Make the frames of one sequence.
 
-    Shifts and blurs are as many pixels wide as at 224x224 whatever `size` is.
+    Shifts and blurs have as many pixels as at 224x224, whatever `size` is.
 
     Args:
         image: (H, W, 3) uint8 RGB, resized and not cropped, H and W at least `size`; ImageNet-P
             has min(H, W) = 256.
-        name: one of `PERTURBATIONS` or `VALIDATION_PERTURBATIONS`.
+        name: one of `PERTURBATIONS`.
         size: width and height of the frames, which are cut from the centre; ImageNet-P has 224.
-        rng: what all randomness comes from.
+        rng: source of all randomness.
 
     Returns:
         (31, size, size, 3) uint8 RGB; translate (41, size, size, 3).
@@ -41,10 +41,10 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
     Raises:
         ValueError: for another name or shape, or an image smaller than `size`.
         TypeError: for another dtype.
+        ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    if name not in PERTURBATIONS + VALIDATION_PERTURBATIONS:
-        names = ', '.join(PERTURBATIONS + VALIDATION_PERTURBATIONS)
-        raise ValueError(f'name: {name!r} is none of {names}')
+    if name not in PERTURBATIONS:
+        raise ValueError(f'name: {name!r} is none of {", ".join(PERTURBATIONS)}')
     check_image(image)
     if min(image.shape[:2]) < size:
         raise ValueError(f'image: {image.shape[:2]} is smaller than {size}x{size}; resize it first')
@@ -68,11 +68,6 @@ def to_uint8(frame):
     return (frame.clip(0, 1) * 255).astype(np.uint8)
 
 
-def to_8_bits(frame):
-    """Values in [0, 1] rounded to multiples of 1/255, as ImageMagick does."""
-    return np.rint(frame * 255) / 255
-
-
 # Of the crop: (S, S, 3) float64 in [0, 1] and a generator -> frames of the same kind.
 
 
@@ -88,25 +83,20 @@ def shot_noise(x, rng):
         yield rng.poisson(300 * x) / 300
 
 
-def speckle_noise(x, rng):
-    yield x
-    for _ in STEPS[1:]:
-        yield x + 0.05 * x * rng.standard_normal(x.shape)
-
-
 def motion_blur(x, rng):
     for i in STEPS:
-        yield to_8_bits(move(x, radius=10, sigma=3, angle=4 * (i - 30)))
+        yield move(x, radius=10, sigma=3, angle=4 * (i - 30))
 
 
 def snow(x, rng):
-    flakes = enlarge(rng.normal(0.05, 0.3, x.shape[:2]), 3)
+    size, flakes = len(x), rng.normal(0.05, 0.3, x.shape[:2])
+    flakes = crop(zoom(crop(flakes, -(-size // 3)), 3, order=1), size)
     flakes[flakes < 0.5] = 0
     flakes = to_uint8(flakes) / 255
     grey = x @ (0.299, 0.587, 0.114)
     whitened = 0.85 * x + 0.15 * np.maximum(x, 1.5 * grey[..., None] + 0.5)
     for i in STEPS:
-        falling = to_8_bits(move(flakes, radius=14, sigma=4, angle=4 * i - 150))
+        falling = move(flakes, radius=14, sigma=4, angle=4 * i - 150)
         yield whitened + (falling + np.rot90(falling, 2))[..., None]
 
 
@@ -119,73 +109,23 @@ def brightness(x, rng):
         yield np.where(value > 0, x * ratio, wanted)  # black has no hue, and becomes grey
 
 
-def gaussian_blur(x, rng):
-    for i in STEPS:
-        sigma = 0.25 + 0.035 * i
-        yield gaussian_filter(x, (sigma, sigma, 0), mode='nearest', truncate=6)
-
-
-def spatter(x, rng):
-    liquid = gaussian_filter(rng.normal(0.65, 0.27, x.shape[:2]), 3.7, mode='nearest')
-    liquid[liquid < 0.69] = 0
-    turquoise = np.array((175, 238, 238)) / 255
-    for _ in STEPS:
-        yield x + 0.6 * drops(liquid)[..., None] * turquoise
-        liquid = drip(liquid)
-
-
 def move(image, radius, sigma, angle):
     """ImageMagick's motion blur: a one-sided Gaussian along a line, borders repeated.
 
     Args:
-        image: (H, W, ...) float64.
+        image: (S, S, ...) float64 in [0, 1].
         radius: half the length of the line in pixels.
         sigma: standard deviation of the Gaussian in pixels.
-        angle: of the line in degrees, clockwise from the right.
+        angle: angle of the line in degrees, clockwise from the right.
+
+    Returns:
+        The blurred image, rounded to multiples of 1/255 as ImageMagick does.
     """
-    steps = np.arange(2 * radius + 1)
-    weights = np.exp(-(steps**2) / (2 * sigma**2))
-    weights /= weights.sum()
-    angle = np.deg2rad(angle)
-    rows = np.ceil(steps * np.sin(angle) - 0.5).astype(int)
-    columns = np.ceil(steps * np.cos(angle) - 0.5).astype(int)
-    reach = 2 * radius
-    h, w = image.shape[:2]
-    padded = np.pad(image, [(reach, reach)] * 2 + [(0, 0)] * (image.ndim - 2), mode='edge')
-    return sum(
-        weight * padded[reach + row : reach + row + h, reach + column : reach + column + w]
-        for weight, row, column in zip(weights, rows, columns, strict=True)
-    )
+    check_package()
+    # Private, but the package's only function for it. Not above: it brings numba.
+    from imagecorruptions.corruptions import _motion_blur
 
-
-def enlarge(layer, factor):
-    """The middle of a square (S, S) array, enlarged by `factor` to (S, S), bilinear."""
-    size = len(layer)
-    kept = -(-size // factor)
-    start = (size - kept) // 2
-    large = zoom(layer[start : start + kept, start : start + kept], factor, order=1)
-    trim = (len(large) - size) // 2
-    return large[trim : trim + size, trim : trim + size]
-
-
-def drops(liquid):
-    """How much light drops of water add, (S, S) in [0, 1]: most at their lower right edges.
-
-    Args:
-        liquid: (S, S), depth of the water.
-    """
-    depth = (liquid * 255).astype(np.uint8)
-    from_edge = cv2.distanceTransform(255 - cv2.Canny(depth, 50, 150), cv2.DIST_L2, 5)
-    from_edge = cv2.blur(np.minimum(from_edge, 20), (3, 3)).astype(np.uint8)
-    slope = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
-    lit = cv2.filter2D(cv2.equalizeHist(from_edge), cv2.CV_8U, slope)
-    light = depth * cv2.blur(lit, (3, 3)).astype(np.float32)
-    return light / max(light.max(), 1)
-
-
-def drip(liquid):
-    """Water a frame later: most of it two pixels below."""
-    return convolve1d(liquid, (0.05, 0.1, 0.15, 0.7), axis=0, mode='constant', origin=-1)
+    return np.rint(255 * _motion_blur(image, radius, sigma, angle)) / 255
 
 
 # Of the whole image: (H, W, 3) uint8 -> frames (H, W, 3), uint8 or float in [0, 1].
@@ -213,11 +153,6 @@ def scale(image):
         yield affine(image, scale=0.4 + 0.025 * i)
 
 
-def shear(image):
-    for i in STEPS:
-        yield affine(image, shear=i - 15)
-
-
 def tilt(image):
     """The image's plane turned about its horizontal and its vertical axis by the same angle."""
     h, w = image.shape[:2]
@@ -233,24 +168,18 @@ def tilt(image):
         yield cv2.warpPerspective(image, camera @ plane, (w, h))
 
 
-def affine(image, angle=0.0, shift=0, scale=1.0, shear=0.0):
+def affine(image, angle=0.0, shift=0, scale=1.0):
     """torchvision's affine map of an (H, W, 3) uint8 array, bilinear, black outside."""
     mapped = tvf.affine(
         Image.fromarray(image),
         angle=angle,
         translate=[shift, 0],
         scale=scale,
-        shear=[shear, 0.0],
+        shear=[0.0, 0.0],
         interpolation=InterpolationMode.BILINEAR,
     )
     return np.asarray(mapped)
 
 
-OF_CROP = {
-    f.__name__: f
-    for f in (
-        *(gaussian_noise, shot_noise, speckle_noise, motion_blur),
-        *(snow, brightness, gaussian_blur, spatter),
-    )
-}
-GEOMETRIC = {f.__name__: f for f in (zoom_blur, translate, rotate, scale, shear, tilt)}
+OF_CROP = {f.__name__: f for f in (gaussian_noise, shot_noise, motion_blur, snow, brightness)}
+GEOMETRIC = {f.__name__: f for f in (zoom_blur, translate, rotate, scale, tilt)}

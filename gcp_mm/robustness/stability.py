@@ -13,11 +13,12 @@ mFR and mT5D are the means over the 10 test perturbations of their ratios to a r
 A video needs only its own frames, so a benchmark is evaluated one video at a time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .baseline import Robustness, load_baseline, mean_percent, percent_of
 
@@ -27,7 +28,6 @@ PERTURBATIONS = (
 )
 VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear')
 
-FLIPS, DISTANCE = 'flip probability', 'top-5 distance'
 TOP = 5  # ranks compared; a class that leaves them counts as ranked next, however far it falls
 
 
@@ -36,16 +36,16 @@ def is_noise(perturbation: str) -> bool:
     return 'noise' in perturbation
 
 
-def frame_pairs(frames: int, noise: bool, difficulty: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the frames that are compared.
+def frame_pairs(values: Tensor, noise: bool, difficulty: int = 1) -> tuple[Tensor, Tensor]:
+    """The frames of a video that are compared.
 
     Args:
-        frames: number of frames of the video.
+        values: (frames, ...).
         noise: whether it is a noise sequence, in which `difficulty` plays no role.
         difficulty: distance d of the frames of a pair, at least 1.
 
     Returns:
-        Indices of the reference frames and of the later ones, each (pairs,) int64.
+        Values of the reference frames and of the later ones, each (pairs, ...).
 
     Raises:
         ValueError: if no pair exists, or for another `difficulty`.
@@ -53,10 +53,10 @@ def frame_pairs(frames: int, noise: bool, difficulty: int = 1) -> tuple[np.ndarr
     if difficulty < 1:
         raise ValueError(f'difficulty: expected at least 1, got {difficulty}')
     step = 1 if noise else difficulty
-    if frames <= step:
-        raise ValueError(f'a video of {frames} frames: at least {step + 1} are needed')
-    later = np.arange(step, frames)
-    return (np.zeros_like(later) if noise else later - step), later
+    if len(values) <= step:
+        raise ValueError(f'a video of {len(values)} frames: at least {step + 1} are needed')
+    later = values[step:]
+    return values[:1].expand_as(later) if noise else values[:-step], later
 
 
 def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) -> float:
@@ -64,7 +64,7 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
 
     Args:
         predictions: predicted classes: (frames,) of one video, (videos, frames), or an iterable of
-            videos of any lengths, which is read one at a time.
+            videos of any lengths.
         noise: whether these are noise sequences.
         difficulty: distance of the frames of a pair in the others.
 
@@ -74,11 +74,13 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
     Raises:
         ValueError: for no video at all, or one that is too short.
     """
-    if not isinstance(predictions, np.ndarray | torch.Tensor | Sequence):
-        return _mean(_flips(video, noise, difficulty) for video in predictions)
-    if len(predictions) and np.ndim(predictions[0]) == 0:
-        return _flips(predictions, noise, difficulty)
-    return _mean(_flips(video, noise, difficulty) for video in predictions)
+    videos = list(predictions)
+    if not videos:
+        raise ValueError('predictions: expected at least one video, got none')
+    if np.ndim(videos[0]) == 0:
+        videos = [videos]
+    pairs = (frame_pairs(torch.as_tensor(video), noise, difficulty) for video in videos)
+    return fmean((one != other).double().mean().item() for one, other in pairs)
 
 
 def top5_distance(reference_logits, later_logits):
@@ -114,7 +116,7 @@ def top5_distance(reference_logits, later_logits):
     rank = 1 + before.sum(-1)  # in the later frame, (..., 5)
     right = torch.arange(1, top.shape[-1] + 1, device=later.device)
     distance = (rank.clamp(max=TOP + 1) - right).abs().sum(-1)
-    return distance if isinstance(later_logits, torch.Tensor) else distance.numpy()[()]
+    return distance if isinstance(later_logits, Tensor) else distance.numpy()[()]
 
 
 def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, float]:
@@ -131,32 +133,9 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
     Raises:
         ValueError: if it is too short, or has a NaN.
     """
-    logits = torch.as_tensor(logits)
-    first, later = frame_pairs(len(logits), noise, difficulty)
-    distance = top5_distance(logits[first], logits[later]).double().mean()
-    return _flips(logits.argmax(-1), noise, difficulty), distance.item()
-
-
-def flip_rates(
-    probabilities: Mapping[str, float],
-    baseline: Robustness | None = None,
-    names: Iterable[str] = PERTURBATIONS,
-) -> dict[str, float]:
-    """FR of each perturbation: its flip probability in percent of the baseline's.
-
-    Args:
-        probabilities: flip probability by perturbation.
-        baseline: reference network; by default AlexNet.
-        names: of the perturbations wanted.
-
-    Returns:
-        By perturbation; NaN where the baseline's is 0.
-
-    Raises:
-        ValueError: if a wanted one is missing; the message lists them.
-    """
-    baseline = baseline or load_baseline()
-    return percent_of(probabilities, baseline.flip_probability, names, FLIPS)
+    reference, later = frame_pairs(torch.as_tensor(logits), noise, difficulty)
+    flips = (reference.argmax(-1) != later.argmax(-1)).double().mean()
+    return flips.item(), top5_distance(reference, later).double().mean().item()
 
 
 def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
@@ -169,52 +148,24 @@ def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | No
     Raises:
         ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
     """
-    return mean_percent(flip_rates(probabilities, baseline), FLIPS)
-
-
-def top5_distance_rates(
-    distances: Mapping[str, float],
-    baseline: Robustness | None = None,
-    names: Iterable[str] = PERTURBATIONS,
-) -> dict[str, float]:
-    """T5D of each perturbation: its mean top-5 distance in percent of the baseline's.
-
-    Args:
-        distances: uT5D by perturbation: mean over videos of the mean over pairs.
-        baseline: reference network; by default AlexNet.
-        names: of the perturbations wanted.
-
-    Returns:
-        By perturbation; NaN where the baseline's is 0.
-
-    Raises:
-        ValueError: if a wanted one is missing; the message lists them.
-    """
     baseline = baseline or load_baseline()
-    return percent_of(distances, baseline.top5_distance, names, DISTANCE)
+    return mean_percent(
+        percent_of(probabilities, baseline.flip_probability), PERTURBATIONS, 'flip probability'
+    )
 
 
 def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | None = None) -> float:
     """mT5D, over the 10 test perturbations, in percent.
 
     Args:
-        distances: uT5D by perturbation; others than the 10 are left out.
+        distances: uT5D by perturbation, mean over videos of the mean over pairs; others than the
+            10 are left out.
         baseline: reference network; by default AlexNet.
 
     Raises:
         ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
     """
-    return mean_percent(top5_distance_rates(distances, baseline), DISTANCE)
-
-
-def _flips(predictions, noise, difficulty):
-    predictions = torch.as_tensor(predictions)
-    first, later = frame_pairs(len(predictions), noise, difficulty)
-    return (predictions[first] != predictions[later]).double().mean().item()
-
-
-def _mean(values):
-    values = list(values)
-    if not values:
-        raise ValueError('predictions: expected at least one video, got none')
-    return fmean(values)
+    baseline = baseline or load_baseline()
+    return mean_percent(
+        percent_of(distances, baseline.top5_distance), PERTURBATIONS, 'top-5 distance'
+    )

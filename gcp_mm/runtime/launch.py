@@ -13,7 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
-from ..checks.dataloaders import build_dataloader
+from ..checks import build_dataloader
 from ..compat.requirements import versions
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

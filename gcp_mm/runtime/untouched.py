@@ -1,4 +1,4 @@
-"""Use of a network in the middle of its training, without a trace."""
+"""Use of a network during its training without side effects."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -11,14 +11,10 @@ from torch import nn
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Context that ends with the buffers and the random generators as they were.
+    """Context that restores the model's buffers, in place, and the random generators.
 
-    The buffers are the running statistics of batch normalisation and its count of batches; the
-    generators those of PyTorch (on the CPU and on the model's GPUs), numpy and Python. Weights,
-    their `.grad` and the training flags are not looked after: do not change them.
-
-    Args:
-        model: network whose buffers to restore, in place.
+    The buffers are the running statistics of batch normalisation and its count of batches. Weights,
+    their `.grad` and the training flags are not restored: do not change them.
     """
     restore, rewind = remember_buffers(model), remember_random(model)
     try:
@@ -41,7 +37,10 @@ def remember_buffers(model: nn.Module) -> Callable[[], None]:
 
 
 def remember_random(model: nn.Module) -> Callable[[], None]:
-    """A function that sets the generators of :func:`untouched` back to where they are now."""
+    """Read the state of the random generators and return a function that restores it.
+
+    They are those of PyTorch, on the CPU and on the model's GPUs, of NumPy and of Python.
+    """
     devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     python_state = random.getstate()

@@ -5,6 +5,7 @@ CVPR 2020, https://arxiv.org/abs/2003.11241.
 """
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..models import GlobalCovariancePooling
 
-# Operators whose multiply-adds count, by what they are to a reader of the table.
+# Operators whose multiply-adds count, and the kind they are reported as.
 PRODUCTS = {
     'conv': 'convolutions',
     'linear': 'linear layers',
@@ -95,16 +96,10 @@ def count_complexity(model: nn.Module, images: Tensor) -> Complexity:
         if isinstance(module, GlobalCovariancePooling)
     }
 
-    def add_pooling(neck, features):
+    def add_pooling(neck, _module, _inputs, features):
         _, channels, height, width = map(int, features.shape)  # tensors while traced
         spent.update(pooling_multiply_adds(channels, height * width, neck.iterations, neck.norm))
 
-    hooks = [
-        neck.reduction.register_forward_hook(
-            lambda _module, _inputs, features, neck=neck: add_pooling(neck, features)
-        )
-        for neck in poolings.values()
-    ]
     analyzer = FlopAnalyzer(model.eval(), images).tracer_warnings('none')
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analyzer.set_op_handle('aten::scaled_dot_product_attention', _count_attention)
@@ -115,12 +110,11 @@ def count_complexity(model: nn.Module, images: Tensor) -> Complexity:
             counter = counter - count(name) + count(f'{name}.reduction')
         return counter
 
-    try:
-        with torch.no_grad():
-            operators = outside_poolings(analyzer.by_operator)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), ExitStack() as hooks:
+        for neck in poolings.values():
+            hook = neck.reduction.register_forward_hook(partial(add_pooling, neck))
+            hooks.enter_context(hook)
+        operators = outside_poolings(analyzer.by_operator)
     for name, number in operators.items():
         if name in PRODUCTS:
             spent[PRODUCTS[name]] += number

@@ -1,17 +1,17 @@
-"""What a classifier with global covariance pooling saw in a picture, and what decided its class.
+"""The pairs of channels that decide the class of an image, with global covariance pooling.
 
-The classifier behind the pooling layer is linear, so that a logit is a sum over pairs of channels,
+The classifier behind the pooling layer is linear. A logit is a sum over pairs of channels, without
+any approximation:
 
     logit_c = b_c + sum over i <= j of w_c[k(i, j)] Z_ij,
 
-with Z the square root of the covariance and k the place of (i, j) in the vector of its upper
-triangle (row-major). Nothing is approximated: the layer of Wang et al., What Deep CNNs Benefit from
-Global Covariance Pooling: An Optimization Perspective, CVPR 2020, https://arxiv.org/abs/2003.11241,
-is read as it is.
+with Z the square root of the covariance and k the index of (i, j) in the vector of its upper
+triangle (row-major). The layer is that of Wang et al., What Deep CNNs Benefit from Global
+Covariance Pooling: An Optimization Perspective, CVPR 2020, https://arxiv.org/abs/2003.11241.
 """
 
-import textwrap
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -24,20 +24,20 @@ from torch.nn.functional import linear
 
 from ..ops.triangle import triu_vector_inverse
 
-PANELS = 9  # activations in a picture
+PANELS = 9  # maps in a picture
 
 
 @dataclass
 class Pair:
-    """Two channels and what they do to the logit of a class.
+    """Two channels and their contribution to the logit of a class.
 
     Attributes:
         i, j: the channels, i <= j, counted from 0.
         value: Z_ij.
-        weight: w_c[k(i, j)], the classifier's for the class.
-        contribution: weight * value, what the pair adds to the logit.
-        lead: what it adds to the logit's lead over that of the runner-up. All logits may share an
-            amount, which decides nothing.
+        weight: w_c[k(i, j)] of the class.
+        contribution: weight * value, a term of the logit.
+        lead: contribution to the difference of the logits of the class and the runner-up. What all
+            logits have in common decides nothing.
     """
 
     i: int
@@ -50,17 +50,17 @@ class Pair:
 
 @dataclass
 class CovarianceView:
-    """A prediction taken apart into pairs of channels.
+    """A prediction as a sum over pairs of channels.
 
     Attributes:
         root: Z, (D, D) float64, symmetric.
-        order: (D,) int64, the channels in an order in which alike ones are neighbours.
+        order: (D,) int64, the channels ordered so that similar ones are neighbours.
         label: the class with the largest logit.
-        runner_up: that with the second.
+        runner_up: the class with the second largest.
         logit: of `label`.
         bias: b of `label`: the logit less all contributions.
         positive, negative: sums of the contributions above and below zero.
-        pairs: those that add most to the logit, in descending order.
+        pairs: those with the largest contributions, in descending order.
     """
 
     root: Tensor
@@ -74,32 +74,12 @@ class CovarianceView:
     pairs: list[Pair]
 
 
-def pair_contributions(vector: Tensor, weight: Tensor) -> Tensor:
-    """What each pair of channels adds to logits, w_c[k] z[k].
-
-    Args:
-        vector: z, (D(D+1)/2,), the upper triangle of Z.
-        weight: w, (C, D(D+1)/2), of the linear classifier, or some rows of it.
-
-    Returns:
-        (C, D(D+1)/2) float64. A row's sum and the class's bias are its logit.
-
-    Raises:
-        ValueError: if the shapes do not fit each other.
-    """
-    _check_shapes(vector, weight)
-    return weight.double() * vector.double()
-
-
 def channel_order(root: Tensor) -> np.ndarray:
-    """The channels in an order that shows groups of them: leaves of a hierarchical clustering.
-
-    Channels are near each other where their cosine Z_ij / sqrt(Z_ii Z_jj) is large; distances of
-    groups are averages, and of the orders a tree allows the one with the nearest neighbours is
-    taken.
+    """Order the channels by average-linkage clustering of their cosines Z_ij / sqrt(Z_ii Z_jj).
 
     Args:
-        root: (D, D), symmetric and positive semidefinite. Channels that are zero are far from all.
+        root: (D, D), symmetric and positive semidefinite. A channel of zeros has the cosine 0 with
+            all others.
 
     Returns:
         (D,) int64, a permutation.
@@ -118,26 +98,25 @@ def channel_order(root: Tensor) -> np.ndarray:
 def view_covariance(
     vector: Tensor, weight: Tensor, bias: Tensor | None = None, count: int = 10
 ) -> CovarianceView:
-    """Take a prediction apart into the pairs of channels that make it.
+    """Split a prediction into the contributions of pairs of channels.
 
     Args:
-        vector: (D(D+1)/2,), what the neck gives for one picture.
-        weight: (C, D(D+1)/2), of the linear classifier, at least two classes.
+        vector: (D(D+1)/2,), the output of the neck for one image.
+        weight: (C, D(D+1)/2), of the linear classifier, C >= 2.
         bias: (C,), of the classifier; None: zero.
-        count: number of pairs to name.
-
-    Returns:
-        The view.
+        count: number of pairs to list.
 
     Raises:
         ValueError: if the shapes do not fit each other, or there is one class only.
     """
-    _check_shapes(vector, weight)
-    if len(weight) < 2:
-        raise ValueError('weight: expected at least two classes, got one')
+    if vector.dim() != 1 or weight.shape[1:] != vector.shape or len(weight) < 2:
+        raise ValueError(
+            'vector, weight: expected shapes (D(D+1)/2,) and (C, D(D+1)/2) with C >= 2, got '
+            f'{tuple(vector.shape)} and {tuple(weight.shape)}'
+        )
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     label, runner_up = linear(vector, weight, bias).topk(2).indices.tolist()
-    adds, of_runner_up = pair_contributions(vector, weight[[label, runner_up]])
+    adds, of_runner_up = weight[[label, runner_up]].double() * vector.double()
     lead = adds - of_runner_up
     root = triu_vector_inverse(vector.double())
     i, j = np.triu_indices(len(root))
@@ -168,42 +147,32 @@ def draw_covariance(
     names: tuple[str, str],
     score: float,
 ) -> Figure:
-    """Draw a view: the matrix, the pairs that add most to the logit, and where those are active.
+    """Draw the matrix, the pairs with the largest contributions, and where those are active.
 
     Args:
-        view: of one picture.
-        picture: what the network was given, (H, W, 3) uint8 RGB, resized and cropped.
+        view: of one image.
+        picture: the input of the network, (H, W, 3) uint8 RGB, resized and cropped.
         maps: (D, h, w), the features that were pooled; they cover the picture.
         names: of the class and of the runner-up.
         score: of the class, its probability.
-
-    Returns:
-        The figure, to be saved.
     """
     figure = Figure(figsize=(13, 7.6), layout='constrained')
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.6, 1))
     shown, matrix, table = upper.subplots(1, 3, width_ratios=(1, 1.5, 1.6))
+    for axes in (shown, matrix, table):
+        axes.set(xticks=[], yticks=[])
     shown.imshow(picture)
-    shown.set_title(_fold(f'{names[0]}: {score:.1%}'), fontsize=13, parse_math=False)
+    shown.set_title(fill(f'{names[0]}: {score:.1%}', 30), fontsize=13, parse_math=False)
     shown.set_xlabel(
         f'logit {view.logit:.2f}\n= {view.positive:.2f} of pairs above zero\n'
         f'{view.negative:+.2f} of pairs below zero\n{view.bias:+.2f} bias',
         fontsize=11,
     )
-    shown.set(xticks=[], yticks=[])
     _draw_root(matrix, view)
     upper.colorbar(matrix.images[0], ax=matrix, shrink=0.7, extend='both')
     _draw_table(table, view, names[1])
     _draw_maps(lower, view.pairs, picture, maps.detach().double().cpu().numpy())
     return figure
-
-
-def _check_shapes(vector, weight):
-    if vector.dim() != 1 or weight.dim() != 2 or len(vector) != weight.shape[1]:
-        raise ValueError(
-            'vector, weight: expected shapes (D(D+1)/2,) and (C, D(D+1)/2), got '
-            f'{tuple(vector.shape)} and {tuple(weight.shape)}'
-        )
 
 
 def _draw_root(axes, view):
@@ -212,29 +181,24 @@ def _draw_root(axes, view):
     # A few variances are far above the rest, which would be white beside them.
     limit = np.quantile(np.abs(root), 0.99) or 1
     axes.imshow(root, cmap='RdBu_r', vmin=-limit, vmax=limit, interpolation='nearest')
-    place = np.argsort(view.order)
+    rank = np.argsort(view.order)
     outline = [withStroke(linewidth=2.5, foreground='white')]
+    offset = dict(xytext=(5, 3), textcoords='offset points')
     for number, pair in enumerate(view.pairs, 1):
-        row, column = sorted((place[pair.i], place[pair.j]))
+        row, column = sorted((rank[pair.i], rank[pair.j]))
         axes.plot(column, row, 'ko', ms=6, mfc='none', path_effects=outline)
-        axes.annotate(
-            *(str(number), (column, row), (5, 3)),
-            textcoords='offset points',
-            path_effects=outline,
-        )
+        axes.annotate(str(number), (column, row), path_effects=outline, **offset)
     axes.set_title('normalised covariance $Z$', fontsize=13)
-    axes.set_xlabel(f'{len(root)} channels, alike ones together', fontsize=11)
-    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(f'{len(root)} channels, similar ones together', fontsize=11)
 
 
 def _draw_table(axes, view, runner_up):
-    rows = [
-        (
-            *(number, pair.i, pair.j, f'{pair.value:.3g}', f'{pair.weight:.3g}'),
-            *(f'{pair.contribution:+.3g}', f'{pair.lead:+.3g}'),
+    rows = []
+    for number, pair in enumerate(view.pairs, 1):
+        values = f'{pair.value:.3g}', f'{pair.weight:.3g}'
+        rows.append(
+            (number, pair.i, pair.j, *values, f'{pair.contribution:+.3g}', f'{pair.lead:+.3g}')
         )
-        for number, pair in enumerate(view.pairs, 1)
-    ]
     table = axes.table(
         cellText=rows,
         colLabels=('', 'i', 'j', '$Z_{ij}$', 'weight', 'adds', 'to the lead'),
@@ -245,47 +209,41 @@ def _draw_table(axes, view, runner_up):
     )
     table.auto_set_font_size(False)
     table.set_fontsize(10)
-    for cell in table.get_celld().values():
-        cell.set_linewidth(0.3)
     axes.set_title('pairs of channels that add most to the logit', fontsize=13)
-    note = _fold(f'lead: over the runner-up, {runner_up}', 50)
+    note = fill(f'lead: over the runner-up, {runner_up}', 50)
     axes.set_xlabel(note, fontsize=11, parse_math=False)
-    axes.set(xticks=[], yticks=[], frame_on=False)
+    axes.set_frame_on(False)
 
 
 def _draw_maps(figure, pairs, picture, maps):
-    """Of as many pairs as there is room for: the channels, and what their covariance is made of."""
-    panels = []
-    for number, pair in enumerate(pairs, 1):
-        i, j = maps[pair.i], maps[pair.j]
-        # The mean of this product over the picture is the covariance.
-        product = (i - i.mean()) * (j - j.mean())
-        of_pair = [(f'{number}: channel {pair.i}', i, 'inferno', 0)]
-        if pair.i != pair.j:
-            of_pair.append((f'{number}: channel {pair.j}', j, 'inferno', 0))
-        of_pair.append((f'{number}: {"co" * (pair.i != pair.j)}variance', product, 'RdBu_r', -1))
-        if len(panels) + len(of_pair) > PANELS:
-            break
-        panels += of_pair
-    height, width = picture.shape[:2]
-    for axes in figure.subplots(1, PANELS, squeeze=False)[0]:
+    """The channels of the first pairs, and the products whose means are their covariances."""
+    row = list(figure.subplots(1, PANELS))
+    for axes in row:
         axes.axis('off')
-        if not panels:
-            continue
-        title, values, colours, least = panels.pop(0)
-        limit = np.abs(values).max() or 1
-        axes.imshow(picture.mean(2), cmap='gray', vmin=0, vmax=255)
-        axes.imshow(
-            values,
-            cmap=colours,
-            vmin=least * limit,
-            vmax=limit,
-            alpha=0.6,
-            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            interpolation='bilinear',
-        )
-        axes.set_title(title, fontsize=10)
+    for number, pair in enumerate(pairs, 1):
+        channels = sorted({pair.i, pair.j})
+        if len(row) <= len(channels):
+            break
+        for channel in channels:
+            title = f'{number}: channel {channel}'
+            _draw_map(row.pop(0), title, maps[channel], picture, 'inferno', 0)
+        i, j = maps[pair.i], maps[pair.j]
+        title = f'{number}: {"variance" if pair.i == pair.j else "covariance"}'
+        product = (i - i.mean()) * (j - j.mean())
+        _draw_map(row.pop(0), title, product, picture, 'RdBu_r', -1)
 
 
-def _fold(text, width=30):
-    return textwrap.fill(text, width)
+def _draw_map(axes, title, values, picture, colours, least):
+    limit = np.abs(values).max() or 1
+    height, width = picture.shape[:2]
+    axes.imshow(picture.mean(2), cmap='gray', vmin=0, vmax=255)
+    axes.imshow(
+        values,
+        cmap=colours,
+        vmin=least * limit,
+        vmax=limit,
+        alpha=0.6,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation='bilinear',
+    )
+    axes.set_title(title, fontsize=10)

@@ -1,31 +1,25 @@
-"""Convergence curves, from what mmengine logs of runs, and learning rates, from configs.
+"""Convergence curves, from what mmengine logs of runs, and figures of them and of learning rates.
 
 Figures 1, 3, 4 and 5 and the last column of Table 2 of Wang et al., What Deep CNNs Benefit from
 Global Covariance Pooling: An Optimization Perspective, CVPR 2020,
 https://arxiv.org/abs/2003.11241.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from matplotlib.figure import Figure
-from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
 
-# Under which name a training step logs, if the head has cal_acc=True, what validation logs.
-TRAINING_METRICS = {'accuracy/top1': 'accuracy_top-1', 'accuracy/top5': 'accuracy_top-5'}
+from .._io import read_jsonl
 
 
 def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[int, float]:
     """A validation metric after each epoch of a run.
 
     Args:
-        run_dir: the run's work dir. Where it was resumed, what the later start logged replaces
-            what the earlier ones had from there on.
+        run_dir: the run's work dir. Where the run was resumed, later values replace earlier ones.
         metric: its name in the log.
 
     Returns:
@@ -35,18 +29,17 @@ def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict
         FileNotFoundError: if there is no log.
         ValueError: if the log does not hold the metric.
     """
-    curve = {step: line[metric] for step, line in _joined_lines(run_dir, metric).items()}
+    curve = {step: line[metric] for step, line in _logged(run_dir, metric).items()}
     if not curve:
-        logged = {key for log in _read_logs(run_dir) for line in log for key in line}
         raise ValueError(
-            f'{run_dir}: no validation has logged {metric!r}; logged are '
-            f'{", ".join(sorted(logged))}'
+            f'{run_dir}: no validation has logged the metric {metric!r}; the names are in its '
+            '*/vis_data/scalars.json'
         )
     return curve
 
 
 def training_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[int, float]:
-    """Mean over each epoch of what its training steps logged of a validation metric.
+    """Mean over each epoch of a validation metric as logged by the training steps.
 
     Args:
         run_dir: as in :func:`validation_curve`.
@@ -56,73 +49,17 @@ def training_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[i
         {epoch: percent}, empty where nothing was logged: a head logs its training accuracy with
         ``cal_acc=True``.
     """
-    key = TRAINING_METRICS.get(metric)
+    key = metric.replace('/top', '_top-')  # heads log 'accuracy_top-1'
     by_epoch = defaultdict(list)
-    for line in _joined_lines(run_dir, key).values():
-        by_epoch[line['epoch']].append(line[key])
+    for line in _logged(run_dir, key).values():
+        if 'epoch' in line:
+            by_epoch[line['epoch']].append(line[key])
     return {epoch: fmean(values) for epoch, values in sorted(by_epoch.items())}
 
 
 def first_reaching(curve: dict[int, float], target: float) -> int | None:
     """First epoch whose value is at least `target`, or None."""
     return min((epoch for epoch, value in curve.items() if value >= target), default=None)
-
-
-def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
-    """Learning rate over a whole training, from mmengine's schedulers.
-
-    Args:
-        cfg: config of the training, of epochs or of iterations.
-        images: size of the training set, which gives the iterations of an epoch at the batch size
-            the learning rate is for, `auto_scale_lr.base_batch_size`.
-
-    Returns:
-        Times in epochs, the first epoch beginning at 1 as in the paper's formulas, and the
-        learning rate from each of them on: one for every epoch, or for every iteration where a
-        scheduler goes by iterations.
-
-    Raises:
-        ValueError: if the config lacks `auto_scale_lr.base_batch_size` and needs it.
-    """
-    schedulers = cfg.get('param_scheduler') or []
-    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
-    by_iteration = 'max_epochs' not in cfg.train_cfg or any(
-        not scheduler.get('by_epoch', True) or scheduler.get('convert_to_iter_based')
-        for scheduler in schedulers
-    )
-    steps = 1
-    if by_iteration:
-        batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
-        if not batch:
-            raise ValueError(
-                'the schedule goes by iterations, and the config does not say how many are an '
-                'epoch; set auto_scale_lr = dict(base_batch_size=...)'
-            )
-        steps = -(-images // batch)
-    optimizer = torch.optim.SGD(
-        [torch.zeros(1, requires_grad=True)], lr=cfg.optim_wrapper.optimizer.lr, momentum=0.9
-    )
-    has_epochs = 'max_epochs' in cfg.train_cfg
-    total = cfg.train_cfg.max_epochs * steps if has_epochs else cfg.train_cfg.max_iters
-    built = []
-    for scheduler in schedulers:
-        # Like the Runner: a schedule without an end goes to the end of the training.
-        end = cfg.train_cfg.get('max_epochs', total) if scheduler.get('by_epoch', True) else total
-        built.append(
-            PARAM_SCHEDULERS.build(
-                {'end': end, **scheduler},
-                default_args=dict(optimizer=optimizer, epoch_length=steps),
-            )
-        )
-    optimizer.step()  # before its schedulers' first, or they warn
-    rates = []
-    for step in range(total):
-        rates.append(optimizer.param_groups[0]['lr'])
-        ends_epoch = has_epochs and (step + 1) % steps == 0
-        for scheduler in built:
-            if not scheduler.by_epoch or ends_epoch:
-                scheduler.step()
-    return [1 + step / steps for step in range(total)], rates
 
 
 def plot_validation(
@@ -144,10 +81,16 @@ def plot_validation(
     figure, axes = _figure('epoch', ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)
     for name, curve in curves.items():
-        (line,) = axes.plot(*_points(curve), 'o-', markersize=4, label=name)
+        (line,) = axes.plot(curve.keys(), curve.values(), 'o-', markersize=4, label=name)
         if training and training.get(name):
             label = f'{name}, training'
-            axes.plot(*_points(training[name]), '--', color=line.get_color(), label=label)
+            axes.plot(
+                training[name].keys(),
+                training[name].values(),
+                '--',
+                color=line.get_color(),
+                label=label,
+            )
     if target:
         axes.axhline(target[1], color='grey', ls='--', lw=1, label=target[0])
     axes.legend()
@@ -157,14 +100,11 @@ def plot_validation(
 def plot_learning_rates(
     path: str | Path, curves: dict[str, tuple[Iterable[float], Iterable[float]]]
 ) -> None:
-    """Draw what :func:`learning_rates` gives, {name: (epochs, rates)}."""
+    """Draw what :func:`gcp_mm.checks.learning_rates` gives, {name: (epochs, rates)}."""
     figure, axes = _figure('epoch', 'learning rate')
-    # Thinner and thinner: equal curves are seen beneath each other.
-    widths = [1.5 + 0.9 * i for i in range(len(curves))][::-1]
-    for width, (name, (epochs, rates)) in zip(widths, curves.items(), strict=True):
-        epochs, rates = list(epochs), list(rates)
-        end = 2 * epochs[-1] - epochs[-2] if len(epochs) > 1 else epochs[-1] + 1
-        axes.step([*epochs, end], [*rates, rates[-1]], where='post', lw=width, label=name)
+    for i, (name, (epochs, rates)) in enumerate(curves.items()):
+        width = 1.5 + 0.9 * (len(curves) - 1 - i)  # equal curves are seen beneath each other
+        axes.plot(epochs, rates, drawstyle='steps-post', lw=width, label=name)
     figure.legend(loc='outside lower center', fontsize='small')
     figure.savefig(path, dpi=150)
 
@@ -177,37 +117,17 @@ def _figure(xlabel, ylabel):
     return figure, axes
 
 
-def _points(curve):
-    return zip(*sorted(curve.items()), strict=True)
-
-
-def _read_logs(run_dir):
-    """Logged lines of every start of a run, in the order of the starts."""
+def _logged(run_dir, key):
+    """Lines of the log that have `key`, {step: line}; each start overrides the earlier ones."""
     files = sorted(Path(run_dir).glob('*/vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(
             f'{run_dir}: there is no */vis_data/scalars.json in it; name the work dir of a '
             'training that has logged something'
         )
-    return [_read_lines(file) for file in files]
-
-
-def _read_lines(file):
-    # A line is whole if it ends: a kill may cut the last one.
-    lines = []
-    for number, line in enumerate(file.read_text().split('\n')[:-1], 1):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{file}, line {number}: {error}; delete the line') from error
-    return lines
-
-
-def _joined_lines(run_dir, key):
-    """The lines that have `key`, {step: line}; each start overrides the earlier ones."""
     joined = {}
-    for log in _read_logs(run_dir):
-        lines = {line['step']: line for line in log if key in line}
+    for file in files:
+        lines = {line['step']: line for line in read_jsonl(file) if key in line}
         if lines:
             joined = {step: line for step, line in joined.items() if step < min(lines)} | lines
     return joined

@@ -1,67 +1,64 @@
-"""What feature vectors are good for as they are: a linear classifier on them, and retrieval.
+"""Evaluation of feature vectors as they are: a linear classifier on them, and retrieval.
 
-Both see the vectors only through the cosines between them, so that the length of a vector does not
-matter to what they cost. The linear classifier on vectors of norm 1 is how bilinear and covariance
-pooling are evaluated on fine-grained classes: Lin, RoyChowdhury and Maji, Bilinear CNN Models for
-Fine-grained Visual Recognition, ICCV 2015, with C = 1.
+Both only need the cosines between the vectors, so that the length of a vector hardly matters to the
+cost. Linear SVMs on vectors of norm 1 are the usual evaluation of bilinear and covariance pooling
+on fine-grained classes: Lin, RoyChowdhury and Maji, Bilinear CNN Models for Fine-grained Visual
+Recognition, ICCV 2015, with C = 1.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from mmpretrain.evaluation import RetrievalAveragePrecision, RetrievalRecall
-from sklearn.model_selection import train_test_split
+from sklearn.metrics import label_ranking_average_precision_score
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import normalize
 from sklearn.svm import SVC
-from tqdm import tqdm
 
-from .feature_file import Features
+from .features import Features
 
 TOPK = (1, 2, 4, 8)
-BLOCK = 512  # rows that are widened to float32, or sorted, at once
 
 
 def check_comparable(train: Features, test: Features) -> None:
     """Raise ValueError unless the vectors are of one network, stage and set of classes."""
-    for name in ('stage', 'length', 'network', 'classes'):
+    for name in ('stage', 'network', 'classes'):
         if getattr(train, name) != getattr(test, name):
             raise ValueError(
-                f'{train.path} and {test.path} differ in their {name}: '
-                f'{_short(getattr(train, name))} and {_short(getattr(test, name))}; extract both '
-                'with one config, checkpoint and stage, from folders of the same classes'
+                f'train and test differ in their {name}: {getattr(train, name)!r:.40} and '
+                f'{getattr(test, name)!r:.40}; extract both with one config, checkpoint and stage, '
+                'from folders of the same classes'
             )
 
 
-def cosines(a: Features, b: Features) -> np.ndarray:
-    """The cosine of the angle between each vector of `a` and each of `b`.
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine of the angle between each row of `a` and each of `b`.
+
+    Args:
+        a: (N, L). A row of zeros has the cosine 0 with all others.
+        b: (M, L).
 
     Returns:
-        (N_a, N_b) float32.
-
-    Raises:
-        ValueError: for a vector of zeros, which has no direction.
+        (N, M) float32.
     """
-    out = np.empty((len(a.vectors), len(b.vectors)), dtype=np.float32)
-    for i in tqdm(range(0, len(a.vectors), BLOCK), desc='cosines', unit='block'):
-        rows = _normalised(a, i)
-        for j in range(0, len(b.vectors), BLOCK):
-            out[i : i + BLOCK, j : j + BLOCK] = rows @ _normalised(b, j).T
-    return out
+    a, b = (normalize(np.asarray(x, dtype=np.float32)) for x in (a, b))
+    return a @ b.T
 
 
 def linear_svm(
     train_cosines: np.ndarray,
-    train_labels: np.ndarray,
+    train_labels: Sequence[int],
     test_cosines: np.ndarray,
-    test_labels: np.ndarray,
+    test_labels: Sequence[int],
     candidates: Sequence[float] = (0.1, 1, 10, 100),
 ) -> tuple[float, float]:
-    """Top-1 accuracy of one-vs-all linear SVMs on vectors of norm 1.
+    """Top-1 accuracy of one-vs-rest linear SVMs on vectors of norm 1.
 
     Args:
-        train_cosines: (N, N), between the vectors to train on.
-        train_labels: (N,).
-        test_cosines: (M, N), between those to test and those to train on.
-        test_labels: (M,).
+        train_cosines: (N, N), between the training vectors.
+        train_labels: N labels.
+        test_cosines: (M, N), between the test and the training vectors.
+        test_labels: M labels.
         candidates: for C, the weight of the hinge losses. Of several, the one that is best on a
             fifth of the training vectors after training on the others; the smaller of equals.
 
@@ -69,98 +66,54 @@ def linear_svm(
         Accuracy in percent, and C.
 
     Raises:
-        ValueError: for fewer than 2 classes, or too few vectors to choose C by.
+        ValueError: of scikit-learn, if the vectors are too few to choose C.
     """
-    classes, counts = np.unique(train_labels, return_counts=True)
-    if len(classes) < 2:
-        raise ValueError(f'train_labels: expected at least 2 classes, got {len(classes)}')
-    best = min(candidates)
+    svm = OneVsRestClassifier(SVC(kernel='precomputed', C=min(candidates)))
     if len(candidates) > 1:
-        if counts.min() < 2 or len(train_labels) < 5 * len(classes):
-            raise ValueError(
-                f'{len(train_labels)} vectors of {len(classes)} classes, of one of them '
-                f'{counts.min()}, are too few to choose C by; give one C (--C 1)'
-            )
-        fit, held = train_test_split(
-            np.arange(len(train_labels)), test_size=0.2, stratify=train_labels, random_state=0
-        )
-        split = (train_cosines[np.ix_(fit, fit)], train_labels[fit])
-        held_out = (train_cosines[np.ix_(held, fit)], train_labels[held])
-        best = max(sorted(candidates), key=lambda c: _svm_accuracy(*split, *held_out, c))
-    return _svm_accuracy(train_cosines, train_labels, test_cosines, test_labels, best), best
+        fifth = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+        svm = GridSearchCV(svm, dict(estimator__C=sorted(candidates)), cv=fifth)
+    svm.fit(train_cosines.astype(np.float64), train_labels)  # libsvm would convert it each time
+    best = svm.best_params_['estimator__C'] if len(candidates) > 1 else candidates[0]
+    return 100 * svm.score(test_cosines.astype(np.float64), test_labels), best
 
 
 def retrieval(
     similarities: np.ndarray,
-    query_labels: np.ndarray,
-    gallery_labels: np.ndarray,
-    topk: Sequence[int] = TOPK,
+    query_labels: Sequence[int],
+    gallery_labels: Sequence[int],
     same: bool = False,
 ) -> dict[str, float]:
     """Recall at k and mean average precision of the gallery, ranked for each query.
 
+    Of equal similarities those of other labels come first.
+
     Args:
-        similarities: (Q, G), of each query to each vector of the gallery.
-        query_labels: (Q,). Relevant to a query is what has its label.
-        gallery_labels: (G,).
-        topk: k of the recalls: the share of queries with a relevant vector among the first k.
-        same: whether the gallery is the queries, and each is to be ranked without itself.
+        similarities: (Q, G) cosines, of each query to each vector of the gallery.
+        query_labels: Q labels. Relevant to a query is what has its label.
+        gallery_labels: G labels.
+        same: whether the gallery is the queries, and each is ranked without itself.
 
     Returns:
-        'recall@<k>' for each of `topk`, and 'mAP', over whole rankings; in percent.
+        'recall@<k>', the share of queries with a relevant vector among the first k, for each k of
+        :data:`TOPK`, and 'mAP', over whole rankings; in percent.
 
     Raises:
         ValueError: if the gallery holds nothing relevant to some query.
     """
-    counts = np.bincount(gallery_labels, minlength=query_labels.max() + 1)[query_labels] - same
-    if counts.min() < 1:
+    relevant = np.equal.outer(query_labels, gallery_labels)
+    if same:
+        np.fill_diagonal(relevant, False)
+        similarities = np.where(np.eye(len(relevant), dtype=bool), -2, similarities)  # last
+    lonely = ~relevant.any(axis=1)
+    if lonely.any():
+        query = int(lonely.argmax())
         raise ValueError(
-            f'nothing in the gallery is relevant to query {counts.argmin()}, of label '
-            f'{query_labels[counts.argmin()]}; leave out classes of a single image'
+            f'nothing in the gallery is relevant to query {query}, of label {query_labels[query]}; '
+            'leave out classes of a single image'
         )
-    ranks = similarities.shape[1] - same
-    recalls, precision = np.zeros(len(topk)), 0.0
-    for start in tqdm(range(0, len(similarities), BLOCK), desc='retrieval', unit='block'):
-        block = similarities[start : start + BLOCK].astype(np.float32)
-        queries = np.arange(start, start + len(block))
-        if same:
-            block[np.arange(len(block)), queries] = -np.inf  # last, and cut off
-        order = np.argsort(-block, axis=1, kind='stable')[:, :ranks]
-        relevant = [np.flatnonzero(gallery_labels == label) for label in query_labels[queries]]
-        if same:
-            relevant = [hits[hits != query] for hits, query in zip(relevant, queries, strict=True)]
-        # The metrics shorten the lists they are given.
-        indices = dict(pred_indices=True, target_indices=True)
-        found = RetrievalRecall.calculate(list(order), list(relevant), list(topk), **indices)
-        recalls += len(block) * np.array([float(share) for share in found])
-        precision += len(block) * RetrievalAveragePrecision.calculate(
-            list(order), list(relevant), ranks, **indices
-        )
-    names = [f'recall@{k}' for k in topk]
-    values = [*recalls / len(similarities), precision / len(similarities)]
-    return dict(zip([*names, 'mAP'], map(float, values), strict=True))
-
-
-def _short(value):
-    """A value, or how many there are and the first of them."""
-    return f'{len(value)}, {value[0]!r} ...' if isinstance(value, tuple) else repr(value)
-
-
-def _normalised(features, start):
-    block = features.vectors[start : start + BLOCK].astype(np.float32)
-    norms = np.linalg.norm(block, axis=1, keepdims=True)
-    if not norms.all():
-        file = features.files[start + int(norms.argmin())]
-        raise ValueError(f'{features.path}: the vector of {file!r} is zero and has no direction')
-    return block / norms
-
-
-def _svm_accuracy(train_cosines, train_labels, test_cosines, test_labels, c):
-    """Accuracy in percent."""
-    classes = np.unique(train_labels)
-    train_cosines = train_cosines.astype(np.float64)  # which libsvm would do for every class
-    scores = np.empty((len(test_cosines), len(classes)))
-    for k, label in enumerate(tqdm(classes, desc=f'linear SVMs, C={c:g}', unit='class')):
-        svm = SVC(kernel='precomputed', C=c).fit(train_cosines, train_labels == label)
-        scores[:, k] = svm.decision_function(test_cosines)
-    return 100 * float((classes[scores.argmax(axis=1)] == test_labels).mean())
+    best = np.where(relevant, similarities, -2).max(axis=1, keepdims=True)
+    ahead = (~relevant & (similarities >= best)).sum(axis=1)
+    found = {f'recall@{k}': 100 * float((ahead < k).mean()) for k in TOPK}
+    return found | dict(
+        mAP=100 * float(label_ranking_average_precision_score(relevant, similarities))
+    )

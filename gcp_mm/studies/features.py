@@ -1,48 +1,87 @@
-"""Feature vectors of a folder of images, by a classifier of MMPretrain."""
+"""Feature vectors of a folder of images, by a classifier of MMPretrain.
 
+The vectors are a NumPy array on the disk, ``x.npy``, written as they are computed, so that they may
+be larger than the memory. Beside it ``x.json`` has the labels and names of the images. Until both
+are complete the array is ``x.partial.npy``, and ``x.partial.json`` says how many rows it has.
+"""
+
+import copy
 import hashlib
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS, DefaultScope
+from numpy.lib.format import open_memmap
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .feature_file import DTYPES, UnfinishedFeatures
-from .image_folder import ImageFolder
+from .._io import write_atomically
 
 # As :meth:`mmpretrain.models.ImageClassifier.extract_feat` calls them. Behind a GCP neck 'neck' is
 # the D(D+1)/2 vector, and 'pre_logits', the input of the last linear layer, is the same vector.
 STAGES = ('neck', 'backbone', 'pre_logits')
+DTYPES = ('float32', 'float16')
 
 
-def feature_vectors(model: nn.Module, inputs: Tensor, stage: str = 'neck') -> Tensor:
-    """The last output of a stage of a classifier, one vector for each image.
+@dataclass(frozen=True)
+class Features:
+    """Feature vectors of a folder of images, each of one class.
 
     Args:
-        model: :class:`mmpretrain.models.ImageClassifier`.
-        inputs: images, (B, C, H, W), normalised.
-        stage: one of :data:`STAGES`. A map of several positions, such as the backbone's, is
-            averaged over them: global average pooling.
+        vectors: (N, L) float32 or float16, on the disk.
+        labels: N indices into `classes`.
+        classes: names of the K class folders, in alphabetical order.
+        files: paths of the N images below their folder.
+        stage: of the network, one of :data:`STAGES`.
+        network: hash of the weights, the model's config and the test pipeline.
+    """
 
-    Returns:
-        (B, L).
+    vectors: np.ndarray
+    labels: list[int]
+    classes: list[str]
+    files: list[str]
+    stage: str
+    network: str
+
+
+def read_features(path: str | Path) -> Features:
+    """Open the features that :func:`extract_features` wrote.
+
+    Args:
+        path: of the ``.npy`` file.
 
     Raises:
-        TypeError: if the stage gives something else.
+        FileNotFoundError: if it or the ``.json`` file beside it does not exist.
     """
-    features = model.extract_feat(inputs, stage=stage)
-    features = features[-1] if isinstance(features, tuple | list) else features
-    if isinstance(features, Tensor) and features.dim() == 4:
-        features = features.mean(dim=(2, 3))
-    if not isinstance(features, Tensor) or features.dim() != 2:
-        raise TypeError(
-            f'stage={stage!r} of this {type(model).__name__} gives neither vectors nor maps; try '
-            f'another of {STAGES}'
-        )
-    return features
+    path = Path(path)
+    description = json.loads(path.with_suffix('.json').read_text())
+    return Features(np.load(path, mmap_mode='r'), **description)
+
+
+def image_folder(folder: str | Path, cfg: Config) -> Dataset:
+    """The images ``<folder>/<class>/.../<image>``, sent through the test pipeline of a config.
+
+    Returns:
+        An :class:`mmpretrain.datasets.CustomDataset`, that raises for damaged images.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        RuntimeError: if no image is in it.
+    """
+    pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    for transform in pipeline:
+        if transform.type == 'LoadImageFromFile':
+            transform.type = 'LoadCheckedImage'  # OpenCV makes an image of half a JPEG
+    dataset = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, test_mode=True)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return DATASETS.build(dataset)
 
 
 @torch.no_grad()
@@ -56,103 +95,137 @@ def extract_features(
     dtype: str = 'float32',
     force: bool = False,
 ) -> None:
-    """Write the feature vectors of a folder of images, or go on where a run before stopped.
+    """Write the feature vectors of a folder of images, or continue an interrupted extraction.
 
     Args:
         model: classifier of MMPretrain in evaluation mode, as :func:`gcp_mm.get_model` gives it,
             on the device to use.
-        folder: of images, see :class:`ImageFolder`.
-        out: file to make, ``.npz``; what it holds is described at
-            :class:`gcp_mm.studies.feature_file.Features`, whose `vectors` it calls `features`.
+        folder: of images, see :func:`image_folder`.
+        out: ``.npy`` file to write, for :func:`read_features`.
         stage: one of :data:`STAGES`.
-        batch_size: images in a pass, which is all of them that is ever in memory.
+        batch_size: images in a forward pass; of one size.
         workers: processes that read images; 0 reads them in this one.
         dtype: of the vectors in the file, 'float32' or 'float16'.
-        force: replace a file that is there, and discard the beginning of other features.
+        force: overwrite the file, and discard the partial ones of other features.
 
     Raises:
-        FileExistsError: if `out` is there and `force` is not set.
-        FileNotFoundError, ValueError: for wrong arguments, another layout of the folder, an image
-            that cannot be read, images of several sizes in a batch, the beginning of other
-            features, or features that are not finite in `dtype`.
-        TypeError: if `model` is no classifier of MMPretrain's ordinary kind.
+        FileExistsError: if `out` exists and `force` is not set.
+        FileNotFoundError, RuntimeError, ValueError: for wrong arguments, a folder without images, a
+            damaged image, images of several sizes in a batch, the partial file of other features,
+            or features that are not finite in `dtype`.
+        OSError: if the disk lacks the room.
+        TypeError: if `model` is not an :class:`mmpretrain.models.ImageClassifier`.
     """
+    out = Path(out).expanduser()
+    _check_arguments(model, out, stage, dtype, force)
+    images = image_folder(Path(folder).expanduser(), model._config)
+    infos = [images.get_data_info(i) for i in range(len(images))]
+    description = dict(
+        labels=[int(info['gt_label']) for info in infos],
+        classes=list(images.CLASSES),
+        files=[Path(info['img_path']).relative_to(images.img_prefix).as_posix() for info in infos],
+        stage=stage,
+        network=_network_hash(model),
+    )
+    part, record = out.with_suffix('.partial.npy'), out.with_suffix('.partial.json')
+    made_with = dict(
+        stage=stage, dtype=dtype, network=description['network'], images=_hash(description)
+    )
+    done = _rows_done(record, made_with, force)
+    vectors = open_memmap(part, 'r+') if done else None
+    rest = Subset(images, range(done, len(images)))
+    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=default_collate)
+    with tqdm(total=len(images), initial=done, desc=str(out), unit='image') as progress:
+        for batch in loader:
+            inputs = model.data_preprocessor(batch, training=False)['inputs']
+            block = (
+                _vectors(model.extract_feat(inputs, stage=stage))
+                .to(getattr(torch, dtype))
+                .cpu()
+                .numpy()
+            )
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                file = description['files'][done + int(finite.argmin())]
+                raise ValueError(f'image {file!r}: its features are not finite in {dtype}')
+            if vectors is None:
+                vectors = _new_array(part, (len(images), block.shape[1]), dtype)
+            vectors[done : done + len(block)] = block
+            vectors.flush()
+            done += len(block)
+            write_atomically(record, json.dumps(dict(made_with, done=done)).encode())
+            progress.update(len(block))
+    out.unlink(missing_ok=True)  # old vectors never lie beside new labels
+    write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
+    part.replace(out)
+    record.unlink()
+
+
+def _check_arguments(model, out, stage, dtype, force):
     from mmpretrain.models import ImageClassifier  # seconds, unless the model is one
 
-    out = Path(out).expanduser()
-    if out.suffix != '.npz':
-        raise ValueError(f'out: expected a file name that ends in .npz, got {str(out)!r}')
+    if out.suffix != '.npy':
+        raise ValueError(f'out: expected a file name that ends in .npy, got {str(out)!r}')
     if stage not in STAGES or dtype not in DTYPES:
         raise ValueError(
             f'stage: one of {STAGES}, got {stage!r}; dtype: one of {DTYPES}, got {dtype!r}'
         )
     if out.exists() and not force:
-        raise FileExistsError(f'{out} exists; name another file, or replace it with --force')
+        raise FileExistsError(f'{out} exists; name another file, or overwrite it with --force')
     if not isinstance(model, ImageClassifier):
-        raise TypeError(
-            f'model: expected a classifier (mmpretrain.ImageClassifier), got {type(model).__name__}'
-        )
+        raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
     if model.training:
         raise ValueError('model: expected one in evaluation mode; call model.eval() first')
-    if stage == 'pre_logits' and not hasattr(model.head, 'pre_logits'):
-        raise ValueError(f'stage={stage!r}: the head {type(model.head).__name__} has none')
-    images = ImageFolder(folder, model._config)
-
-    network = _digest_of_network(model)
-    length = _vectors(model, [images[0]], stage).shape[1]
-    made_with = dict(stage=stage, network=network, files=_digest(images.files, images.labels))
-    rows = UnfinishedFeatures(out, len(images), length, dtype, made_with, force)
-    rest = Subset(images, range(rows.done, len(images)))
-    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=list)
-    progress = tqdm(total=len(images), initial=rows.done, desc=str(out), unit='image')
-    with progress, rows.appending() as append:
-        for batch in loader:
-            vectors = _vectors(model, batch, stage).float().cpu().numpy()
-            with np.errstate(over='ignore'):  # found by the check below
-                block = vectors.astype(dtype)
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                raise ValueError(
-                    f'image {images.paths[progress.n + int(finite.argmin())]!r}: its features are '
-                    f'not finite in {dtype}'
-                )
-            append(block)
-            progress.update(len(batch))
-    rows.finish(
-        labels=images.labels,
-        classes=np.array(images.classes),
-        files=np.array(images.files),
-        stage=np.array(stage),
-        network=np.array(network),
-    )
 
 
-def _vectors(model, images, stage):
-    sizes = {tuple(image.shape) for image in images}
-    if len(sizes) > 1:
+def _vectors(features):
+    """The last output of a stage, (B, L); of a feature map the mean over its positions."""
+    features = features[-1] if isinstance(features, tuple | list) else features
+    if features.dim() == 4:
+        features = features.mean(dim=(2, 3))
+    if features.dim() != 2:
         raise ValueError(
-            f'the test pipeline gives images of several sizes, {sorted(sizes)[:2]} among them; '
-            'crop or resize them in it, or set batch_size=1 (--batch-size 1)'
+            f'stage: it gives {tuple(features.shape)}, neither vectors nor maps; try another of '
+            f'{STAGES}'
         )
-    data = model.data_preprocessor(dict(inputs=torch.stack(images)), training=False)
-    return feature_vectors(model, data['inputs'], stage)
+    return features
 
 
-def _digest_of_network(model):
-    """Of all that turns an image into a vector."""
-    weights = (
-        (name, tuple(w.shape), w.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        for name, w in sorted(model.state_dict().items())
-    )
-    cfg = model._config
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    settings = json.dumps([cfg.model, pipeline], sort_keys=True, default=str)
-    return _digest(settings, *(part for weight in weights for part in weight))
+def _rows_done(record, made_with, force):
+    """Number of rows of the partial file, if those were made with the same arguments."""
+    if not record.exists():
+        return 0
+    found = json.loads(record.read_text())
+    other = [key for key, value in made_with.items() if found[key] != value]
+    if other and not force:
+        raise ValueError(
+            f'{record} belongs to other features (other {", ".join(other)}); finish them with '
+            'their own command, or discard them with --force (force=True)'
+        )
+    return 0 if other else found['done']
 
 
-def _digest(*parts) -> str:
-    """The first 16 hexadecimal digits of a SHA-256."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-    return digest.hexdigest()[:16]
+def _new_array(path, shape, dtype):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size, free = np.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
+    if size > free:  # a memory map of a full disk ends the process without a message
+        raise OSError(
+            f'{path}: the features need {size:,} bytes and {free:,} are free; make room, or name '
+            'a file on another disk'
+        )
+    return open_memmap(path, 'w+', dtype, shape)
+
+
+def _network_hash(model):
+    """Hash of all that turns an image into a vector."""
+    weights = {
+        name: hashlib.sha256(weight.cpu().contiguous().numpy()).hexdigest()
+        for name, weight in model.state_dict().items()
+    }
+    return _hash([model._config.model, model._config.test_dataloader.dataset.pipeline, weights])
+
+
+def _hash(content):
+    """The first 16 hexadecimal digits of the SHA-256 of what JSON can hold."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -29,69 +29,56 @@ What the paper leaves open is settled here as follows.
   numbered. The term with K has no meaning there: it would change with the signs of the
   eigenvectors, which are free.
 
-:func:`trimmed_preconditioner` has these readings of eq. (7), by name.
-
-All of this is for study: the layer itself computes its gradient otherwise, see
-:mod:`gcp_mm.ops.newton_schulz_pooling`.
+:func:`trimmed_preconditioner` computes these readings of eq. (7).
+The layer computes its gradient differently, see :mod:`gcp_mm.ops.newton_schulz_pooling`.
 """
 
 import torch
 from torch import Tensor
 
 from ..ops.covariance import centre, flatten_positions
+from ..ops.precision import full_precision
 
 FORMS = ('printed', 'product', 'eigenbasis')
 
 
+@full_precision
 def gcp_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """Exact gradient by eq. (6), term by term.
 
     Args:
         x: features, (B, D, H, W) or (B, D, N), any floating-point dtype.
-        grad: dL/dZ, (B, D, D), for Z the full matrix square root. Where the loss is a function of
-            the triangle vector v, it is ``triu_vector_adjoint(dL/dv) / 2``.
+        grad: dL/dZ, (B, D, D), for Z the full matrix square root. If the loss is a function of the
+            triangle vector v, it is ``triu_vector_adjoint(dL/dv) / 2``.
 
     Returns:
-        dL/dX, the shape and dtype of `x`, computed in float64. Where eigenvalues are nearly equal
-        the formula subtracts nearly equal numbers: its relative error is about 1e-16 divided by
-        the eigenvalues' relative distance.
+        dL/dX, the shape of `x`, float32 or, for float64 input, float64; computed in float64. For
+        nearly equal eigenvalues the formula subtracts nearly equal numbers: its relative error is
+        about 1e-16 divided by the eigenvalues' relative distance.
 
     Raises:
         TypeError: if `x` is not a floating-point tensor.
-        ValueError: for other shapes, or if a positive eigenvalue is there twice, where K does not
-            exist; :func:`gcp_mm.ops.matrix_sqrt_eigh` has the derivative there.
+        ValueError: for other shapes, or if a positive eigenvalue is repeated: K does not exist
+            there. Use :func:`gcp_mm.ops.matrix_sqrt_eigh` instead.
     """
-    jx, lam, u = _decompose(x, grad)
-    root, inverse_root = _roots(lam)
-    k = _mask(lam)
+    jx, lam, root, inverse_root, u = _decompose(x)
+    if grad.shape != lam.shape + lam.shape[1:]:
+        raise ValueError(
+            f'grad: expected dL/dZ of shape (B, D, D) = {(*lam.shape, lam.shape[1])}, '
+            f'got {tuple(grad.shape)}'
+        )
     grad = grad.double()
     grad_sym = (grad + grad.mT) / 2
-    inner = k.mT * (u.mT @ (2 * grad_sym) @ u * root[:, None, :])
+    inner = _mask(lam).mT * (u.mT @ (2 * grad_sym) @ u * root[:, None, :])
     diagonal = inverse_root / 2 * (u.mT @ grad @ u).diagonal(dim1=1, dim2=2)
     grad_cov = u @ (inner + torch.diag_embed(diagonal)) @ u.mT
-    return _like(x, jx @ (grad_cov + grad_cov.mT))  # 2 J X [...]_sym
+    gradient = jx @ (grad_cov + grad_cov.mT)  # 2 J X [...]_sym
+    return gradient.mT.reshape(x.shape).to(x.dtype)
 
 
-def trimmed_gcp_gradient(x: Tensor, grad: Tensor, form: str = 'printed') -> Tensor:
-    """Trimmed gradient by eq. (7): :func:`trimmed_preconditioner` times dL/dZ.
-
-    Args:
-        x: features, (B, D, H, W) or (B, D, N).
-        grad: dL/dZ, (B, D, D), as in :func:`gcp_gradient`.
-        form: see :func:`trimmed_preconditioner`.
-
-    Returns:
-        An approximation of dL/dX, the shape and dtype of `x`.
-
-    Raises:
-        TypeError, ValueError: as :func:`gcp_gradient` and :func:`trimmed_preconditioner` do.
-    """
-    _check_grad(x, grad)
-    return _like(x, trimmed_preconditioner(x, form) @ grad.double())
-
-
+@full_precision
 def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
-    r"""F^-1 of Table 1, without the learning rate.
+    r"""F^-1 of Table 1, without the learning rate; its product with dL/dZ is eq. (7), (B, N, D).
 
     Args:
         x: features, (B, D, H, W) or (B, D, N).
@@ -101,7 +88,7 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
               order;
             - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac12 \Lambda^{-1/2})`, in that order;
             - 'eigenbasis': the first in the basis of the eigenvectors, :math:`JX \Sigma^{-1/2}`.
-              These are the whitened features, all of whose singular values that are not 0 are
+              These are the whitened features, whose nonzero singular values all are
               :math:`1/\sqrt N`.
 
     Returns:
@@ -110,12 +97,11 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
     Raises:
         TypeError: if `x` is not a floating-point tensor.
         ValueError: for another shape or `form`, or, where K is needed, if a positive eigenvalue is
-            there twice.
+            repeated.
     """
     if form not in FORMS:
         raise ValueError(f'form: expected one of {FORMS}, got {form!r}')
-    jx, lam, u = _decompose(x)
-    root, inverse_root = _roots(lam)
+    jx, lam, root, inverse_root, u = _decompose(x)
     if form == 'eigenbasis':
         return jx @ (u * inverse_root[:, None, :]) @ u.mT
     middle = torch.diag_embed(inverse_root / 2)
@@ -124,26 +110,16 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
     return 2 * jx @ middle
 
 
-def _decompose(x, grad=None):
-    """J X, (B, N, D), the eigenvalues of Sigma, descending, 0 within rounding, and eigenvectors."""
-    if grad is not None:
-        _check_grad(x, grad)
-    if not x.is_floating_point():
-        raise TypeError(f'x: expected a floating-point tensor, got dtype {x.dtype}')
+def _decompose(x):
+    """J X, (B, N, D); Lambda, descending, 0 within rounding, its root and inverse root; U."""
     centred = centre(flatten_positions(x).double()).mT
-    # The singular values of the features: their squares would lose the small half of the digits.
+    # The singular values of the features: their squares would lose half of the digits.
     _, s, vh = torch.linalg.svd(centred / centred.shape[1] ** 0.5, full_matrices=True)
-    rank = min(centred.shape[1:])
     rounding = torch.finfo(s.dtype).eps * max(centred.shape[1:]) * s[:, :1]
-    lam = s.new_zeros(vh.shape[:2])
-    lam[:, :rank] = torch.where(s > rounding, s, 0).square()
-    return centred / centred.shape[1], lam, vh.mT
-
-
-def _roots(lam):
-    """Diagonals of Lambda^(1/2) and of its pseudo-inverse, (B, D)."""
-    root = lam.sqrt()
-    return root, torch.where(root > 0, 1 / root, 0)
+    root = s.new_zeros(vh.shape[:2])
+    root[:, : s.shape[1]] = torch.where(s > rounding, s, 0)
+    inverse_root = torch.where(root > 0, 1 / root, 0)
+    return centred / centred.shape[1], root.square(), root, inverse_root, vh.mT
 
 
 def _mask(lam):
@@ -153,19 +129,7 @@ def _mask(lam):
     wanted &= ~torch.eye(lam.shape[1], dtype=torch.bool, device=lam.device)
     if (wanted & (gap == 0)).any():
         raise ValueError(
-            'x: its covariance has a positive eigenvalue twice, where K divides by zero; '
+            'x: its covariance has a repeated positive eigenvalue, where K divides by zero; '
             'gcp_mm.ops.matrix_sqrt_eigh has the derivative there'
         )
     return torch.where(wanted, 1 / gap, 0)
-
-
-def _check_grad(x, grad):
-    expected = (x.shape[0], x.shape[1], x.shape[1])
-    if tuple(grad.shape) != expected:
-        raise ValueError(
-            f'grad: expected dL/dZ of shape (B, D, D) = {expected}, got {tuple(grad.shape)}'
-        )
-
-
-def _like(x, gradient):
-    return gradient.mT.reshape(x.shape).to(x.dtype)

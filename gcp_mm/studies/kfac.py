@@ -22,7 +22,7 @@ and G.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,20 +32,22 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 def kfac_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers K-FAC is for, by their names.
+    """The layers that K-FAC covers, by name.
 
-    Args:
-        model: any module.
-
-    Returns:
-        Every `nn.Linear` and `nn.Conv2d` all of whose parameters are trained, save convolutions in
-        groups and those whose padding is not a number of zeros.
+    They are every `nn.Linear` and `nn.Conv2d` all of whose parameters are trained, except grouped
+    convolutions and those whose padding is not a number of zeros.
     """
+
+    def covered(layer):
+        if isinstance(layer, nn.Conv2d):
+            zeros = layer.padding_mode == 'zeros' and not isinstance(layer.padding, str)
+            return layer.groups == 1 and zeros
+        return isinstance(layer, nn.Linear)
+
     return {
         name: layer
         for name, layer in model.named_modules()
-        if (isinstance(layer, nn.Linear) or _is_plain_conv(layer))
-        and all(p.requires_grad for p in layer.parameters())
+        if covered(layer) and all(p.requires_grad for p in layer.parameters())
     }
 
 
@@ -72,13 +74,13 @@ def capture_factors(layers: dict[str, nn.Module]) -> Iterator[Factors]:
         def collect(inputs, grad):
             if name in factors:
                 raise ValueError(
-                    f'{name}: gradients reach the layer more than once: it runs again in the same '
-                    'pass, which these factors are not made for; leave it out of layers'
+                    f'{name}: gradients reach the layer more than once, because it runs twice in '
+                    'a forward pass, which K-FAC does not cover; leave it out of layers'
                 )
-            factors[name] = input_factor(layer, inputs), output_factor(layer, grad)
+            factors[name] = layer_factors(layer, inputs, grad)
 
         def on_forward(layer, inputs, output):
-            # Not so in the first pass over a block whose activations are computed again later.
+            # Activation checkpointing runs a block first without recording gradients.
             if output.requires_grad:
                 inputs = inputs[0].detach()
                 output.register_hook(lambda grad: collect(inputs, grad))
@@ -94,85 +96,52 @@ def capture_factors(layers: dict[str, nn.Module]) -> Iterator[Factors]:
 
 
 @torch.no_grad()
-def input_factor(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """A of a layer: second moment of its inputs, summed over positions, averaged over images.
+def layer_factors(layer: nn.Module, inputs: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """A and G of a layer for one batch.
 
     Args:
         layer: `nn.Linear` or `nn.Conv2d`.
         inputs: of the layer, (B, ..., n) or (B, C, H, W).
+        grad: gradient of the mean loss at its outputs, (B, ..., m) or (B, m, H, W).
 
     Returns:
-        (n, n) for n = C kh kw inputs in a patch, (n + 1, n + 1) with a bias.
+        A, (n, n) for n = C kh kw inputs in a patch, (n + 1, n + 1) with a bias; and G, (m, m). In
+        the dtype of the weight.
     """
-    inputs = inputs.to(layer.weight.dtype)
+    batch = inputs.shape[0]
+    inputs, grad = inputs.to(layer.weight.dtype), grad.to(layer.weight.dtype)
     if isinstance(layer, nn.Conv2d):
-        patches = F.unfold(
-            inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride
-        )  # (B, C kh kw, T)
-        rows = patches.mT.flatten(0, 1)
-    else:
-        rows = inputs.flatten(0, -2)
+        conv = layer.kernel_size, layer.dilation, layer.padding, layer.stride
+        inputs, grad = F.unfold(inputs, *conv).mT, grad.flatten(2).mT  # (B, T, n), (B, T, m)
+    a, g = inputs.flatten(0, -2), grad.flatten(0, -2)
     if layer.bias is not None:
-        rows = F.pad(rows, (0, 1), value=1)
-    return rows.mT @ rows / inputs.shape[0]
-
-
-@torch.no_grad()
-def output_factor(layer: nn.Module, grad: Tensor) -> Tensor:
-    """G of a layer: second moment of the gradient at its outputs, averaged over all of them.
-
-    Args:
-        layer: `nn.Linear` or `nn.Conv2d`.
-        grad: of the mean loss of B images at the outputs, (B, ..., m) or (B, m, H, W).
-
-    Returns:
-        (m, m).
-    """
-    batch = grad.shape[0]
-    grad = grad.to(layer.weight.dtype) * batch  # of each image's own loss
-    if isinstance(layer, nn.Conv2d):
-        grad = grad.flatten(2).mT
-    rows = grad.reshape(-1, grad.shape[-1])
-    return rows.mT @ rows / rows.shape[0]
-
-
-def damping_shares(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """What to add to the eigenvalues of each factor: Martens & Grosse, section 6.3.
-
-    Args:
-        a: A, (n, n).
-        g: G, (m, m).
-        damping: lambda > 0.
-
-    Returns:
-        pi sqrt(lambda) for A and sqrt(lambda) / pi for G, scalars. A factor that is zero has no
-        mean eigenvalue to go by: pi is 1 then.
-    """
-    means = a.diagonal().mean(), g.diagonal().mean()
-    pi = (means[0] / means[1]).sqrt() if min(means) > 0 else means[0].new_ones(())
-    return pi * damping**0.5, damping**0.5 / pi
+        a = F.pad(a, (0, 1), value=1)
+    g = g * batch  # gradients of each image's own loss
+    return a.mT @ a / batch, g.mT @ g / len(g)
 
 
 def inverse_factors(a: Tensor, g: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Inverses of A and G, damped.
+    """Inverses of A + pi sqrt(lambda) I and G + sqrt(lambda) / pi I.
 
     Args:
         a: A, (n, n).
         g: G, (m, m).
-        damping: lambda > 0.
+        damping: lambda > 0. Martens & Grosse, section 6.3, divide it by the mean eigenvalues; if a
+            factor is zero, pi is 1.
 
     Raises:
         torch.linalg.LinAlgError: if one is not positive definite: the damping is lost in rounding,
             or a factor holds NaN.
     """
+    means = a.diagonal().mean(), g.diagonal().mean()
+    pi = (means[0] / means[1]).sqrt() if min(means) > 0 else means[0].new_ones(())
 
     def inverse(factor, share):
         factor = factor.clone()
         factor.diagonal().add_(share)
         return torch.cholesky_inverse(torch.linalg.cholesky(factor))
 
-    shares = damping_shares(a, g, damping)
-    return inverse(a, shares[0]), inverse(g, shares[1])
+    return inverse(a, pi * damping**0.5), inverse(g, damping**0.5 / pi)
 
 
 def weight_matrix(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -189,98 +158,22 @@ def weight_matrix(weight: Tensor, bias: Tensor | None) -> Tensor:
     return matrix if bias is None else torch.cat((matrix, bias[:, None]), dim=1)
 
 
-class KFAC:
-    """Running averages of the factors, their damped inverses, and what they make of a gradient.
+def precondition(layer: nn.Module, inverses: tuple[Tensor, Tensor]) -> Tensor:
+    """Replace a layer's gradient, in `.grad`, by V = G^-1 (dL/dW) A^-1.
 
     Args:
-        damping: lambda, added to the Fisher matrix; in the units of its eigenvalues.
-        decay: weight of the past in the running averages, in [0, 1).
+        layer: the layer.
+        inverses: what :func:`inverse_factors` gives.
 
-    Raises:
-        ValueError: if `damping` is not positive or `decay` out of range.
+    Returns:
+        The inner product of V and the gradient, a scalar.
     """
-
-    def __init__(self, damping: float = 0.01, decay: float = 0.95):
-        if not damping > 0:
-            raise ValueError(f'damping: expected a positive number, got {damping!r}')
-        if not 0 <= decay < 1:
-            raise ValueError(f'decay: expected a number in [0, 1), got {decay!r}')
-        self.damping = damping
-        self.decay = decay
-        self.factors: Factors = {}
-        self._inverses: Factors = {}
-
-    def update(self, factors: Factors) -> None:
-        """Average the factors of a batch into the running ones, and invert these.
-
-        Args:
-            factors: of the layers that have run, see :func:`capture_factors`. The first ones of a
-                layer are taken as they are.
-
-        Raises:
-            ValueError: if a damped factor has no inverse.
-        """
-        for name, new in factors.items():
-            old = self.factors.get(name, new)
-            self.factors[name] = tuple(
-                torch.lerp(now, past, self.decay) for past, now in zip(old, new, strict=True)
-            )
-        self._invert(factors)
-
-    def precondition(self, layer: nn.Module, name: str) -> Tensor | None:
-        """Replace a layer's gradient by V = G^-1 (dL/dW) A^-1.
-
-        Args:
-            layer: the layer, with the gradient in `.grad`.
-            name: under which its factors are known.
-
-        Returns:
-            The inner product of V and the gradient, a scalar; None, and the gradient unchanged, if
-            the layer has no gradient or no factors yet.
-        """
-        if layer.weight.grad is None or name not in self._inverses:
-            return None
-        a_inverse, g_inverse = self._inverses[name]
-        grad = weight_matrix(layer.weight.grad, None if layer.bias is None else layer.bias.grad)
-        natural = g_inverse @ grad @ a_inverse
-        product = (natural * grad).sum()  # before grad, which may be a view, is written over
-        width = layer.weight[0].numel()
-        layer.weight.grad.copy_(natural[:, :width].view_as(layer.weight))
-        if layer.bias is not None:
-            layer.bias.grad.copy_(natural[:, width])
-        return product
-
-    def state_dict(self) -> Factors:
-        """The running averages; the inverses follow from them."""
-        return dict(self.factors)
-
-    def load_state_dict(self, state: Factors, device: torch.device | str) -> None:
-        """Take over running averages, and invert them.
-
-        Args:
-            state: what :meth:`state_dict` gave.
-            device: to compute on.
-        """
-        self.factors = {
-            name: tuple(factor.to(device) for factor in pair) for name, pair in state.items()
-        }
-        self._invert(self.factors)
-
-    def _invert(self, names: Iterable[str]):
-        for name in names:
-            try:
-                self._inverses[name] = inverse_factors(*self.factors[name], self.damping)
-            except torch.linalg.LinAlgError as error:
-                raise ValueError(
-                    f'{name}: a Kronecker factor has no inverse with damping={self.damping}; '
-                    'raise the damping, or lower the learning rate if the loss has diverged'
-                ) from error
-
-
-def _is_plain_conv(layer):
-    return (
-        isinstance(layer, nn.Conv2d)
-        and layer.groups == 1
-        and layer.padding_mode == 'zeros'
-        and not isinstance(layer.padding, str)
-    )
+    a_inverse, g_inverse = inverses
+    grad = weight_matrix(layer.weight.grad, None if layer.bias is None else layer.bias.grad)
+    natural = g_inverse @ grad @ a_inverse
+    product = (natural * grad).sum()  # before grad, which may be a view, is written over
+    width = layer.weight[0].numel()
+    layer.weight.grad.copy_(natural[:, :width].view_as(layer.weight))
+    if layer.bias is not None:
+        layer.bias.grad.copy_(natural[:, width])
+    return product

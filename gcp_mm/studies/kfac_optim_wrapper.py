@@ -2,20 +2,22 @@
 
 import contextlib
 
+import torch
 from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
+from .._io import check_integer
 from ..runtime.wrapping import unwrap
-from .kfac import KFAC, capture_factors, kfac_layers
+from .kfac import capture_factors, inverse_factors, kfac_layers, precondition
 
 
 @OPTIM_WRAPPERS.register_module()
 class KFACOptimWrapper(OptimWrapper):
-    """Gives the optimizer the K-FAC gradient of every linear and convolution layer.
+    """Optimizer wrapper that replaces gradients of linear and convolution layers by K-FAC's.
 
-    Other parameters (of BN, of convolutions in groups) keep their gradient. Momentum, weight decay
-    and schedules are the optimizer's, as ever::
+    Other parameters (of BN, of grouped convolutions) keep their gradient. Momentum, weight decay
+    and schedules are the optimizer's::
 
         optim_wrapper=dict(type='KFACOptimWrapper', optimizer=dict(type='SGD', lr=0.1, ...))
 
@@ -24,25 +26,26 @@ class KFACOptimWrapper(OptimWrapper):
     Martens, Distributed Second-Order Optimization using Kronecker-Factored Approximations, ICLR
     2017). `clip_grad`, if given, comes after that.
 
-    With several processes each finds the factors of its own images; they are averaged. Each
-    process then inverts all of them. They are saved in the checkpoint with the optimizer's state,
-    so that a resumed run goes on as if never interrupted; a state without them is taken too, and
-    the first batch gives new ones.
+    In a distributed run the factors are averaged over the processes, and each process inverts all
+    of them. The checkpoint holds their running averages beside the optimizer's state, so that a
+    resumed run continues exactly. A state without them can be loaded too; the next batch then
+    starts new ones.
 
     The factors are dense, n^2 numbers for n inputs in a patch: 0.4 GB for ResNet-18, 0.6 GB for
     ResNet-50, as much again for their inverses, and too much for the classifier of a network with
-    GCP. Mixed precision and gradient accumulation, which scale the loss, are not supported.
+    GCP. Mixed precision and gradient accumulation scale the loss and are not supported.
 
     Args:
         optimizer: the optimizer.
-        damping: lambda, see :class:`gcp_mm.studies.kfac.KFAC`.
-        decay: weight of the past in the factors' running averages.
-        interval: iterations from one update of the factors and inverses to the next.
+        damping: lambda > 0, added to the Fisher matrix; in the units of its eigenvalues.
+        decay: weight of the past in the factors' running averages, in [0, 1).
+        interval: iterations between updates of the factors and inverses.
         kl_clip: bound of the step.
         clip_grad: as in :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
-        ValueError: if an argument is out of range.
+        TypeError: if `interval` is not an integer.
+        ValueError: if an argument is out of range; in a step, if a damped factor has no inverse.
     """
 
     def __init__(
@@ -55,70 +58,85 @@ class KFACOptimWrapper(OptimWrapper):
         clip_grad: dict | None = None,
     ):
         super().__init__(optimizer, clip_grad=clip_grad)
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'interval: expected at least 1 iteration, got {interval!r}')
+        check_integer('interval', interval, 1)
+        if not damping > 0:
+            raise ValueError(f'damping: expected a positive number, got {damping!r}')
+        if not 0 <= decay < 1:
+            raise ValueError(f'decay: expected a number in [0, 1), got {decay!r}')
         if not kl_clip > 0:
             raise ValueError(f'kl_clip: expected a positive number, got {kl_clip!r}')
-        self.kfac = KFAC(damping, decay)
+        self.damping = damping
+        self.decay = decay
         self.interval = interval
         self.kl_clip = kl_clip
+        self._factors = {}
+        self._inverses = {}
         self._layers = {}
         self._captured = {}
 
     @contextlib.contextmanager
     def optim_context(self, model):
-        """Watch the forward pass of an iteration that updates the factors.
-
-        Args:
-            model: the model, wrapped or not.
-        """
+        """Capture the factors in an iteration that updates them."""
         self._layers = kfac_layers(unwrap(model))
-        due = self._inner_count % self.interval == 0 or not self.kfac.factors
+        due = self._inner_count % self.interval == 0 or not self._factors
         with super().optim_context(model), capture_factors(self._layers if due else {}) as captured:
             self._captured = captured
             yield
 
     def step(self, **kwargs):
-        """Precondition the gradients, then step.
-
-        Args:
-            **kwargs: of the optimizer's `step`.
-        """
+        """Update the factors if due, precondition the gradients, and step."""
         if self._captured:
-            # Every process in the same order: hooks ran in that of its own backward pass.
-            factors = {
-                name: self._captured[name] for name in self._layers if name in self._captured
-            }
-            all_reduce_params(
-                (factor for pair in factors.values() for factor in pair), coalesce=False, op='mean'
-            )
-            self.kfac.update(factors)
-            self._captured = {}
+            self._update()
         self._precondition()
         super().step(**kwargs)
 
     def state_dict(self) -> dict:
-        """The optimizer's state, and the factors."""
-        return {**super().state_dict(), 'kfac': self.kfac.state_dict()}
+        """The optimizer's state, and the factors' running averages as 'kfac'."""
+        return {**super().state_dict(), 'kfac': dict(self._factors)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take over a state.
-
-        Args:
-            state_dict: of this class, or of the optimizer alone.
-        """
+        """Load a state, of this class or of the optimizer alone."""
         state_dict = dict(state_dict)
         factors = state_dict.pop('kfac', {})
         super().load_state_dict(state_dict)
-        self.kfac.load_state_dict(factors, self.param_groups[0]['params'][0].device)
+        device = self.param_groups[0]['params'][0].device
+        self._factors = {
+            name: tuple(factor.to(device) for factor in pair) for name, pair in factors.items()
+        }
+        self._inverses = {}
+        self._invert(self._factors)
+
+    def _update(self):
+        # Every process in the same order: hooks ran in the order of its own backward pass.
+        captured = {name: self._captured[name] for name in self._layers if name in self._captured}
+        self._captured = {}
+        all_reduce_params(
+            (factor for pair in captured.values() for factor in pair), coalesce=False, op='mean'
+        )
+        for name, new in captured.items():
+            old = self._factors.get(name, new)  # the first factors of a layer are taken unaveraged
+            self._factors[name] = tuple(
+                torch.lerp(now, past, self.decay) for past, now in zip(old, new, strict=True)
+            )
+        self._invert(captured)
+
+    def _invert(self, names):
+        for name in names:
+            try:
+                self._inverses[name] = inverse_factors(*self._factors[name], self.damping)
+            except torch.linalg.LinAlgError as error:
+                raise ValueError(
+                    f'{name}: a Kronecker factor has no inverse with damping={self.damping}; '
+                    'raise the damping, or lower the learning rate if the loss has diverged'
+                ) from error
 
     def _precondition(self):
         lr = {id(p): group['lr'] for group in self.param_groups for p in group['params']}
         changed, divergence = [], 0
         for name, layer in self._layers.items():
-            product = self.kfac.precondition(layer, name)
-            if product is not None:
-                changed += [p.grad for p in (layer.weight, layer.bias) if p is not None]
+            if layer.weight.grad is not None and name in self._inverses:
+                product = precondition(layer, self._inverses[name])
+                changed += [p.grad for p in layer.parameters()]
                 divergence += lr[id(layer.weight)] ** 2 * product
         if divergence > self.kl_clip:
             for grad in changed:

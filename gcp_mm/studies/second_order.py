@@ -1,236 +1,229 @@
-"""The gradients of Table 1, measured: GCP's, GAP's, and GAP's with K-FAC.
+"""Table 1 of the paper, measured: gradients of GCP, of GAP, and of GAP with K-FAC.
 
 Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
 CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.3. X is the output of the last convolution,
-after its BN and activation, which the pooling layer reads; W is that convolution's weight.
+after its BN and activation, which the pooling layer reads; W is that convolution's weight. The
+measurements are in :mod:`.gradients`. Rows of tables are dicts, the keys their column headings.
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from math import isfinite, nan
+from statistics import fmean, median
 
 import torch
+from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from ..models import GlobalCovariancePooling
 from ..ops import global_covariance_pooling
-from ..ops.triangle import triu_vector_adjoint
-from .gcp_gradient import FORMS, gcp_gradient, trimmed_gcp_gradient, trimmed_preconditioner
-from .kfac import Factors, capture_factors, weight_matrix
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-class Spectrum(NamedTuple):
-    """Size and shape of a matrix by its singular values.
-
-    Attributes:
-        norm: Frobenius norm.
-        rank: number of singular values above rounding error.
-        condition: the largest singular value over the smallest of those.
-        stable_rank: sum of the squares over the square of the largest: 1 where one direction is
-            all there is, the rank where all count the same.
-    """
-
-    norm: float
-    rank: int
-    condition: float
-    stable_rank: float
+from .gradients import (
+    Gradients,
+    cosine,
+    fit_head,
+    last_conv,
+    measure_formulas,
+    measure_gradients,
+    spectrum,
+)
+from .kfac import inverse_factors
 
 
-class Gradients(NamedTuple):
-    """Gradients of the mean loss of some images.
+def compare_gradients(
+    gcp_model: nn.Module,
+    gap_model: nn.Module,
+    data: Iterable[dict],
+    images: int,
+    head_images: int,
+    dampings: Sequence[float],
+    weight_decay: float = 0.0,
+) -> dict:
+    """Compare the gradients of GCP, GAP and GAP with K-FAC on the same images.
 
-    Attributes:
-        loss: the mean loss.
-        accuracy: share of the images that are classified right.
-        features: dL/dX of each image's own loss, (B, N, D).
-        layers: for each layer dL/dW in its dtype, (m, n), or (m, n + 1) with the bias's at the end.
-        factors: K-FAC's factors of the layers, float64.
-    """
-
-    loss: float
-    accuracy: float
-    features: Tensor
-    layers: dict[str, Tensor]
-    factors: Factors
-
-
-def spectrum(matrix: Tensor) -> Spectrum:
-    """Norm, rank and spread of the singular values of a matrix.
+    GAP is measured with the backbone of the GCP network, where gradients at the same W have a
+    cosine, and with its own backbone. On the former it gets a classifier fitted to the mean of X.
 
     Args:
-        matrix: (m, n); rounding error is that of its dtype. For zero, rank is 0 and condition and
-            stable rank are NaN.
-    """
-    s = torch.linalg.svdvals(matrix.double())
-    s = s[s > torch.finfo(matrix.dtype).eps * max(matrix.shape) * s[0]]
-    if not len(s):
-        return Spectrum(0.0, 0, float('nan'), float('nan'))
-    squares = s.square().sum()
-    return Spectrum(float(squares.sqrt()), len(s), float(s[0] / s[-1]), float(squares / s[0] ** 2))
+        gcp_model: classifier of MMPretrain with GCP; is put in evaluation mode.
+        gap_model: classifier of MMPretrain with GAP; likewise.
+        data: batches of a dataloader.
+        images: to measure on; rounded up to whole batches.
+        head_images: to fit the classifier to, at most.
+        dampings: K-FAC's lambda, positive.
+        weight_decay: of the fitted classifier.
 
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of the angle between two tensors of the same shape, NaN if one is zero."""
-    a, b = a.double().flatten(), b.double().flatten()
-    return float(a @ b / (a.norm() * b.norm()))
-
-
-def last_conv(run: Callable[[], object], model: nn.Module) -> str:
-    """Name of the convolution that runs last.
-
-    Args:
-        run: runs the part of the model in question.
-        model: holds the convolutions.
+    Returns:
+        'images', 'positions' and 'channels' (of the GCP network's X) and 'head_images', integers;
+        'layers', the names of W; and tables: 'networks', 'formulas' (dL/dX against eq. (6)),
+        'features' (dL/dX of single images), 'weight' (dL/dW), 'classifier' (gradient at the fitted
+        classifier) and 'gap_weight' (dL/dW of the GAP network). Norms, condition numbers and ranks
+        of images are medians. An image whose gradient is zero has no cosine and is left out.
 
     Raises:
-        ValueError: if none runs.
+        ValueError: if a model has another neck, or K-FAC does not cover its last convolution.
     """
-    order = []
-    handles = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
-    with torch.no_grad():
-        run()
-    for handle in handles:
-        handle.remove()
-    if not order:
-        raise ValueError('model: no nn.Conv2d runs before its pooling layer')
-    return order[-1]
+    for model, kind in ((gcp_model, GlobalCovariancePooling), (gap_model, GlobalAveragePooling)):
+        neck = getattr(model, 'neck', None)
+        if not isinstance(neck, kind):
+            raise ValueError(
+                f'model: expected the neck {kind.__name__}, got {type(neck).__name__}; '
+                'name the classifier with GCP first, and the one with GAP after --gap'
+            )
+        model.eval()
+    data, vectors, targets = _read(gcp_model, data, images, head_images)
+    loss = gcp_model.head.loss_module
+    fitted = fit_head(vectors, targets, loss, gcp_model.head.num_classes, weight_decay)
 
+    batches = [_batch(gcp_model, one) for one in data]
+    features = partial(_features, gcp_model)
+    name, conv = last_conv(gcp_model, lambda: features(batches[0][0]))
+    gcp = measure_gradients(features, partial(_classify, gcp_model), loss, {name: conv}, batches)
+    gap_on_gcp = measure_gradients(
+        *(features, lambda x: fitted(x.mean((2, 3))), loss, {name: conv, 'classifier': fitted}),
+        batches,
+    )
+    formulas = formula_rows(gcp_model, batches)
 
-def measure_gradients(
-    features: Callable[[Tensor], Tensor],
-    classify: Callable[[Tensor], Tensor],
-    loss: Loss,
-    layers: dict[str, nn.Module],
-    batches: Iterable[tuple[Tensor, Tensor]],
-) -> Gradients:
-    """Gradients at X and at the weights of some layers, and K-FAC's factors of these.
-
-    The network should be in evaluation mode: where BN normalises by the statistics of the batch,
-    the gradient of one image depends on the others.
-
-    Args:
-        features: gives X, (B, D, H, W), for images.
-        classify: gives the scores, (B, classes), for X.
-        loss: the mean loss for scores and targets.
-        layers: those that `features` and `classify` run, by name; see
-            :func:`gcp_mm.studies.kfac.kfac_layers`.
-        batches: images, and targets, (B,), class indices.
-
-    Returns:
-        Averages over all images. Nothing is left in any `.grad`.
-    """
-    count, right, total_loss, at_features = 0, 0, 0.0, []
-    sums = {}
-    parameters = [p for layer in layers.values() for p in layer.parameters()]
-    for images, targets in batches:
-        with capture_factors(layers) as factors:
-            x = features(images)
-            scores = classify(x)
-            value = loss(scores, targets)
-        at_x, *grads = torch.autograd.grad(value, (x, *parameters))
-        grads = dict(zip(parameters, grads, strict=True))
-        size = len(images)
-        count += size
-        right += int((scores.argmax(1) == targets).sum())
-        total_loss += size * value.item()
-        at_features.append(size * at_x.flatten(2).mT)
-        for name, layer in layers.items():
-            new = weight_matrix(grads[layer.weight], grads.get(layer.bias)), *factors[name]
-            old = sums.get(name, (0, 0, 0))
-            sums[name] = [a + size * b.double() for a, b in zip(old, new, strict=True)]
-    means = {name: [total / count for total in triple] for name, triple in sums.items()}
-    return Gradients(
-        loss=total_loss / count,
-        accuracy=right / count,
-        features=torch.cat(at_features),
-        layers={name: means[name][0].to(layer.weight.dtype) for name, layer in layers.items()},
-        factors={name: (a, g) for name, (_, a, g) in means.items()},
+    batches = [_batch(gap_model, one) for one in data]
+    features = partial(_features, gap_model)
+    gap_name, conv = last_conv(gap_model, lambda: features(batches[0][0]))
+    gap = measure_gradients(
+        *(features, partial(_classify, gap_model), gap_model.head.loss_module, {gap_name: conv}),
+        batches,
+    )
+    networks = {'GCP': gcp, 'GAP on the backbone of GCP': gap_on_gcp, 'GAP': gap}
+    references = dict(GCP=gcp.layers[name], GAP=gap_on_gcp.layers[name])
+    return dict(
+        images=len(gcp.features),
+        positions=gcp.features.shape[1],
+        channels=gcp.features.shape[2],
+        head_images=len(vectors),
+        layers=dict(GCP=name, GAP=gap_name),
+        networks=[
+            {'network': key, 'loss': found.loss, 'accuracy (%)': f'{100 * found.accuracy:.2f}'}
+            for key, found in networks.items()
+        ],
+        formulas=formulas,
+        features=[
+            feature_row(key, found, gcp if found is not gap else None)
+            for key, found in networks.items()
+        ],
+        weight=[
+            weight_row('GCP', gcp.layers[name], references),
+            *weight_rows(gap_on_gcp, name, dampings, references),
+        ],
+        classifier=list(weight_rows(gap_on_gcp, 'classifier', dampings)),
+        gap_weight=list(weight_rows(gap, gap_name, dampings)),
     )
 
 
-def measure_formulas(
-    x: Tensor, loss: Callable[[Tensor], Tensor], iterations: int = 5
-) -> dict[str, dict[str, list[float]]]:
-    """Hold eq. (7), and the layer's own gradient, against eq. (6), image by image.
+def _batch(model, data):
+    """Images and targets, (B,), of a batch of the dataloader."""
+    data = model.data_preprocessor(data, training=False)
+    return data['inputs'], torch.cat([sample.gt_label for sample in data['data_samples']])
 
-    Each gets the same dL/dZ, which is that of the loss at the exact square root.
 
-    Args:
-        x: X, (B, D, H, W).
-        loss: the mean loss for float64 vectors (B, D(D+1)/2) of the pooling layer.
-        iterations: of the layer's Newton-Schulz square root.
+def _features(model, images):
+    """X, (B, D, H, W)."""
+    x = model.extract_feat(images, stage='backbone')[-1]
+    return getattr(model.neck, 'reduction', nn.Identity())(x)
 
-    Returns:
-        For each way to compute dL/dX a dict of lists, a number for each image: 'cosine' with eq.
-        (6), 'norm' in units of eq. (6)'s and, for eq. (7), 'condition' of its F^-1.
-    """
-    x = x.detach().double()
-    vector = global_covariance_pooling(x, norm='eigh').requires_grad_()
-    (grad,) = torch.autograd.grad(loss(vector), vector)
-    matrix = triu_vector_adjoint(grad) / 2
-    exact = gcp_gradient(x, matrix)
 
-    def compare(gradient):
-        pairs = list(zip(gradient, exact, strict=True))
-        return dict(
-            cosine=[cosine(a, b) for a, b in pairs],
-            norm=[float(a.norm() / b.norm()) for a, b in pairs],
+def _classify(model, x):
+    """Scores, (B, classes), for X."""
+    neck = model.neck
+    if isinstance(neck, GlobalCovariancePooling):
+        return model.head((global_covariance_pooling(x, neck.iterations, neck.norm, neck.method),))
+    return model.head(neck((x,)))
+
+
+@torch.no_grad()
+def _read(model, data, images, head_images):
+    """Batches to measure on, as they come; mean X and targets for the classifier."""
+    chosen, vectors, targets, seen = [], [], [], 0
+    for one in tqdm(data, desc='read', unit='batch'):
+        if seen < images:
+            chosen.append(one)
+        inputs, labels = _batch(model, one)
+        vectors.append(_features(model, inputs).mean((2, 3)))
+        targets.append(labels)
+        seen += len(inputs)
+        if seen >= max(images, head_images):
+            break
+    return chosen, torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
+
+
+def formula_rows(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[dict]:
+    """Eq. (7), and the layer's own gradient, against eq. (6), over all images."""
+    head = copy.deepcopy(model.head).double()
+    columns = defaultdict(lambda: defaultdict(list))
+    for images, targets in tqdm(batches, desc='eq. (6) and (7)', unit='batch'):
+        with torch.no_grad():
+            x = _features(model, images)
+        found = measure_formulas(
+            x,
+            lambda v, targets=targets: head.loss_module(head((v,)), targets),
+            model.neck.iterations,
         )
-
-    result = {}
-    for name, options in {
-        'autograd, exact square root': dict(norm='eigh'),
-        f'autograd, {iterations} Newton-Schulz iterations': dict(iterations=iterations),
-    }.items():
-        leaf = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(global_covariance_pooling(leaf, **options), leaf, grad)
-        result[name] = compare(gradient)
-    for form in FORMS:
-        result[f'eq. (7), {form}'] = dict(
-            **compare(trimmed_gcp_gradient(x, matrix, form)),
-            condition=[spectrum(f).condition for f in trimmed_preconditioner(x, form)],
+        for key, lists in found.items():
+            for column, values in lists.items():
+                columns[key][column] += [value for value in values if isfinite(value)]
+    rows = []
+    for key, found in columns.items():
+        cosines = found['cosine'] or [nan]
+        rows.append(
+            {
+                'dL/dX by': key,
+                'images': len(found['cosine']),
+                'cosine: mean': fmean(cosines),
+                'min': min(cosines),
+                'max': max(cosines),
+                'norm: median': median(found['norm'] or [nan]),
+            }
         )
-    return result
+        if found['condition']:
+            rows[-1]['condition of F^-1: median'] = median(found['condition'])
+    return rows
 
 
-def fit_head(
-    vectors: Tensor, targets: Tensor, loss: Loss, num_classes: int, weight_decay: float
-) -> nn.Linear:
-    """The linear classifier of least loss on fixed vectors, by L-BFGS.
+def feature_row(name: str, found: Gradients, reference: Gradients | None) -> dict:
+    """Medians over the images of the spectrum of dL/dX; mean cosine with a reference."""
+    spectra = list(map(spectrum, found.features))
+    row = {key: median(_finite([one[key] for one in spectra])) for key in spectra[0]}
+    if reference is not None:
+        cosines = list(map(cosine, found.features, reference.features))
+        row['cosine with GCP: mean'] = fmean(_finite(cosines))
+    return dict(network=name) | row
 
-    Args:
-        vectors: (B, D).
-        targets: (B,), class indices.
-        loss: the mean loss for scores, (B, num_classes), and targets.
-        num_classes: number of classes.
-        weight_decay: times half the weights' squared norm, added to the loss.
 
-    Returns:
-        The classifier, in the vectors' dtype and on their device.
-    """
-    # In units of the vectors' own spread the problem is conditioned as well as a scale can make it.
-    mean, scale = vectors.double().mean(0), vectors.double().std()
-    inputs = (vectors.double() - mean) / scale
-    head = nn.Linear(vectors.shape[1], num_classes).to(inputs)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(
-        head.parameters(), max_iter=1000, tolerance_grad=1e-8, line_search_fn='strong_wolfe'
-    )
+def weight_row(name: str, gradient: Tensor, references: dict[str, Tensor]) -> dict:
+    """Spectrum of a gradient at W, (m, n), and its cosines with others."""
+    cosines = {f'cosine with {key}': cosine(gradient, other) for key, other in references.items()}
+    return dict(gradient=name) | spectrum(gradient) | cosines
 
-    def closure():
-        optimizer.zero_grad()
-        penalty = weight_decay / 2 * (head.weight / scale).square().sum()
-        value = loss(head(inputs), targets) + penalty
-        value.backward()
-        return value
 
-    optimizer.step(closure)
-    with torch.no_grad():
-        head.weight.div_(scale)
-        head.bias.sub_(head.weight @ mean)
-    return head.to(vectors.dtype)
+def weight_rows(
+    found: Gradients,
+    layer: str,
+    dampings: Sequence[float],
+    references: dict[str, Tensor] | None = None,
+) -> Iterator[dict]:
+    """The gradient of a layer with GAP, and what K-FAC makes of it for each damping."""
+    gradient, factors = found.layers[layer], found.factors[layer]
+    references = references or dict(GAP=gradient)
+    yield weight_row('GAP', gradient, references)
+    for damping in dampings:
+        a_inverse, g_inverse = inverse_factors(*factors, damping)
+        natural = (g_inverse @ gradient.double() @ a_inverse).to(gradient.dtype)
+        condition = torch.linalg.cond(a_inverse) * torch.linalg.cond(g_inverse)
+        yield weight_row('GAP + K-FAC', natural, references) | {
+            'damping': damping,
+            'condition of H^-1': condition.item(),
+        }
+
+
+def _finite(values):
+    return [value for value in values if isfinite(value)] or [nan]

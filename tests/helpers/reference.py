@@ -1,5 +1,6 @@
 """What the tests of the pooling hold its implementations to."""
 
+import numpy as np
 import torch
 
 from gcp_mm.ops import global_covariance_pooling
@@ -17,6 +18,23 @@ FEATURES = dict(
 
 def features(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def scalar_newton_schulz(x, iterations):
+    """Y_K of the iteration at each number of an array in [0, 1]."""
+    y, z = x, np.ones_like(x)
+    for _ in range(iterations):
+        t = (3 - z * y) / 2
+        y, z = y * t, t * z
+    return y
+
+
+def numpy_newton_schulz(sigma, iterations):
+    """The iteration on the spectrum of (..., D, D): all its matrices are polynomials in one."""
+    lam, u = np.linalg.eigh(sigma)
+    tau = np.trace(sigma, axis1=-2, axis2=-1)[..., None]
+    y = scalar_newton_schulz(lam / np.where(tau > 0, tau, 1), iterations)
+    return u * (np.sqrt(tau) * y)[..., None, :] @ u.swapaxes(-1, -2)
 
 
 def reference(x, iterations=5, method='newton_schulz'):

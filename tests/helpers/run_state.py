@@ -12,8 +12,7 @@ from mmengine.registry import HOOKS
 
 from gcp_mm.runtime import unwrap
 from gcp_mm.runtime.untouched import untouched
-from gcp_mm.studies import measure_landscape
-from gcp_mm.studies.split import split_at
+from gcp_mm.studies.landscape import measure_landscape, split_at
 
 
 @HOOKS.register_module()
@@ -37,9 +36,7 @@ class DumpRunStateHook(Hook):
             with untouched(model):
                 data = model.data_preprocessor(copy.deepcopy(data_batch), True)
                 x, rest = split_at(model, 'backbone.maxpool', lambda: model(**data, mode='loss'))
-                self.measured = measure_landscape(
-                    rest, lambda out, _: out['loss'], x, None, self.etas
-                )
+                self.measured = measure_landscape(x, lambda x: rest(x)['loss'], self.etas)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses.append(outputs['loss'].item())

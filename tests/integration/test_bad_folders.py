@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks import raise_errors
+from gcp_mm.checks.data import check_evaluation
 from gcp_mm.checks.inspection import inspect_dataset
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import launch
 from tests.helpers.bad_data import REFUSED, no_worker_is_left, outcome, row
+from tests.helpers.checks import findings
 
 pytestmark = pytest.mark.usefixtures('short_patience')
 
@@ -44,7 +46,7 @@ def train(cfg):
         runner.model.train_step = recorded
         runner.train()
 
-    check_evaluation(cfg, 'train')
+    raise_errors(findings(check_evaluation, cfg))
     launch(cfg, run)
     return losses
 
@@ -142,6 +144,8 @@ def test_folders(what, few_digits, record_property):
         assert text.startswith(f'{error}: ')
         expected = f'{error} in its step' if error == 'IndexError' else REFUSED
     if checked:
-        assert checked in outcome(inspect_dataset, dataset, 'train_dataloader', 'mmpretrain')
+        (found,) = inspect_dataset(dataset, 'train_dataloader', 'mmpretrain')
+        assert found.status == 'error'
+        assert checked in found.text
     assert no_worker_is_left()
     record_property(*row(what, expected, observed))

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import os
+import re
 from collections import Counter
 
 import numpy as np
@@ -12,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks.dataloaders import build_dataloader
-from gcp_mm.checks.evaluation import check_evaluation
+from gcp_mm.checks import build_dataloader
+from gcp_mm.checks.context import Context
+from gcp_mm.checks.data import check_evaluation
 from gcp_mm.data import LoadCheckedImage
 from gcp_mm.hub import resolve_config
 from tests.helpers.bad_data import no_worker_is_left, outcome, row
@@ -216,7 +218,9 @@ def test_more_bad_images_than_allowed(tmp_path, log, record_property):
 def test_skip_is_for_training_alone(tmp_path, record_property):
     loader, _ = make_loader('ImageNet', tmp_path, b'', split='val')
     loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
-    text = outcome(check_evaluation, Config(dict(val_dataloader=loader)), 'train')
+    (found,) = check_evaluation(Context(Config(dict(val_dataloader=loader))))
+    assert found.status == 'error'
+    text = f'ValueError: {found.text}'
     assert text.startswith("ValueError: val_dataloader: LoadCheckedImage has on_error='skip'")
     record_property(
         *row(
@@ -233,7 +237,7 @@ def test_command(few_digits, call_tool, capsys):
     with pytest.raises(SystemExit) as end:
         call_tool(*options)
     assert end.value.code == 0
-    assert 'images: all can be used' in capsys.readouterr().out
+    assert re.search(r'images +ok +all \d+ images can be used', capsys.readouterr().out)
     bad = {
         few_digits / 'train/3/bad.jpg': 'truncated: a JPEG without its end',
         few_digits / 'val/5/bad.png': 'the file is empty',
@@ -245,6 +249,6 @@ def test_command(few_digits, call_tool, capsys):
         call_tool(*options)
     assert end.value.code == 1
     out = capsys.readouterr().out
-    lines = [line for line in out.splitlines() if line.startswith('BAD')]
-    assert lines == [f'BAD {file}: {why}' for file, why in bad.items()]
-    assert 'images: 2 cannot be used' in out
+    lines = re.findall(r'images +ERROR +(.*)', out)
+    assert lines[:2] == [f'{file}: {why}' for file, why in bad.items()]
+    assert re.fullmatch(r'2 of \d+ images cannot be used', lines[2])

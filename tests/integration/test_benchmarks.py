@@ -30,13 +30,12 @@ def test_textbook_layer_is_the_same_function(shape, iterations):
     )
 
 
-def test_memory_is_counted():
-    from measure import peak_bytes, saved_bytes
+def test_saved_memory_is_counted():
+    from measure import saved_bytes
 
     x = torch.randn(1000, requires_grad=True)
     assert saved_bytes(lambda: x.exp(), x) == 4000  # the result
     assert saved_bytes(lambda: x.square(), x) == 0  # the input alone
-    assert 8000 <= peak_bytes(lambda: x.detach().exp().exp(), torch.device('cpu')) < 9000
 
 
 def test_layer(run_tool, tmp_path):
@@ -48,24 +47,12 @@ def test_layer(run_tool, tmp_path):
     assert {(row['D'], row['N'], row['B']) for row in rows} == {(16, 9, 2), (16, 25, 2)}
     for row in rows:
         if row['candidate'] != 'GAP':
-            assert row['output_error'] < 5e-6
-            assert row['gradient_error'] < 5e-6
-    saved = {row['candidate']: row['saved_mib_per_image'] for row in rows}
+            assert row['output error'] < 5e-6
+            assert row['gradient error'] < 5e-6
+    saved = {row['candidate']: row['saved MiB/image'] for row in rows}
     assert saved['auto, save=input'] == 0 < saved['auto'] < saved['textbook iSQRT-COV']
-    assert '| auto |' in result.stdout
+    assert '| 16 | 25 | 2 | auto | ' in result.stdout
     assert (tmp_path / 'gcp.png').stat().st_size > 10000
-
-
-def test_chart_of_candidates_that_do_not_take_every_size(tmp_path):
-    from benchmark_gcp import draw
-
-    rows = [
-        dict(D=8, N=n, B=1, candidate=name, forward_backward_ms=1.0)
-        for name, positions in (('all', (4, 16)), ('some', (4,)))
-        for n in positions
-    ]
-    draw(rows, tmp_path / 'chart.png')
-    assert (tmp_path / 'chart.png').stat().st_size > 5000
 
 
 def test_training_step(run_tool, tmp_path):
@@ -77,4 +64,4 @@ def test_training_step(run_tool, tmp_path):
         'ResNet-18, GAP',
         'ResNet-18, GAP, no down-sampling',
     ]
-    assert rows[1]['ratio to GAP of the same trunk'] == 1
+    assert rows[1]['ratio to GAP of the same backbone'] == 1

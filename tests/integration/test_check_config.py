@@ -13,7 +13,7 @@ from tests.helpers.runs import CLS, ROOT
 TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
 CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'classes']
-CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'trunk', 'loss', 'memory', 'disk']
+CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'disk']
 
 
 def table(output):
@@ -77,25 +77,25 @@ def test_rate_that_will_be_scaled_and_weights_of_another_network(call_tool, caps
         )
     rows = table(capsys.readouterr().out)
     assert rows['batch'][0][1].startswith('lr=0.1 for a batch of 64 is scaled to 0.4: ')
-    assert rows['trunk'][0][0] == 'WARNING'
+    assert rows['weights'][0][0] == 'WARNING'
     assert rows['loss'][0][1].startswith('of 2 random images: loss ')
 
 
 def test_detector(call_tool, capsys, scenes, tmp_path):
-    trunk = tmp_path / 'trunk.pth'
-    torch.save(dict(state_dict=get_model(CLS).state_dict()), trunk)
+    backbone = tmp_path / 'backbone.pth'
+    torch.save(dict(state_dict=get_model(CLS).state_dict()), backbone)
     annotations = scenes / 'annotations/instances_val.json'
     with pytest.raises(SystemExit) as end:
         call_tool(
             *(TOOL, DET, '--work-dir', tmp_path, '--cfg-options', *data(scenes)),
             *(f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')),
-            f'model.backbone.init_cfg.checkpoint={trunk}',
+            f'model.backbone.init_cfg.checkpoint={backbone}',
         )
     rows = table(capsys.readouterr().out)
     assert end.value.code == 0, rows
     assert list(rows) == CHECKS
     assert {status for found in rows.values() for status, _ in found} == {'ok', 'skipped'}
-    assert rows['trunk'][0][1].startswith('backbone: all 120 tensors come from ')
+    assert rows['weights'][0][1].startswith('backbone: all 120 tensors come from ')
     assert [text for _, text in rows['classes']] == [
         f'model.roi_head.{head}.num_classes=10, and the data have 10 classes'
         for head in ('bbox_head', 'mask_head')

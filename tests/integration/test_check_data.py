@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import ConfigDict
 
-from gcp_mm.checks import data_checks
+from gcp_mm.checks import check_config
 from gcp_mm.checks.inspection import inspect_dataset
 from tests.helpers.runs import CLS, ROOT
 
@@ -56,8 +56,11 @@ def imagenet(root, files, labels):
     return dict(type='ImageNet', data_root=str(root), split='val')
 
 
-def inspect(config, scope='mmpretrain'):
-    return inspect_dataset(config, 'val_dataloader', scope)
+def inspect(config, scope='mmpretrain', status='ok', loader='val_dataloader'):
+    """Text of the one finding, whose status is given."""
+    (found,) = inspect_dataset(config, loader, scope)
+    assert found.status == status, found
+    return found.text
 
 
 def test_class_folders(folders, tmp_path):
@@ -67,8 +70,8 @@ def test_class_folders(folders, tmp_path):
 
 def test_class_without_images(folders, tmp_path):
     (tmp_path / 'val/7').mkdir()
-    with pytest.raises(ValueError, match=r"1 of 4 class folders hold no image, the first is '7'"):
-        inspect_dataset(folders, 'train_dataloader', 'mmpretrain')
+    text = inspect(folders, status='error', loader='train_dataloader')
+    assert "1 of 4 class folders hold no image, the first is '7'" in text
     assert inspect(folders).endswith('3 classes and 1 folders without')
 
 
@@ -88,25 +91,20 @@ def test_imagenet_list(tmp_path):
 
 def test_labels_that_count_from_one(tmp_path):
     config = imagenet(tmp_path, 'ab', [('a', 1), ('b', 1000)])
-    with pytest.raises(ValueError, match='expected labels 0 to 999, got 1 to 1000'):
-        inspect(config)
+    assert 'expected labels 0 to 999, got 1 to 1000' in inspect(config, status='error')
 
 
 def test_first_missing_image_is_named(tmp_path):
     config = imagenet(tmp_path, 'a', [('a', 0), ('n01/b', 1), ('c', 2)])
-    with pytest.raises(
-        FileNotFoundError, match=rf"2 of 3 images do not exist, .* '{tmp_path}/val/n01/b'; prepare"
-    ):
-        inspect(config)
+    text = inspect(config, status='error')
+    assert re.search(rf"2 of 3 images do not exist, .* '{tmp_path}/val/n01/b'; prepare", text)
 
 
 def test_imagenet_of_too_few_classes(tmp_path):
     (tmp_path / 'val/n01440764').mkdir(parents=True)
     (tmp_path / 'val/n01440764/a.JPEG').touch()
-    with pytest.raises(
-        ValueError, match=r'number of subfolders \(1\).*classes \(1000\).*docs/data'
-    ):
-        inspect(dict(type='ImageNet', data_root=str(tmp_path), split='val'))
+    text = inspect(dict(type='ImageNet', data_root=str(tmp_path), split='val'), status='error')
+    assert re.search(r'number of subfolders \(1\).*classes \(1000\).*docs/data', text, re.S)
 
 
 def test_detection(coco, tmp_path):
@@ -123,21 +121,21 @@ def test_detection(coco, tmp_path):
 )
 def test_detection_without_its_classes(coco, filter_cfg, message):
     coco.update(metainfo=dict(classes=('zebra',)), filter_cfg=filter_cfg)
-    with pytest.raises(ValueError, match=message):
-        inspect(coco, 'mmdet')
+    assert re.search(message, inspect(coco, 'mmdet', 'error'))
 
 
 def test_broken_annotations(coco, tmp_path):
     path = tmp_path / coco['ann_file']
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match=r'list of images, .*train2017\.json.: JSONDecodeError'):
-        inspect(coco, 'mmdet')
+    text = inspect(coco, 'mmdet', 'error')
+    assert re.search(r'list of images, .*train2017\.json.: JSONDecodeError', text)
 
 
 def test_data_that_need_not_be_here():
-    assert 'downloads' in inspect(dict(type='CIFAR10', data_root='nowhere'))
+    cifar = dict(type='CIFAR10', data_root='nowhere')
+    assert 'downloads' in inspect(cifar, status='skipped')
     remote = dict(type='CocoDataset', data_root='s3://bucket', ann_file='a', data_prefix='b')
-    assert 'not looked at' in inspect(remote, 'mmdet')
+    assert 'not looked at' in inspect(remote, 'mmdet', 'skipped')
 
 
 def test_every_part_of_a_config_is_checked(folders, tmp_path):
@@ -152,19 +150,26 @@ def test_every_part_of_a_config_is_checked(folders, tmp_path):
         val_evaluator=[dict(type='Accuracy'), dict(type='CocoMetric', ann_file='nowhere.json')],
         test_evaluator=dict(type='CocoMetric', ann_file=str(tmp_path / 'annotations.json')),
     )
-    checks = list(data_checks(cfg))
-    assert [name for name, _ in checks] == [
-        *('train_dataloader', 'train_dataloader', 'val_dataloader', 'val_evaluator'),
-        *('test_dataloader', 'test_evaluator'),
+    found = check_config(cfg, level='data')
+    assert [(finding.check, finding.status) for finding in found] == [
+        *[('train_dataloader', 'error')] * 2,
+        *(('val_dataloader', 'ok'), ('val_evaluator', 'error')),
+        *(('test_dataloader', 'ok'), ('test_evaluator', 'ok')),
     ]
-    train, _, val, evaluator, test, test_evaluator = (check for _, check in checks)
-    assert '3 classes' in val()
-    assert test() == 'the same as val_dataloader'
-    assert test_evaluator() == f'CocoMetric with {tmp_path}/annotations.json'
-    with pytest.raises(FileNotFoundError, match=r'train_dataloader.*nowhere'):
-        train()
-    with pytest.raises(FileNotFoundError, match=r'val_evaluator\.ann_file: .*nowhere\.json'):
-        evaluator()
+    train, _, val, evaluator, test, test_evaluator = (finding.text for finding in found)
+    assert re.search(r'train_dataloader.*nowhere', train)
+    assert '3 classes' in val
+    assert re.search(r'val_evaluator\.ann_file: .*nowhere\.json', evaluator)
+    assert test == 'the same as val_dataloader'
+    assert test_evaluator == f'CocoMetric with {tmp_path}/annotations.json'
+    assert 'images' not in {finding.check for finding in check_config(cfg, level='images')}
+
+
+def test_dataset_with_transforms_of_its_own(digits, tmp_path):
+    (tmp_path / 'c/fog').mkdir(parents=True)
+    (tmp_path / 'c/fog/3').symlink_to(digits / 'val')
+    config = dict(type='ImageNetC', data_root=str(tmp_path / 'c'), corruption='fog', severity=3)
+    assert '10 classes' in inspect(config)
 
 
 def test_command(call_tool, digits, tmp_path, capsys):
@@ -178,7 +183,7 @@ def test_command(call_tool, digits, tmp_path, capsys):
     assert end.value.code == 1
     output = capsys.readouterr().out
     assert '1,437 images, 10 classes' in output
-    assert f"MISSING train_dataloader.dataset: the image folder '{tmp_path}/train'" in output
+    assert f"ERROR   train_dataloader.dataset: the image folder '{tmp_path}/train'" in output
 
 
 def test_commands_of_the_page(run_tool, coco, tmp_path):
@@ -192,5 +197,5 @@ def test_commands_of_the_page(run_tool, coco, tmp_path):
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
     done = run_tool('bash', script, PATH=path)
     assert f'CocoDataset in {tmp_path}/train2017/' in done.stdout, done.stdout
-    assert 'MISSING' not in done.stdout
+    assert 'ERROR' not in done.stdout
     assert done.returncode == 0

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from gcp_mm import get_model
-from gcp_mm.checks import check_run
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.runtime import launch
 from tests.helpers.runs import ROOT, config_of
@@ -46,7 +46,7 @@ def train(config, work_dir, checkpoint, *options):
         *('train_cfg.max_epochs=2', 'default_hooks.checkpoint=None'),
         work_dir=str(work_dir),
     )
-    check_run(cfg, 'train')
+    raise_errors(check_config(cfg))
     watch = Watch()
 
     def run(runner):
@@ -119,7 +119,7 @@ def test_checkpoint_that_does_not_fit_is_refused(digits_5_9, tmp_path, source, k
 
 
 def test_missing_checkpoint_is_named(digits_5_9, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none\.pth.*does not exist'):
+    with pytest.raises(ValueError, match=r'none\.pth.*does not exist'):
         train(DIGITS, tmp_path / 'w', tmp_path / 'none.pth', f'dataset.data_root={digits_5_9}')
     assert not (tmp_path / 'w').exists()
 

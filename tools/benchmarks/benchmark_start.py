@@ -20,11 +20,12 @@ CONFIGS = dict(
     mmpretrain='configs/digits/resnet18-gcp_1xb64-5e_digits.py',
     mmdet='configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py',
 )
-OPTIONS = (
+LOADERS = [f'{split}_dataloader' for split in ('train', 'val', 'test')]
+OPTIONS = [
     'default_hooks.logger.interval=1',
-    *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')),
-    *(f'{split}_dataloader.persistent_workers=False' for split in ('train', 'val', 'test')),
-)
+    *(f'{loader}.num_workers=0' for loader in LOADERS),
+    *(f'{loader}.persistent_workers=False' for loader in LOADERS),
+]
 
 
 def seconds_to_first_step(script, config, *options):
@@ -33,25 +34,19 @@ def seconds_to_first_step(script, config, *options):
     Raises:
         RuntimeError: with what it printed, if it ends without one.
     """
+    lines = []
     with tempfile.TemporaryDirectory() as work_dir:
         command = [sys.executable, script, config, '--work-dir', work_dir, '--cfg-options']
+        pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, *OPTIONS, *options],
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if 'Epoch(train)' in line:
-                seconds = time.perf_counter() - start
-                process.kill()
-                process.communicate()
-                return seconds
-        raise RuntimeError(f'{script} ended before its first step:\n{"".join(lines[-20:])}')
+        with subprocess.Popen([*command, *OPTIONS, *options], cwd=ROOT, **pipe) as process:
+            for line in process.stdout:
+                lines.append(line)
+                if 'Epoch(train)' in line:
+                    seconds = time.perf_counter() - start
+                    process.kill()
+                    return seconds
+    raise RuntimeError(f'{script} ended before its first step:\n{"".join(lines[-20:])}')
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Time of a training and an inference step of whole networks: benchmark_train.py --depth 50.
+"""Time of a training and an inference step of networks: benchmark_train.py --depth 50.
 
 The two time columns of the paper's Table 9, as ratios taken in one process: ResNets with GAP, with
 and without down-sampling in conv5, with this project's covariance pooling, and with the textbook
@@ -7,17 +7,15 @@ preprocessor, loss, backward, SGD.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from isqrt_cov import isqrt_cov
-from measure import describe_machine, interleave, markdown_table
+from measure import describe_machine, interleave, network_steps, write_report
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as CLASSIFIERS
-from steps import network_steps
 
 import gcp_mm
 from gcp_mm.ops import global_covariance_pooling
@@ -57,14 +55,10 @@ def main():
     parser.add_argument('--depth', type=int, choices=(18, 34, 50, 101), default=50)
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--size', type=int, default=224, help='of the images, pixels')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='of the CPU')
     parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
     parser.add_argument('--repeats', type=int, default=5, help='turns of each network')
-    parser.add_argument(
-        '--out', type=Path, default=Path('work_dirs/benchmarks/train'), help='folder'
-    )
+    parser.add_argument('--out', type=Path, default='work_dirs/benchmarks/train', help='folder')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
     train, test = {}, {}
@@ -90,7 +84,7 @@ def main():
         {
             'network': f'ResNet-{args.depth}, {name}' if name != alone else name,
             'training ms/image': seconds[name] / args.batch * 1e3,
-            'ratio to GAP of the same trunk': seconds[name] / seconds[GAP_NO_DS],
+            'ratio to GAP of the same backbone': seconds[name] / seconds[GAP_NO_DS],
             'share of the GCP step': seconds[name] / seconds['GCP'],
             'inference ms/image': seconds_test[name] / args.batch * 1e3,
             'inference ratio': seconds_test[name] / seconds_test[GAP_NO_DS],
@@ -98,14 +92,7 @@ def main():
         for name in seconds
     ]
     machine = describe_machine(args.device) | dict(batch=args.batch, image=args.size)
-    text = '\n'.join(f'- {key}: {value}' for key, value in machine.items())
-    text += '\n\n' + markdown_table(rows) + '\n'
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    name = f'train_r{args.depth}'
-    (args.out / f'{name}.md').write_text(text)
-    (args.out / f'{name}.json').write_text(json.dumps(dict(machine=machine, rows=rows), indent=1))
-    print(f'written: {args.out}/{name}.md, {name}.json')
+    write_report(args.out, f'train_r{args.depth}', machine, rows)
 
 
 if __name__ == '__main__':

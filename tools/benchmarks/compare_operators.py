@@ -15,7 +15,9 @@ from importlib import import_module
 import torch
 import torchvision
 from measure import interleave
+from tqdm import tqdm
 
+from gcp_mm._io import markdown_table
 from gcp_mm.compat import operators_in_use
 
 
@@ -111,15 +113,8 @@ def main():
     compiled = import_module('mmcv._ext')
     stand_in = import_module('gcp_mm.compat.mmcv_ext')
     import_module('mmcv.ops')
-
-    mmcv = import_module('mmcv').__version__
-    print(
-        f'mmcv {mmcv} with compiled operators beside torchvision {torchvision.__version__}, '
-        f'PyTorch {torch.__version__}, {device}, {torch.get_num_threads()} threads\n'
-    )
-    print('| operator, with its gradients | largest difference | time, times the compiled |')
-    print('|---|---|---|')
-    for name, arguments in cases(device).items():
+    rows = []
+    for name, arguments in tqdm(cases(device).items()):
 
         def step(module, name=name, arguments=arguments):
             use(module)
@@ -130,12 +125,19 @@ def main():
         except RuntimeError as error:
             if 'implementation for device' not in str(error):
                 raise
-            print(f'| {name} | not in mmcv for {device} | |')
+            rows.append((name, f'not in mmcv for {device}', ''))
             continue
         steps = {module: partial(step, module) for module in (compiled, stand_in)}
         seconds = interleave(steps, args.repeats, device)
         ratio = seconds[stand_in] / seconds[compiled]
-        print(f'| {name} | {difference(expected, found):.1e} | {ratio:.2f} |', flush=True)
+        rows.append((name, f'{difference(expected, found):.1e}', f'{ratio:.2f}'))
+    print(
+        f'mmcv {import_module("mmcv").__version__} with compiled operators beside torchvision '
+        f'{torchvision.__version__}, PyTorch {torch.__version__}, {device}, '
+        f'{torch.get_num_threads()} threads\n'
+    )
+    columns = 'operator, with its gradients', 'largest difference', 'time, times the compiled'
+    print(markdown_table(columns, rows))
 
 
 if __name__ == '__main__':

@@ -1,14 +1,17 @@
-"""What the benchmarks share: interleaved timing, memory, the machine, tables."""
+"""Shared by the benchmarks: interleaved timing, steps of a network, memory, reports."""
 
+import json
 import platform
 import statistics
-import subprocess
 import time
 from datetime import date
 from pathlib import Path
 
 import torch
+from mmengine.utils import get_git_hash
+from mmpretrain.structures import DataSample
 
+from gcp_mm._io import markdown_table
 from gcp_mm.ops import extension
 
 
@@ -40,6 +43,28 @@ def _timed(step, device):
     return time.perf_counter() - start
 
 
+def network_steps(network, optim_wrapper, batch, size):
+    """A training and an inference step of a classifier, functions without arguments.
+
+    Everything is what a run does in a step: data preprocessor, loss, backward, optimizer. `batch`
+    random images of `size` x `size` pixels; their labels count up to 1000.
+    """
+    images = torch.randint(256, (batch, 3, size, size), dtype=torch.uint8)
+    samples = [DataSample().set_gt_label(i % 1000) for i in range(batch)]
+    data = dict(inputs=list(images), data_samples=samples)
+
+    def train_step():
+        network.train()
+        network.train_step(data, optim_wrapper)
+
+    def test_step():
+        network.eval()
+        with torch.no_grad():
+            network.test_step(data)
+
+    return train_step, test_step
+
+
 def saved_bytes(step, x):
     """Bytes autograd keeps for the backward of `step()` beyond its input `x`."""
     storages = {}
@@ -50,50 +75,23 @@ def saved_bytes(step, x):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = step()
+        step()
     storages.pop(x.untyped_storage().data_ptr(), None)
-    del out
     return sum(storages.values())
-
-
-def peak_bytes(step, device):
-    """Most bytes `step()` holds at a time beyond what was held before it."""
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profiler:
-        step()
-    held = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
-def gemm_peak(device, dtype, size):
-    """FLOP/s of one large matrix product: the most this machine does in a second."""
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    for _ in range(3):
-        _timed(lambda: a @ a, device)
-    return 2 * size**3 / min(_timed(lambda: a @ a, device) for _ in range(10))
 
 
 def describe_machine(device):
     """Hardware and versions, for the head of a report."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(': ')[1] for line in lines if line.startswith('model name')]
     machine = dict(
         date=date.today().isoformat(),
-        cpu=_cpu_name(),
+        cpu=f'{(names or [platform.processor()])[0]}, {torch.backends.cpu.get_cpu_capability()}',
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
-        commit=_commit(),
+        commit=get_git_hash(digits=7),
     )
     if extension.is_wanted():
         machine['GCP_MM_EXTENSION'] = 1
@@ -103,35 +101,21 @@ def describe_machine(device):
     return machine
 
 
-def _cpu_name():
-    lines = Path('/proc/cpuinfo').read_text().splitlines() if platform.system() == 'Linux' else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    return (
-        f'{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}'
-    )
+def table(rows):
+    """A Markdown table of rows, equal dicts; numbers with three digits, nothing for None."""
+
+    def cell(value):
+        return '' if value is None else f'{value:.3g}' if isinstance(value, float) else value
+
+    return markdown_table(list(rows[0]), [map(cell, row.values()) for row in rows])
 
 
-def _commit():
-    try:
-        return subprocess.run(
-            ['git', 'describe', '--always', '--dirty'],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'  # an installed copy without its repository
-
-
-def markdown_table(rows):
-    """Rows, a list of equal dicts, as a Markdown table."""
-    head = list(rows[0])
-    lines = [head, ['---'] * len(head), *([_cell(row[key]) for key in head] for row in rows)]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
-def _cell(value):
-    if value is None:
-        return ''
-    return f'{value:.3g}' if isinstance(value, float) else str(value)
+def write_report(folder, name, machine, rows):
+    """Print the machine and a table of the rows, and write them to NAME.md and NAME.json."""
+    text = '\n'.join(f'- {key}: {value}' for key, value in machine.items())
+    text += '\n\n' + table(rows) + '\n'
+    print(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{name}.md').write_text(text)
+    (folder / f'{name}.json').write_text(json.dumps(dict(machine=machine, rows=rows), indent=1))
+    print(f'written: {folder}/{name}.md, {name}.json')

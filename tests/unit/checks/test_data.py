@@ -1,98 +1,225 @@
-"""Data that are meant otherwise than at first sight: no false alarm, and no mistake unseen."""
+"""Datasets that are absent, of other classes or other labels are told, others are left alone."""
 
-import shutil
+import functools
+import re
 
+import mmengine.config.utils
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
-from torch import nn
 
-from gcp_mm.checks.classes import count_classes
-from gcp_mm.checks.data import check_dataset
-from gcp_mm.checks.dataloaders import build_dataloader
-from gcp_mm.checks.disk import check_disk
-from gcp_mm.checks.evaluation import check_evaluation
-from gcp_mm.checks.folders import class_folders
-from gcp_mm.hub import resolve_config
+from gcp_mm.checks import build_dataloader
+from gcp_mm.checks.data import (
+    build_dataset,
+    check_classes,
+    check_data,
+    check_evaluation,
+    count_classes,
+    find_missing,
+)
+from gcp_mm.checks.keys import check_keys
+from gcp_mm.checks.schedule import check_batch, check_schedule
+from gcp_mm.hub import list_models, resolve_config
+from tests.helpers.checks import findings, texts
+from tests.helpers.runs import CLS
 
 
-def folder_config(train, val, metric='Accuracy'):
-    """Training and validation in class folders."""
-    return Config(
-        dict(
-            train_dataloader=dict(dataset=dict(type='CustomDataset', data_prefix=str(train))),
-            val_dataloader=dict(dataset=dict(type='CustomDataset', data_prefix=str(val))),
-            val_evaluator=[dict(type=metric)],
-        )
-    )
+@pytest.fixture(scope='module', autouse=True)
+def metafiles_are_read_once():
+    """mmengine reads all of MMPretrain's for every base that a config takes from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.utils, 'load', functools.cache(mmengine.config.utils.load))
+        yield
 
 
 @pytest.fixture
-def make(tmp_path):
-    def make(name, classes):
-        for each in classes:
-            (tmp_path / name / each).mkdir(parents=True)
-        return tmp_path / name
-
-    return make
-
-
-def test_linked_class_folders(digits, tmp_path):
+def coco(tmp_path):
     (tmp_path / 'train').mkdir()
-    (tmp_path / 'train/3').symlink_to(digits / 'train/3')
-    dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='train')
-    check_dataset(dataset, 'train_dataloader', 'mmpretrain')
-    assert class_folders(dataset) == ['3']
+    (tmp_path / 'train/1.jpg').touch()
+    (tmp_path / 'instances.json').write_text('{}')
+    return dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        data_prefix=dict(img='train'),
+        ann_file='instances.json',
+    )
 
 
-def test_data_of_another_backend_or_package_are_left_alone():
-    coco = dict(type='CocoDataset', data_root='data/coco', data_prefix=dict(img='nowhere'))
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        check_dataset(coco, 'train_dataloader', 'mmdet')
+def missing(dataset, scope='mmdet'):
+    return find_missing(dataset, 'train_dataloader', scope)
+
+
+def test_dataset_that_is_there(coco, digits, tmp_path):
+    assert missing(coco) == []
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/3').symlink_to(digits / 'train/3')
+    linked = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='linked')
+    assert missing(linked, 'mmpretrain') == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(ann_file='none.json'), r"train_dataloader\.dataset\.ann_file: .*none\.json' does no"),
+        (dict(ann_file='empty.json'), r"empty\.json' is empty"),
+        (dict(data_prefix=dict(img='none')), r'train_dataloader\.dataset: .*none.*data_root'),
+        (dict(data_prefix=dict(img='folders')), 'folders.* holds no file'),
+        (dict(type='ImageNet', split='val', data_prefix='', ann_file=''), "val' holds no file"),
+        (dict(type='CIFAR10', data_prefix='none', ann_file='', download=False), 'none'),
+        (dict(type='ImageNet', split='zzz'), 'ImageNet cannot be built: .*train.*data_root'),
+    ],
+)
+def test_dataset_that_is_not_there(coco, tmp_path, changes, message):
+    (tmp_path / 'folders/n01440764').mkdir(parents=True)
+    (tmp_path / 'val').mkdir()
+    (tmp_path / 'empty.json').touch()
+    config = {**coco, **changes}
+    if config['type'] == 'CIFAR10':
+        config.pop('ann_file')
+    (text,) = missing(config, 'mmdet' if config['type'] == 'CocoDataset' else 'mmpretrain')
+    assert re.search(message, text)
+
+
+def test_data_that_need_not_be_here(coco):
+    coco['data_prefix'] = dict(img='nowhere')
     petrel = dict(backend='petrel', path_mapping={'data/': 's3://data/'})
-    check_dataset(dict(coco, backend_args=petrel), 'train_dataloader', 'mmdet')
+    assert missing(dict(coco, backend_args=petrel)) == []
+    assert missing(dict(coco, data_root='s3://bucket/coco')) == []
+    assert missing(dict(type='CIFAR10', data_root='data/cifar10'), 'mmpretrain') == []
 
     class InOneFile(torch.utils.data.Dataset):
         pass
 
-    check_dataset(dict(type=InOneFile, data_root='a.h5'), 'train_dataloader', 'mmpretrain')
+    assert missing(dict(type=InOneFile, data_root='a.h5'), 'mmpretrain') == []
 
 
-@pytest.mark.parametrize('prefix', ['train', dict(img_path='train')])
-def test_classes_are_folders(digits, prefix):
-    dataset = dict(type='CustomDataset', data_root=str(digits), data_prefix=prefix)
-    assert count_classes(dataset, 'mmpretrain') == 10
-    assert class_folders(dataset) == list('0123456789')
+def config(**kwargs):
+    model = dict(backbone=dict(type='GCPResNet', depth=18))
+    return Config(dict(default_scope='mmdet', model=model, **kwargs))
 
 
-def test_classes_of_a_list_are_not_known():
-    assert count_classes(dict(type='ImageNet'), 'mmpretrain') == 1000
-    assert count_classes(dict(type='ImageNet', ann_file='few.txt'), 'mmpretrain') is None
-    assert count_classes(dict(type='CocoDataset', ann_file='a.json'), 'mmdet') == 80
+def test_datasets_are_found_inside_wrappers(coco, tmp_path):
+    coco['data_root'] = str(tmp_path / 'nowhere')
+    dataset = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[coco]))
+    cfg = config(train_dataloader=dict(dataset=dataset), val_dataloader=None)
+    assert findings(check_data, cfg, 'test')[0].status == 'skipped'
+    assert len(texts('error', check_data, cfg)) == 2  # folder and annotations
+
+
+def test_annotations_of_the_evaluator():
+    cfg = config(val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json')])
+    assert texts('error', check_data, cfg, 'test') == []
+    (text,) = texts('error', check_data, cfg)
+    assert re.search(r'^val_evaluator\.ann_file: .*nowhere\.json', text)
+
+
+@pytest.mark.parametrize('name', list_models())
+def test_all_configs(name):
+    """None has a warning for the number of GPUs in its name, or that of its table."""
+    cfg = resolve_config(name)
+    gpus = re.search(r'_(\d+)xb', name)
+    gpus = int(gpus[1]) if gpus else 4 if name.endswith('_coco') else 1
+    for check in (check_keys, check_classes, check_schedule, check_batch):
+        for split in ('train', 'test') if check in (check_keys, check_classes) else ('train',):
+            found = findings(check, cfg, split, gpus)
+            assert {finding.status for finding in found} <= {'ok', 'skipped'}, found
+
+
+def test_heads_and_classes_of_a_classifier(digits):
+    cfg = resolve_config(CLS)
+    for split, root in (('train', digits), ('val', 'nowhere'), ('test', 'nowhere')):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+    assert texts('ok', check_classes, cfg) == [
+        'model.head.num_classes=10, and the data have 10 classes'
+    ]
+    cfg.model.head.num_classes = 12
+    (text,) = texts('warning', check_classes, cfg)
+    assert 'set model.head.num_classes=10, unless' in text
+    cfg.model.head.num_classes = 9
+    (text,) = texts('error', check_classes, cfg)
+    assert text.startswith(
+        'model.head.num_classes=9, but train_dataloader.dataset has 10 classes: set model'
+    )
+    (found,) = findings(check_classes, cfg, 'test')  # its folders are not there
+    assert found.status == 'skipped'
+
+
+def test_heads_and_classes_of_a_detector():
+    cfg = resolve_config('mask-rcnn_r50_fpn_1x_coco')
+    assert texts('ok', check_classes, cfg) == [
+        'model.roi_head.bbox_head.num_classes=80, and the data have 80 classes',
+        'model.roi_head.mask_head.num_classes=80, and the data have 80 classes',
+    ]
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('a', 'b'))
+    errors = texts('error', check_classes, cfg)
+    assert 'bbox_head.num_classes=80, but train_dataloader.dataset has 2 classes' in errors[0]
+    assert len(errors) == 2
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'classes'),
+    [
+        (dict(type='ImageNet', data_root='.'), 1000),
+        (dict(type='ImageNet', ann_file='few.txt'), None),  # which may be of fewer classes
+        (dict(type='mmdet.CocoDataset'), 80),
+        (dict(type='mmdet.CocoPanopticDataset', data_prefix=dict(img='', ann='', seg='')), None),
+        (dict(type='CustomDataset', metainfo=dict(classes=['a']), data_root='.'), 1),
+        (dict(type='CustomDataset', classes='names.txt', data_root='.'), 2),
+        (dict(type='CustomDataset', data_root='nowhere'), None),
+        (dict(type='CustomDataset', ann_file='list.txt', data_root='.'), None),
+        (dict(type='CustomDataset', data_root='.', data_prefix='train'), 3),
+        (dict(type='CustomDataset', data_root='.', data_prefix=dict(img_path='train')), 3),
+        (dict(type='CustomDataset', data_root='.', data_prefix='train', with_label=False), None),
+    ],
+)
+def test_number_of_classes(dataset, classes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('cat', 'dog', 'eel'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+    (tmp_path / 'train/list.txt').touch()
+    (tmp_path / 'names.txt').write_text('a\nb\n')
+    built = build_dataset(dataset, 'mmpretrain', lazy_init=True)
+    assert count_classes(dataset, built, 'mmpretrain') == classes
+
+
+def folder_config(root, train, val):
+    """Training and validation in class folders."""
+    for split, classes in (('train', train), ('val', val)):
+        (root / split).mkdir()
+        for each in classes:
+            (root / split / each).mkdir()
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(
+                dataset=dict(type='CustomDataset', data_prefix=str(root / 'train'))
+            ),
+            val_dataloader=dict(dataset=dict(type='CustomDataset', data_prefix=str(root / 'val'))),
+            val_evaluator=[dict(type='Accuracy')],
+        )
+    )
 
 
 @pytest.mark.parametrize(
     ('train', 'val'), [('abc', 'abc'), ('abc', 'ab'), ('ab', 'abc'), ('abc', '')]
 )
-def test_folders_with_the_labels_of_the_training(make, train, val):
-    cfg = folder_config(make('train', train), make('val', val))
-    (found,) = check_evaluation(cfg, 'train')
+def test_folders_with_the_labels_of_the_training(tmp_path, train, val):
+    (found,) = findings(check_evaluation, folder_config(tmp_path, train, val))
     assert found.status == 'ok'
     assert ('class folders of the training' in found.text) == bool(val)
 
 
 @pytest.mark.parametrize(('train', 'val'), [('abc', 'ac'), ('abc', 'bc'), ('abc', 'xyz')])
-def test_folders_with_other_labels(make, train, val):
-    cfg = folder_config(make('train', train), make('val', val))
-    with pytest.raises(ValueError, match=r'val_dataloader: its class folders .* missing'):
-        check_evaluation(cfg, 'train')
-    (found,) = check_evaluation(cfg, 'test')
-    assert found.status == 'skipped'
+def test_folders_with_other_labels(tmp_path, train, val):
+    cfg = folder_config(tmp_path, train, val)
+    (text,) = texts('error', check_evaluation, cfg)
+    assert re.match(r'val_dataloader: its class folders .* missing', text)
+    assert findings(check_evaluation, cfg, 'test')[0].status == 'skipped'
     cfg.val_evaluator[0].type = 'RetrievalRecall'  # whose labels are of the queries alone
-    assert check_evaluation(cfg, 'train')[0].status == 'ok'
+    assert findings(check_evaluation, cfg)[0].status == 'ok'
 
 
 def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path):
@@ -135,27 +262,3 @@ def test_dataset_of_the_users_own():
         **dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False)),
     )
     assert len(build_dataloader(Runner.build_dataloader, loader, seed=0)) == 2
-
-
-def test_disk_counts_the_checkpoints_of_this_run(tmp_path, monkeypatch):
-    model = nn.Linear(1000, 1000)
-    cfg = Config(
-        dict(
-            work_dir=str(tmp_path / 'run'),
-            train_cfg=dict(max_epochs=3),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-            default_hooks=dict(
-                checkpoint=dict(interval=1, max_keep_ckpts=1, out_dir=str(tmp_path / 'out'))
-            ),
-        )
-    )
-    usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)  # of 4 MB checkpoints
-    monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
-    folder = tmp_path / 'out/run'
-    folder.mkdir(parents=True)
-    (folder / 'of_another.pth').write_bytes(bytes(4_004_000))
-    with pytest.raises(ValueError, match='make room'):
-        check_disk(cfg, model)
-    (folder / 'epoch_1.pth').write_bytes(bytes(4_004_000))
-    assert check_disk(cfg, model)[0].status == 'ok'
-    assert check_disk(cfg, dict(type='Linear'))[0].status == 'skipped'

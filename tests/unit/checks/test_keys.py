@@ -8,12 +8,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import gcp_mm  # noqa: F401
-from gcp_mm.checks import check_run
-from gcp_mm.checks.finding import errors_in, warnings_in
-from gcp_mm.checks.keys import check_keys
-from gcp_mm.checks.registered import parameters_of
+from gcp_mm.checks import raise_errors
+from gcp_mm.checks.keys import check_keys, parameters_of
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import AtomicCheckpointHook
+from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS
 
 DET = 'faster-rcnn_r18-gcp-m_fpn_4e_digits'
@@ -48,50 +47,50 @@ def changed(config=CLS, **options):
     ],
 )
 def test_unknown_key_of_our_own(options, message):
-    assert errors_in(check_keys(changed(), 'train')) == []
-    (text,) = errors_in(check_keys(changed(**options), 'train'))
+    assert texts('error', check_keys, changed()) == []
+    (text,) = texts('error', check_keys, changed(**options))
     assert re.search(message, text)
 
 
 def test_missing_key_of_our_own():
     cfg = changed()
     del cfg.model.neck['in_channels']
-    (text,) = errors_in(check_keys(cfg, 'train'))
+    (text,) = texts('error', check_keys, cfg)
     assert text == (
         'model.neck: GlobalCovariancePooling needs in_channels: set model.neck.in_channels'
     )
     cfg.model.neck.conv_cfg = dict(type='GCPResNet', zzz=1)  # is looked at all the same
-    texts = errors_in(check_keys(cfg, 'train'))
-    assert [text.split(':')[0] for text in texts] == ['model.neck', 'model.neck.conv_cfg.zzz']
+    found = texts('error', check_keys, cfg)
+    assert [text.split(':')[0] for text in found] == ['model.neck', 'model.neck.conv_cfg.zzz']
 
 
 def test_all_that_are_wrong_are_said():
     cfg = changed(**{'model.neck.reducton': 1, 'model.neck.zzz': 1, 'val_evaluator.thr': 1})
     cfg.model.backbone.dept = 18
-    starts = ('model.backbone.dept: ', 'model.neck.reducton: ', 'model.neck.zzz: ')
-    found = check_keys(cfg, 'train')
-    assert [text.startswith(start) for text, start in zip(errors_in(found), starts, strict=True)]
-    assert len(warnings_in(found)) == 1
+    errors = texts('error', check_keys, cfg)
+    paths = ['model.backbone.dept', 'model.neck.reducton', 'model.neck.zzz']
+    assert [text.split(':')[0] for text in errors] == paths
+    assert len(texts('warning', check_keys, cfg)) == 1
     with pytest.raises(ValueError, match='dept') as raised:
-        check_run(cfg, 'train')
-    assert str(raised.value).splitlines() == errors_in(found)
+        raise_errors(findings(check_keys, cfg))
+    assert str(raised.value).splitlines() == errors
 
 
 def test_what_is_beneath_an_unknown_key_does_not_lead_astray():
     cfg = changed()
     cfg.model.nek = dict(type='GlobalCovariancePooling')
-    (text,) = errors_in(check_keys(cfg, 'train'))
+    (text,) = texts('error', check_keys, cfg)
     assert text == "model.nek: ImageClassifier has no such argument; did you mean 'neck'?"
 
 
 def test_data_sets_that_are_imported_late():
     """What the parent takes and the class gives it itself is not missing."""
     cfg = resolve_config('resnet18-gcp_digits-c')
-    assert [found.status for found in check_keys(cfg, 'test')] == ['ok']
-    cfg.test_dataloader.dataset.sevrity = 1
-    (text,) = errors_in(check_keys(cfg, 'test'))
-    assert re.search(r"^test_dataloader\.dataset\.sevrity.*'severity'", text)
-    assert errors_in(check_keys(cfg, 'train')) == []  # which does not read it
+    assert [found.status for found in findings(check_keys, cfg, 'test')] == ['ok']
+    cfg.test_dataloader.dataset.crop_sise = 1
+    (text,) = texts('error', check_keys, cfg, 'test')
+    assert re.search(r"^test_dataloader\.dataset\.crop_sise.*'crop_size'", text)
+    assert texts('error', check_keys, cfg) == []  # which does not read it
 
 
 @pytest.mark.parametrize(
@@ -127,10 +126,10 @@ def test_data_sets_that_are_imported_late():
     ],
 )
 def test_unknown_key_of_a_framework_is_a_warning(config, options, message):
-    found = check_keys(changed(config, **options), 'train')
-    assert errors_in(found) == []
-    texts = warnings_in(found)
-    assert [text.startswith(message) for text in texts] == ([True] if message else [])
+    found = findings(check_keys, changed(config, **options))
+    assert [each for each in found if each.status == 'error'] == []
+    warnings = [each.text for each in found if each.status == 'warning']
+    assert [text.startswith(message) for text in warnings] == ([True] if message else [])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_unknown_key_of_a_framework_is_a_warning(config, options, message):
 )
 def test_unknown_key_of_what_mmengine_builds(options, message):
     """The run would raise a TypeError."""
-    assert errors_in(check_keys(changed(**options), 'train')) == [message]
+    assert texts('error', check_keys, changed(**options)) == [message]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +182,7 @@ def test_unknown_key_of_what_mmengine_builds(options, message):
 def test_types_that_nothing_registers(place, kind, near):
     cfg = changed(custom_hooks=[dict(type='EMAHook')])
     cfg.merge_from_dict({re.sub(r'\[(\d)\]', r'.\1', f'{place}.type'): kind})
-    (text,) = errors_in(check_keys(cfg, 'train'))
+    (text,) = texts('error', check_keys, cfg)
     assert text.startswith(f'{place}.type: nothing registers {kind!r}; did you mean {near!r}? Else')
 
 
@@ -191,40 +190,40 @@ def test_types_of_which_nothing_is_known():
     """Of another framework, of what an Evaluator is made of, and those registered by the user."""
     cfg = changed(custom_hooks=[dict(type='Zzz'), dict(type='mmyolo.SwitchHook')])
     cfg.val_evaluator = dict(type='Evaluator', metrics=[dict(type='Accuracy')])
-    assert errors_in(check_keys(cfg, 'train')) == [
+    assert texts('error', check_keys, cfg) == [
         "custom_hooks[0].type: nothing registers 'Zzz'; install the packages that it "
         'needs, or add its module to custom_imports'
     ]
     HOOKS.register_module(name='Zzz', module=Hook)
     try:
-        assert errors_in(check_keys(cfg, 'train')) == []
+        assert texts('error', check_keys, cfg) == []
     finally:
         HOOKS.module_dict.pop('Zzz')
     cfg = Config(dict(default_scope='mmyolo', model=dict(type='YOLODetector')))
-    assert errors_in(check_keys(cfg, 'train')) == []
+    assert texts('error', check_keys, cfg) == []
 
 
 def test_part_of_a_runner_that_is_misspelt():
     cfg = changed()
     for part in ('val_dataloader', 'val_cfg', 'val_evaluator'):
         cfg.pop(part)
-    assert warnings_in(check_keys(cfg, 'train')) == []  # train_dataloader is near val_dataloader
+    assert texts('warning', check_keys, cfg) == []  # train_dataloader is near val_dataloader
     cfg.trian_cfg = cfg.pop('train_cfg')
-    assert warnings_in(check_keys(cfg, 'train')) == [
+    assert texts('warning', check_keys, cfg) == [
         'trian_cfg: nothing reads it, and the config has no train_cfg: did you mean that?'
     ]
 
 
 def test_scope_of_a_part_and_what_is_in_it():
-    trunk = dict(type='ResNet', depth=18, _scope_='mmpretrain', drop_path_rate=0.1)
-    cfg = Config(dict(default_scope='mmdet', model=dict(type='RetinaNet', backbone=trunk)))
-    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
-    trunk = dict(type='ImageClassifier', backbone=dict(trunk), _scope_='mmpretrain')
-    del trunk['backbone']['_scope_']
-    cfg.model.backbone = trunk
-    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
+    backbone = dict(type='ResNet', depth=18, _scope_='mmpretrain', drop_path_rate=0.1)
+    cfg = Config(dict(default_scope='mmdet', model=dict(type='RetinaNet', backbone=backbone)))
+    assert [found.status for found in findings(check_keys, cfg)] == ['ok']
+    backbone = dict(type='ImageClassifier', backbone=dict(backbone), _scope_='mmpretrain')
+    del backbone['backbone']['_scope_']
+    cfg.model.backbone = backbone
+    assert [found.status for found in findings(check_keys, cfg)] == ['ok']
     cfg.model.neck = dict(type='ResNet', drop_path_rate=0.1)  # which is not in it
-    (text,) = warnings_in(check_keys(cfg, 'train'))
+    (text,) = texts('warning', check_keys, cfg)
     assert text.startswith('model.neck.drop_path_rate: ResNet has no such argument')
 
 
@@ -238,17 +237,17 @@ def test_keys_that_others_read():
     cfg.model.head.loss = dict(type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1)
     cfg.model.head.upsample = dict(type='nearest', anything=1)  # of no registry
     cfg.variable = dict(type='GCPResNet', dept=18)  # its author's own
-    assert [found.status for found in check_keys(cfg, 'train')] == ['ok']
+    assert [found.status for found in findings(check_keys, cfg)] == ['ok']
     # The metric of this name takes less. The data set wants further packages.
     cfg.val_dataloader.dataset = dict(type='COCOCaption', data_root='data', ann_file='a.json')
-    assert warnings_in(check_keys(cfg, 'train')) == []
+    assert texts('warning', check_keys, cfg) == []
 
 
 def test_kinds_given_as_classes_and_under_a_scope():
     cfg = Config(dict(default_hooks=dict(c=dict(type=AtomicCheckpointHook, intervall=1))))
-    assert 'intervall' in errors_in(check_keys(cfg, 'train'))[0]
+    assert 'intervall' in texts('error', check_keys, cfg)[0]
     cfg = Config(dict(model=dict(type='mmpretrain.ImageClassifier', zzz=1)))
-    assert check_keys(cfg, 'train')[0].status == 'error'
+    assert findings(check_keys, cfg)[0].status == 'error'
 
 
 def test_parameters_end_where_a_constructor_takes_no_more():

@@ -1,129 +1,134 @@
-"""What building a network and one step of it tell: weights, loss, memory, room for checkpoints."""
+"""What a network tells: its head, checkpoints, a step of it, and room for what it saves."""
 
 import io
+import re
 import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModule
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel, BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from gcp_mm.checks import check_disk
-from gcp_mm.checks.checkpoints import load_checkpoints, pretrained_modules
-from gcp_mm.checks.disk import checkpoint_bytes, checkpoints_kept
-from gcp_mm.checks.finding import Finding
-from gcp_mm.checks.memory import GIB, check_memory, optimizer_bytes, saved_bytes
-from gcp_mm.checks.network import Trial
-from gcp_mm.checks.run import all_checks, run_check
-from gcp_mm.checks.sample import image_size
+from gcp_mm.checks import check_config, raise_errors
+from gcp_mm.checks.context import Context
+from gcp_mm.checks.network import (
+    check_checkpoints,
+    check_disk,
+    check_head,
+    check_loss,
+    check_network,
+    check_weights,
+    checkpoint_bytes,
+    checkpoints_kept,
+)
 from gcp_mm.hub import resolve_config
+from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)
 FLOAT = 4  # bytes
 
 
-def config(optimizer=SGD, **options):
+def model(in_channels, reduction=(128,), **neck):
+    neck = dict(type='GlobalCovariancePooling', in_channels=512, reduction=reduction, **neck)
+    return ConfigDict(neck=neck, head=dict(type='LinearClsHead', in_channels=in_channels))
+
+
+def head_errors(config):
+    return texts('error', check_head, Config(dict(default_scope='mmpretrain', model=config)))
+
+
+@pytest.mark.parametrize(
+    ('in_channels', 'reduction'), [(8256, (128,)), (8256, (256, 128)), (131328, ())]
+)
+def test_right_head_passes(in_channels, reduction):
+    assert head_errors(model(in_channels, reduction)) == []
+
+
+def test_wrong_head_is_told_the_right_number():
+    for reduction in ((128,), [256, 128]):
+        (text,) = head_errors(model(512, reduction))
+        assert re.search(r'in_channels=512, but .* set model.head.in_channels=8256', text)
+    config = model(512)
+    config.neck['type'] = 'mmengine.GlobalCovariancePooling'
+    config.neck = [dict(type='Identity'), config.neck]
+    assert '8256' in head_errors(config)[0]
+    (text,) = head_errors(model(8, (8,), norm_cfg=dict(type='LN2d')))  # of the config's scope
+    assert 'set model.head.in_channels=36' in text
+
+
+def test_wrong_neck_is_refused_and_other_models_pass():
+    assert 'reduction' in head_errors(model(8256, (0,)))[0]
+    for config in (
+        dict(backbone=dict(type='ResNet')),
+        dict(neck=dict(type='FPN', in_channels=[1, 2])),
+        dict(neck=[]),
+    ):
+        assert head_errors(config) == []
+
+
+def test_pretrained_checkpoint_has_to_exist_for_training_alone():
+    cfg = Config(dict(model=dict(backbone=dict(type='GCPResNet', depth=18))))
+    init_cfg = dict(type='Pretrained', checkpoint='work_dirs/none.pth')
+    cfg.model.backbone.init_cfg = init_cfg
+    assert 'none.pth' in texts('error', check_checkpoints, cfg)[0]
+    assert texts('error', check_checkpoints, cfg, 'test') == []
+    for empty in ('', None):
+        cfg.model.backbone.init_cfg.checkpoint = empty
+        assert texts('error', check_checkpoints, cfg) == [
+            'model.backbone.init_cfg.checkpoint is empty: set it'
+        ]
+    cfg.model.backbone.init_cfg.checkpoint = 'torchvision://resnet18'
+    assert findings(check_checkpoints, cfg)[0].status == 'ok'
+
+
+def test_load_from_has_to_exist(tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    cfg = Config(dict(model=dict(), load_from=str(path)))
+    assert 'epoch_1.pth' in texts('error', check_checkpoints, cfg, 'test')[0]
+    torch.save({}, path)
+    assert findings(check_checkpoints, cfg, 'test')[0].status == 'ok'
+
+
+def config(optimizer=SGD, hook=None, **options):
+    hook = dict(type='CheckpointHook', interval=1) if hook is None else hook
     return Config(
         dict(
             work_dir='work_dirs/none',
             optim_wrapper=dict(optimizer=optimizer),
             train_cfg=dict(max_epochs=10),
-            train_dataloader=dict(batch_size=32),
+            default_hooks=dict(checkpoint=hook and {'type': 'CheckpointHook', **hook}),
             **options,
         )
     )
 
 
-def test_saved_tensors_of_a_small_network():
-    """Linear keeps its input; ReLU its output, as the next Linear does; a product its factor."""
-    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    images = torch.randn(10, 8)
-    with saved_bytes(network) as saved:
-        output = network(images)
-        output = output * output.detach().exp()
-    kept = 10 * 8 + 10 * 16 + 10 * 4  # input, ReLU's output, the factor without a gradient
-    assert sum(saved.values()) == FLOAT * kept
-    output.sum().backward()  # as ever
-    assert network[0].weight.grad is not None
-
-
-def test_nothing_is_saved_without_gradients():
-    network = nn.Linear(8, 16).requires_grad_(False)
-    with saved_bytes(network) as saved:
-        network(torch.randn(10, 8))
-    assert not saved
-
-
-@pytest.mark.parametrize(
-    ('optimizer', 'states'),
-    [
-        (dict(type='SGD', lr=0.1), 0),
-        (SGD, 1),
-        (dict(type='Adam'), 2),
-        (dict(type='AdamW', amsgrad=True), 3),
-    ],
-)
-def test_states_of_optimizers(optimizer, states):
-    network = nn.Linear(100, 50)
-    network.bias.requires_grad_(False)
-    assert optimizer_bytes(config(optimizer), network) == (states * 100 * 50 * FLOAT, '')
-
-
-def test_optimizers_that_cannot_be_tried():
-    size, note = optimizer_bytes(config(dict(type='SGD', lr=-1)), nn.Linear(2, 2))
-    assert size == 0
-    assert 'could not be tried (' in note
-    assert 'learning rate' in note
-    cfg = config()
-    cfg.optim_wrapper = dict(generator=dict(optimizer=SGD), constructor='Several')
-    assert 'several' in optimizer_bytes(cfg, nn.Linear(2, 2))[1]
-
-
-def test_estimate_of_the_memory(monkeypatch):
-    network = nn.Sequential(nn.Linear(1024, 1024, bias=False), nn.Linear(1024, 1024, bias=False))
-    network[0].requires_grad_(False)
-    matrix = 2**20 * FLOAT / GIB
-    (found,) = check_memory(config(), network, saved=2**26, images=2)
-    total = (
-        2 + 1 + 1
-    ) * matrix + 1  # weights, gradients, momentum; 2^25 bytes of each of 32 images
-    assert found.status == 'ok'
-    assert (
-        f'about {total:.2f} GiB a GPU (weights 0.01, gradients 0.00, optimizer 0.00' in found.text
-    )
-    assert 'activations of 32 images 1.00' in found.text
-    assert 'PyTorch finds no GPU' in found.text or torch.cuda.is_available()
-
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    for gib, status in ((1.0, 'warning'), (1.1, 'ok')):
-        monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda gib=gib: (0, int(gib * GIB)))
-        (found,) = check_memory(config(), network, saved=2**26, images=2)
-        assert found.status == status
-        assert f'the GPU has {gib:.2f} GiB' in found.text
-        assert ('lower train_dataloader.batch_size' in found.text) == (status == 'warning')
-
-
 @pytest.mark.parametrize(
     ('hook', 'number'),
     [
-        (dict(), 10),  # the Runner's own, after each epoch
         (dict(interval=1), 10),
         (dict(interval=3), 4),  # 3, 6, 9 and the last
         (dict(interval=1, max_keep_ckpts=3), 4),  # one more while it is replaced
         (dict(interval=5, max_keep_ckpts=3), 2),
         (dict(interval=1, max_keep_ckpts=1, save_best='auto'), 3),
-        (dict(interval=1, max_keep_ckpts=1, save_best=['a', 'b']), 4),
+        (dict(interval=1, max_keep_ckpts=1, save_best=['a', 'b'], rule='less'), 4),
         (dict(interval=100, by_epoch=False), None),
         (dict(interval=100, by_epoch=False, max_keep_ckpts=2), 2),
         (dict(type='CheckpointHook'), 1),
     ],
 )
 def test_number_of_checkpoints(hook, number):
-    assert checkpoints_kept(config(), hook) == number
+    assert checkpoints_kept(config(hook=hook)) == number
+
+
+def test_checkpoints_of_the_runner_itself():
+    cfg = config()
+    cfg.pop('default_hooks')
+    assert checkpoints_kept(cfg) == 10  # after each epoch
 
 
 @pytest.mark.parametrize('save_optimizer', [True, False])
@@ -138,130 +143,175 @@ def test_size_of_a_checkpoint(save_optimizer):
         content['optimizer'] = optimizer.state_dict()
     file = io.BytesIO()
     torch.save(content, file)
-    size, note = checkpoint_bytes(config(), dict(save_optimizer=save_optimizer), network)
+    hook = dict(interval=1, save_optimizer=save_optimizer)
+    size = checkpoint_bytes(config(hook=hook), network)
     assert size == pytest.approx(len(file.getvalue()), rel=0.01)
-    assert note == ''
-    ema = config(custom_hooks=[dict(type='EMAHook')])
-    more = checkpoint_bytes(ema, dict(save_optimizer=save_optimizer), network)[0] - size
+    ema = config(hook=hook, custom_hooks=[dict(type='EMAHook')])
+    more = checkpoint_bytes(ema, network) - size
     assert more == size - save_optimizer * FLOAT * (500 * 500 + 3 * 500)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'states'),
+    [
+        (dict(type='SGD', lr=0.1), 0),
+        (SGD, 1),
+        (dict(type='AdamW', amsgrad=True), 3),
+        (dict(type='SGD', lr=-1), 2),  # cannot be tried
+    ],
+)
+def test_states_of_optimizers(optimizer, states):
+    network = nn.Linear(100, 50)
+    network.bias.requires_grad_(False)
+    weights, bias = 100 * 50 * FLOAT, 50 * FLOAT
+    assert checkpoint_bytes(config(optimizer), network) == (1 + states) * weights + bias
 
 
 def disk(monkeypatch, free, cfg):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=free))
     network = nn.Linear(2**20, 1, bias=False)  # 4 MiB, and as much momentum
-    return check_disk(cfg, network)
+    (found,) = check_disk(Context(cfg, model=network))
+    return found
 
 
 def test_room_on_the_disk(monkeypatch, tmp_path):
-    cfg = config(default_hooks=dict(checkpoint=dict(interval=1, max_keep_ckpts=4)))
+    cfg = config(hook=dict(interval=1, max_keep_ckpts=4))
     cfg.work_dir = str(tmp_path / 'not/yet')
     size = 2 * 2**22
-    (found,) = disk(monkeypatch, 5 * size, cfg)
+    found = disk(monkeypatch, 5 * size, cfg)
     assert found.status == 'ok'
     assert found.text == (
         f'5 checkpoints of about 0.01 GiB at once, and 0.04 GiB are free on the disk of {tmp_path}'
     )
-    (found,) = disk(monkeypatch, 5 * size - 1, cfg)
-    assert found.status == 'warning'
-    assert 'make room, set work_dir to a folder of another disk, or default_hooks' in found.text
-    disk(monkeypatch, 2 * size, cfg)
-    with pytest.raises(ValueError, match='make room, or set work_dir'):
-        disk(monkeypatch, 2 * size - 1, cfg)
+    for free, status in ((5 * size - 1, 'warning'), (2 * size, 'warning'), (2 * size - 1, 'error')):
+        found = disk(monkeypatch, free, cfg)
+        assert found.status == status
+        assert 'make room, set work_dir to a folder of another disk, or default_hooks' in found.text
 
 
-def test_checkpoints_that_are_there_are_replaced(monkeypatch, tmp_path):
-    cfg = config(default_hooks=dict(checkpoint=dict(interval=1, max_keep_ckpts=1)))
-    cfg.work_dir = str(tmp_path)
-    with pytest.raises(ValueError, match='make room'):
-        disk(monkeypatch, 2**23, cfg)
-    (tmp_path / 'epoch_1.pth').write_bytes(bytes(2**23))
-    assert disk(monkeypatch, 2**23, cfg)[0].status == 'ok'
+def test_checkpoints_of_this_run_are_replaced(monkeypatch, tmp_path):
+    cfg = config(hook=dict(interval=1, max_keep_ckpts=1, out_dir=str(tmp_path / 'out')))
+    cfg.work_dir = str(tmp_path / 'run')
+    folder = tmp_path / 'out/run'
+    folder.mkdir(parents=True)
+    (folder / 'of_another.pth').write_bytes(bytes(2**23))
+    assert disk(monkeypatch, 2**23, cfg).status == 'error'
+    (folder / 'epoch_1.pth').write_bytes(bytes(2**23))
+    assert disk(monkeypatch, 2**23, cfg).status == 'ok'
 
 
-@pytest.mark.parametrize('hook', [None, dict(out_dir='s3://bucket')])
-def test_no_checkpoint_on_this_disk(monkeypatch, hook):
-    (found,) = disk(monkeypatch, 0, config(default_hooks=dict(checkpoint=hook)))
-    assert found == Finding('skipped', 'no checkpoint goes to a local disk')
+def test_no_room_is_needed(monkeypatch):
+    for hook in (False, dict(out_dir='s3://bucket')):
+        cfg = config(hook=hook)
+        if hook is False:
+            cfg.default_hooks.checkpoint = None
+        assert disk(monkeypatch, 0, cfg).text == 'no checkpoint goes to a local disk'
+    (found,) = check_disk(Context(config(), model=dict(type='Linear')))  # of FlexibleRunner
+    assert found.text == 'the network is not built'
 
 
-def trunk(depth=18, kind='GCPResNet'):
+def backbone(depth=18, kind='GCPResNet'):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return MODELS.build(dict(type=kind, depth=depth))
 
 
-def load(kind, path, **options):
-    model = BaseModule()
-    model.backbone = trunk(kind=kind)
-    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path), **options)
-    return model, load_checkpoints(model, pretrained_modules(model))
+def load(kind, path, load_from=None, **options):
+    network = BaseModule()
+    network.backbone = backbone(kind=kind)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), **options)
+    pretrained = [('backbone', network.backbone, init_cfg)] if path else []
+    context = Context(Config(dict(load_from=load_from)), model=network, pretrained=pretrained)
+    (found,) = check_weights(context)
+    return network, (found.status, found.text)
 
 
-def test_trunk_that_fits_is_loaded(tmp_path):
-    source = trunk()
-    torch.save({f'backbone.{key}': w for key, w in source.state_dict().items()}, tmp_path / 'a.pth')
-    model, (found,) = load('GCPResNet', tmp_path / 'a.pth', prefix='backbone.')
-    number = len(source.state_dict())
-    assert found == Finding('ok', f'backbone: all {number} tensors come from {tmp_path}/a.pth')
-    assert torch.equal(model.backbone.conv1.weight, source.conv1.weight)
-    with pytest.raises(ValueError, match=r'^backbone: .*does under prefix'):
-        load('GCPResNet', tmp_path / 'a.pth')
+def test_backbone_that_fits_is_loaded(tmp_path):
+    weights = backbone().state_dict()
+    torch.save({f'backbone.{key}': w for key, w in weights.items()}, tmp_path / 'a.pth')
+    network, found = load('GCPResNet', tmp_path / 'a.pth', prefix='backbone.')
+    assert found == ('ok', f'backbone: all {len(weights)} tensors come from {tmp_path}/a.pth')
+    assert torch.equal(network.backbone.conv1.weight, weights['conv1.weight'])
+    _, (status, text) = load('GCPResNet', tmp_path / 'a.pth')
+    assert status == 'error'
+    assert re.match(r'backbone: .*does under prefix', text)
 
 
 def test_mismatch_is_an_error_where_the_run_raises(tmp_path):
-    torch.save(trunk(34).state_dict(), tmp_path / 'r34.pth')
-    with pytest.raises(ValueError, match=r'unexpected keys: layer1\.2'):
-        load('GCPResNet', tmp_path / 'r34.pth')
-    _, (found,) = load('ResNet', tmp_path / 'r34.pth')
-    assert found.status == 'warning'
-    assert found.text.startswith("backbone: checkpoint '")
-    assert found.text.endswith('mmengine leaves out what differs')
+    torch.save(backbone(34).state_dict(), tmp_path / 'r34.pth')
+    _, (status, text) = load('GCPResNet', tmp_path / 'r34.pth')
+    assert status == 'error'
+    assert 'unexpected keys: layer1.2' in text
+    _, (status, text) = load('ResNet', tmp_path / 'r34.pth')
+    assert status == 'warning'
+    assert text.startswith("backbone: checkpoint '")
+    assert text.endswith('mmengine leaves out what differs')
 
 
 def test_load_from_and_addresses(tmp_path):
-    model, (found,) = load('ResNet', 'torchvision://resnet18')
-    assert found.text == 'backbone: torchvision://resnet18 is not downloaded for this'
-    assert found.status == 'skipped'
-    torch.save(model.state_dict(), tmp_path / 'a.pth')
-    (found,) = load_checkpoints(model, [], str(tmp_path / 'a.pth'))
-    assert found.text.startswith('the network: all ')
-    assert load_checkpoints(model, [])[0].status == 'skipped'
-
-
-@pytest.mark.parametrize(
-    ('scope', 'steps', 'size'),
-    [
-        ('mmpretrain', [], (224, 224)),
-        ('mmpretrain', [dict(scale=256), dict(crop_size=64)], (64, 64)),
-        ('mmpretrain', [dict(scale=(320, 160))], (160, 320)),
-        ('mmdet', [], (800, 1333)),
-        ('mmdet', [dict(scale=(1000, 600), keep_ratio=True), dict(prob=0.5)], (600, 1000)),
-        ('mmdet', [dict(scale=(600, 1000))], (600, 1000)),
-        ('mmdet', [dict(scales=[(1333, 640), (1333, 800)])], (800, 1333)),
-    ],
-)
-def test_size_of_random_images(scope, steps, size):
-    loader = dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=steps)))
-    assert image_size(Config(dict(default_scope=scope, train_dataloader=loader))) == size
+    network, found = load('ResNet', 'torchvision://resnet18')
+    assert found == ('skipped', 'backbone: torchvision://resnet18 is not downloaded for this')
+    torch.save(network.state_dict(), tmp_path / 'a.pth')
+    assert load('ResNet', None, str(tmp_path / 'a.pth'))[1][1].startswith('the network: all ')
+    assert load('ResNet', None, str(tmp_path / 'none.pth'))[1][0] == 'error'
+    assert load('ResNet', None)[1][0] == 'skipped'
 
 
 def test_checkpoints_are_left_for_later():
     """An absent one, or one far away, does not keep the network from being built."""
-    cfg = resolve_config('resnet18-gcp_1xb10-3e_digits-5-9')
-    trial = Trial()
+    context = Context(resolve_config('resnet18-gcp_1xb10-3e_digits-5-9'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        trial.build(cfg)
-    found = [(name, init_cfg['prefix']) for name, _, init_cfg in trial.pretrained]
-    assert found == [('backbone', 'backbone.'), ('neck', 'neck.')]
+        (found,) = check_network(context)
+    assert found.status == 'ok'
+    prefixes = [(name, init_cfg['prefix']) for name, _, init_cfg in context.pretrained]
+    assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
+
+
+def test_loss_of_random_images():
+    cfg = resolve_config(CLS)
+    context = Context(cfg)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_network(context)
+        (found,) = check_loss(context)
+        assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
+        context.model.head.fc.weight.data[0, 0] = torch.nan
+        (found,) = check_loss(context)
+    assert found.status == 'error'
+    assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
+
+
+def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
+    """YOLOX changes the size of its images by it."""
+
+    class Preprocessor(nn.Module):
+        def forward(self, data, training):
+            assert MessageHub.get_current_instance().get_info('iter') + 1 == 1
+            return data
+
+    class Network(BaseModel):
+        def forward(self, inputs, data_samples=None, mode='loss'):
+            return dict(loss=inputs.mean())
+
+    monkeypatch.setattr('gcp_mm.checks.network.real_batch', lambda _: dict(inputs=torch.ones(2, 3)))
+    MessageHub.get_current_instance().runtime_info.pop('iter', None)
+    network = Network(data_preprocessor=Preprocessor())
+    (found,) = check_loss(Context(Config(dict(model=dict())), model=network))
+    assert found.text == 'of 2 images of train_dataloader: loss 1'
 
 
 def test_a_network_that_does_not_build():
     """Each later check says that there is none; the earlier ones are made all the same."""
     cfg = resolve_config(CLS)
     cfg.model.backbone.depth = 19
-    found = {name: run_check(check) for name, check in all_checks(cfg, 1)}
-    (error,) = found['network']
-    assert (error.status, error.text[:11]) == ('error', 'ValueError:')
-    assert 'depth: expected one of' in error.text
-    for name in ('trunk', 'loss', 'memory', 'disk'):
-        assert [finding.status for finding in found[name]] == ['skipped']
-    assert found['schedule'][0].status == 'ok'
+    cfg.work_dir = 'work_dirs/none'
+    found = {finding.check: finding for finding in check_config(cfg, level='network')}
+    assert re.match('ValueError: .*depth: expected one of', found['network'].text)
+    statuses = [found[name].status for name in ('network', 'weights', 'loss', 'disk', 'schedule')]
+    assert statuses == ['error', 'skipped', 'skipped', 'skipped', 'ok']
+    with pytest.raises(ValueError, match='depth: expected one of'):
+        raise_errors(found.values())
+
+
+def test_packages_that_do_not_load_end_it(monkeypatch):
+    monkeypatch.setattr('gcp_mm.checks.packages.numpy_error', lambda: 'broken')
+    found = check_config(resolve_config(CLS))
+    assert {finding.check for finding in found} == {'packages'}

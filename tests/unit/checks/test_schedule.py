@@ -3,15 +3,14 @@
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.checks import check_run
-from gcp_mm.checks.batch import check_batch, processes
-from gcp_mm.checks.finding import warnings_in
-from gcp_mm.checks.schedule import check_schedule
+from gcp_mm.checks import check_config, warnings_in, world_size
+from gcp_mm.checks.schedule import check_batch, check_schedule
+from tests.helpers.checks import findings, texts
 
 
 def schedule(*schedulers, **train_cfg):
     """Warnings for schedulers from a learning rate of 0.1."""
-    return warnings_in(check_schedule(training(*schedulers, **train_cfg)))
+    return texts('warning', check_schedule, training(*schedulers, **train_cfg))
 
 
 def training(*schedulers, **train_cfg):
@@ -122,27 +121,27 @@ def test_schedules_that_do_not(schedulers, message):
 def test_training_of_iterations():
     poly = dict(type='PolyLR', by_epoch=False, end=50)
     cfg = training(poly, dict(STEPS), by_epoch=False, max_iters=50)
-    cfg.default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10))
-    assert warnings_in(check_schedule(cfg)) == []
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=10))
+    assert texts('warning', check_schedule, cfg) == []
     cfg.train_cfg.max_iters = 500
-    (text,) = warnings_in(check_schedule(cfg))
+    (text,) = texts('warning', check_schedule, cfg)
     assert 'ends at 50 of 500 iterations' in text
 
 
 def test_a_rate_of_zero_and_schedulers_of_a_framework():
     cfg = training(dict(type='PolyLR', end=40))
     cfg.optim_wrapper.optimizer.lr = 0
-    assert '100% of the highest' in warnings_in(check_schedule(cfg))[0]
+    assert '100% of the highest' in texts('warning', check_schedule, cfg)[0]
     cfg = training(dict(type='QuadraticWarmupLR', end=40))
     cfg.merge_from_dict(dict(default_scope='mmdet', model=dict(type='RetinaNet')))
-    (text,) = check_run(cfg, 'train')
+    (text,) = warnings_in(check_config(cfg))
     assert 'QuadraticWarmupLR ends at 40, after the 20 epochs' in text
 
 
 def test_one_scheduler_alone_is_named_so():
     cfg = training()
     cfg.param_scheduler = dict(STEPS, milestones=[30], end=20)
-    (text,) = warnings_in(check_schedule(cfg))
+    (text,) = texts('warning', check_schedule, cfg)
     assert text.startswith('param_scheduler.milestones=[30]: ')
 
 
@@ -151,34 +150,40 @@ def test_one_scheduler_alone_is_named_so():
     [
         (dict(interval=1), None),
         (dict(interval=20), None),
-        (dict(interval=21), '=21, and the training has 20 epochs: only the end is saved; set an'),
-        (dict(interval=21, save_last=False), '20 epochs: no checkpoint is saved; set an interval'),
-        (dict(type='CheckpointHook'), 'interval=-1, and the training has 20 epochs: only the end'),
+        (
+            dict(type='CheckpointHook', interval=21),
+            '=21, and the training has 20 epochs: only the end is saved; set an',
+        ),
+        (
+            dict(type='CheckpointHook', interval=21, save_last=False),
+            '20 epochs: no checkpoint is saved; set an interval',
+        ),
+        (dict(by_epoch=True), 'interval=-1, and the training has 20 epochs: only the end'),
         (None, 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'),
         (dict(interval=1000, by_epoch=False), None),
     ],
 )
 def test_checkpoints(hook, message):
     cfg = training()
-    assert warnings_in(check_schedule(cfg)) == []
-    cfg.default_hooks = dict(checkpoint=hook)
-    found = warnings_in(check_schedule(cfg))
+    assert texts('warning', check_schedule, cfg) == []
+    cfg.default_hooks = dict(checkpoint=hook and {'type': 'CheckpointHook', **hook})
+    found = texts('warning', check_schedule, cfg)
     assert len(found) == (message is not None)
     assert not found or message in found[0]
 
 
 def test_checkpoints_by_epoch_in_a_training_of_iterations():
     cfg = training(max_iters=100)
-    cfg.default_hooks = dict(checkpoint=dict(interval=1))
-    (text,) = warnings_in(check_schedule(cfg))
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    (text,) = texts('warning', check_schedule, cfg)
     assert 'by_epoch=True: a training of iterations is one epoch' in text
 
 
 def test_validation_that_never_begins():
     cfg = training(max_epochs=20, val_begin=21)
-    assert warnings_in(check_schedule(cfg)) == []  # there is none
+    assert texts('warning', check_schedule, cfg) == []  # there is none
     cfg.val_dataloader = dict(batch_size=1)
-    (text,) = warnings_in(check_schedule(cfg))
+    (text,) = texts('warning', check_schedule, cfg)
     assert text.startswith('train_cfg.val_begin=21, and the training has 20 epochs')
 
 
@@ -193,28 +198,28 @@ def batch(images=32, **optim_wrapper):
 
 
 def test_batch_of_other_gpus():
-    (found,) = check_batch(batch(), 8)
+    (found,) = findings(check_batch, batch(), processes=8)
     assert found.text == 'lr=0.1 is for a batch of 256: 32 images x 8 processes'
-    (text,) = warnings_in(check_batch(batch(), 1))
+    (text,) = texts('warning', check_batch, batch(), processes=1)
     assert text == (
-        'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if that is what '
-        'lr=0.1 was found for, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 '
-        'processes. If not, set base_batch_size'
+        'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if lr=0.1 was '
+        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 processes. '
+        'If not, set base_batch_size'
     )
-    (text,) = warnings_in(check_batch(batch(images=48), 4))
+    (text,) = texts('warning', check_batch, batch(images=48), processes=4)
     assert 'lr=0.075: pass --auto-scale-lr, or set train_dataloader.batch_size so that' in text
 
 
 def test_batch_that_is_accumulated():
-    assert warnings_in(check_batch(batch(accumulative_counts=8), 1)) == []
-    (text,) = warnings_in(check_batch(batch(accumulative_counts=2), 1))
+    assert texts('warning', check_batch, batch(accumulative_counts=8), processes=1) == []
+    (text,) = texts('warning', check_batch, batch(accumulative_counts=2), processes=1)
     assert '32 images x 1 process x 2 accumulated are 64' in text
 
 
 def test_rate_that_is_scaled():
     cfg = batch()
     cfg.auto_scale_lr.enable = True
-    (found,) = check_batch(cfg, 4)
+    (found,) = findings(check_batch, cfg, processes=4)
     assert (found.status, found.text) == (
         'ok',
         'lr=0.1 for a batch of 256 is scaled to 0.05: 32 images x 4 processes',
@@ -224,7 +229,7 @@ def test_rate_that_is_scaled():
 def test_batch_without_a_rule():
     cfg = batch()
     cfg.pop('auto_scale_lr')
-    (found,) = check_batch(cfg, 1)
+    (found,) = findings(check_batch, cfg, processes=1)
     assert found.status == 'skipped'
     assert 'set auto_scale_lr.base_batch_size' in found.text
 
@@ -232,6 +237,6 @@ def test_batch_without_a_rule():
 def test_processes_are_those_of_the_launcher(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '4')
     monkeypatch.setenv('SLURM_NTASKS', '2')
-    assert [processes(launcher) for launcher in ('none', 'pytorch', 'slurm')] == [1, 4, 2]
+    assert [world_size(launcher) for launcher in ('none', 'pytorch', 'slurm')] == [1, 4, 2]
     monkeypatch.delenv('WORLD_SIZE')
-    assert processes('pytorch') == 1
+    assert world_size('pytorch') == 1

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from mmengine.registry import MODELS
 
 from gcp_mm.ops import global_covariance_pooling
-from tests.helpers.reference import allowed_errors, features, reference, relative_error
+from tests.helpers.reference import (
+    allowed_errors,
+    features,
+    numpy_newton_schulz,
+    reference,
+    relative_error,
+)
 
 HALF = (torch.float16, torch.bfloat16)
 # Decades in which features N(0, 1) times a scale neither leave their dtype nor, squared and summed
@@ -57,18 +63,12 @@ def assert_near_reference(x, **options):
     return out
 
 
-def by_numpy(x, iterations=5):
+def by_numpy(x):
     """The iteration on the covariance matrix of each map, as the paper has it."""
-    vectors = []
-    for sample in x.detach().double().flatten(2).numpy():
-        cov = np.cov(sample, bias=True).reshape(len(sample), len(sample))
-        trace = np.trace(cov)
-        y, z, eye = cov / (trace or 1), np.eye(len(cov)), np.eye(len(cov))
-        for _ in range(iterations):
-            t = (3 * eye - z @ y) / 2
-            y, z = y @ t, t @ z
-        vectors.append((y * trace**0.5)[np.triu_indices(len(cov))])
-    return torch.from_numpy(np.stack(vectors))
+    maps = x.detach().double().flatten(2).numpy()
+    sigma = np.stack([np.cov(m, bias=True).reshape(len(m), len(m)) for m in maps])
+    row, col = np.triu_indices(sigma.shape[-1])
+    return torch.from_numpy(numpy_newton_schulz(sigma, 5)[:, row, col])
 
 
 def lay_out(x, layout):

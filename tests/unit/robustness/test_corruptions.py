@@ -1,13 +1,10 @@
 """The corruptions against closed forms of what they do, and their randomness."""
 
-import math
 from importlib import metadata
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage.filters import gaussian
 from sklearn.datasets import load_sample_image
 
 from gcp_mm.robustness import corruptions
@@ -75,55 +72,8 @@ def test_noise_is_as_strong_as_published(severity):
 
 
 @pytest.mark.parametrize('severity', SEVERITIES)
-def test_shot_noise_counts_photons(severity):
-    x, photons = 128 / 255, (60, 25, 12, 5, 3)[severity - 1]
-    image = corrupt(grey(size=128), 'shot_noise', severity, make_rng())
-    counts = np.arange(photons + 1)
-    factorials = np.array([math.factorial(n) for n in counts], float)
-    poisson = np.exp(-x * photons) * (x * photons) ** counts / factorials
-    poisson[-1] = 1 - poisson[:-1].sum()  # more photons than white has are clipped
-    levels = (counts / photons * 255).astype(np.uint8)
-    seen = np.bincount(image.ravel(), minlength=256)[levels] / image.size
-    assert seen.sum() == pytest.approx(1)
-    assert np.abs(seen - poisson).max() < 0.01
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_impulse_noise_is_salt_and_pepper(severity):
-    amount = (0.03, 0.06, 0.09, 0.17, 0.27)[severity - 1]
-    image = corrupt(grey(size=128), 'impulse_noise', severity, make_rng())
-    for value, share in ((255, amount / 2), (0, amount / 2), (128, 1 - amount)):
-        assert (image == value).mean() == pytest.approx(share, rel=0.1)
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_brightness_raises_the_value_of_hsv(photo, severity):
-    clean = photo(64)
-    value = clean.max(axis=2) + 0.1 * severity * 255
-    bright = corrupt(clean, 'brightness', severity, make_rng())
-    assert np.abs(bright.max(axis=2) - value.clip(0, 255)).max() <= 1
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_contrast_shrinks_towards_the_mean_colour(photo, severity):
-    clean = photo(64).astype(float)
-    mean = clean.mean(axis=(0, 1))
-    wanted = mean + (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1] * (clean - mean)
-    flat = corrupt(photo(64), 'contrast', severity, make_rng())
-    assert np.abs(flat - wanted).max() <= 1
-
-
-def test_pixelate_averages_blocks(photo):
-    for severity, side in ((2, 2), (5, 4)):
-        means = photo(64).reshape(64 // side, side, 64 // side, side, 3).mean(axis=(1, 3))
-        blocks = np.repeat(np.repeat(means, side, axis=0), side, axis=1)
-        coarse = corrupt(photo(64), 'pixelate', severity, make_rng())
-        assert np.abs(coarse - blocks).max() <= 1
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
 def test_pixelate_is_the_published_one(photo, severity):
-    """It reduces and enlarges by boxes; the package enlarges by nearest neighbours."""
+    """It reduces and enlarges by boxes."""
     part = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
     small = Image.fromarray(photo(224)).resize((int(224 * part),) * 2, Image.BOX)
     wanted = np.asarray(small.resize((224, 224), Image.BOX))
@@ -166,54 +116,6 @@ def test_elastic_transform_begins_with_an_affine_map(photo):
         identity = np.eye(3)[channel][:2]
         assert np.abs(fit[:2] - identity).max() > 0.02
     assert not warped[..., 2].any()
-
-
-def test_frost_adds_a_part_of_a_photograph(photo):
-    parts = {n: 0.4 * corruptions.frost_photograph(n) for n in range(1, 7)}
-    seen = set()
-    for seed in range(12):
-        added = corrupt(grey(0), 'frost', 1, make_rng(seed))
-        for number, part in parts.items():
-            # By a corner in one channel, then as a whole.
-            pattern = (np.float32(part[..., 0]), np.float32(added[:12, :12, 0]))
-            _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(*pattern, cv2.TM_SQDIFF))
-            place = part[top : top + 64, left : left + 64]
-            if place.shape == added.shape and np.abs(place - added).max() <= 1:
-                seen.add(number)
-                break
-        else:
-            pytest.fail(f'seed {seed} added what no photograph holds')
-    assert seen <= {1, 2, 3, 4, 5}
-    assert len(seen) >= 3
-    for severity, keep in enumerate((1, 0.8, 0.7, 0.65, 0.6), 1):
-        frost = corrupt(grey(0), 'frost', severity, make_rng()).astype(float)
-        image = corrupt(photo(64) // 4, 'frost', severity, make_rng())
-        assert np.abs(image - (frost + keep * (photo(64) // 4)).clip(0, 255)).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ('severity', 'sigma', 'reach', 'rounds'),
-    [(1, 0.7, 1, 2), (2, 0.9, 2, 1), (3, 1, 2, 3), (4, 1.1, 3, 2), (5, 1.5, 4, 2)],
-)
-def test_glass_blur_moves_pixels_one_by_one(photo, severity, sigma, reach, rounds):
-    """As scikit-image and a plain loop would do it."""
-    image = (gaussian(photo(64) / 255, sigma, channel_axis=-1) * 255).astype(np.uint8)
-    places = [
-        (row, column)
-        for _ in range(rounds)
-        for row in range(64 - reach, reach, -1)
-        for column in range(64 - reach, reach, -1)
-    ]
-    steps = make_rng().integers(-reach, reach, (2, len(places))).T
-    for (row, column), (down, right) in zip(places, steps, strict=True):
-        image[row, column] = image[row + down, column + right]
-    wanted = gaussian(image / 255, sigma, channel_axis=-1) * 255
-    blurred = corrupt(photo(64), 'glass_blur', severity, make_rng())
-    assert np.abs(blurred - wanted).max() <= 1
-
-
-def test_frost_of_images_larger_than_the_photographs():
-    assert corrupt(grey(size=400), 'frost', 3, make_rng()).shape == (400, 400, 3)
 
 
 @pytest.mark.parametrize('name', ALL)

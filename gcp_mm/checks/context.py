@@ -1,0 +1,82 @@
+"""What checks are given, and what they return."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mmengine.config import Config
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found.
+
+    Attributes:
+        check: name of the check.
+        status: 'ok', 'warning' (the run starts, but may not do what was meant), 'error' (it does
+            not start, or fails later) or 'skipped' (there is nothing to check, or no way to).
+        text: what was found and, for a warning or an error, what to do.
+    """
+
+    check: str
+    status: str
+    text: str
+
+
+@dataclass
+class Context:
+    """What a check looks at.
+
+    Attributes:
+        cfg: the final config, command-line options merged.
+        split: 'train', which also validates, or 'test'.
+        processes: number of processes of the run.
+        trust: read checkpoints that hold Python objects, which executes what is in them.
+        workers: number of processes that decode images; None for one for each CPU.
+        model: the network, None until :func:`.network.check_network` has built it.
+        pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
+    """
+
+    cfg: Config
+    split: str = 'train'
+    processes: int = 1
+    trust: bool = False
+    workers: int | None = None
+    model: nn.Module | None = None
+    pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
+
+    @property
+    def scope(self) -> str | None:
+        """Name of the framework, 'mmpretrain' or 'mmdet'."""
+        return self.cfg.get('default_scope')
+
+
+def raise_errors(findings: Iterable[Finding]) -> None:
+    """Raise ValueError with the texts of all errors among findings, one a line, if there is one."""
+    errors = [finding.text for finding in findings if finding.status == 'error']
+    if errors:
+        raise ValueError('\n'.join(errors))
+
+
+def warnings_in(findings: Iterable[Finding]) -> list[str]:
+    """Texts of the warnings among findings."""
+    return [finding.text for finding in findings if finding.status == 'warning']
+
+
+def walk(node, path: str = '') -> Iterator[tuple[str, dict]]:
+    """Every dict in `node`, itself included, with its path such as 'model.neck[0]'."""
+    if isinstance(node, dict):
+        yield path, node
+        children = [(f'{path}.{key}' if path else str(key), value) for key, value in node.items()]
+    elif isinstance(node, list | tuple):
+        children = [(f'{path}[{i}]', value) for i, value in enumerate(node)]
+    else:
+        return
+    for child_path, child in children:
+        yield from walk(child, child_path)
+
+
+def name_of(config: dict) -> str:
+    """Name of the class that a config builds, without its scope; '' where it names none."""
+    kind = config.get('type', '')
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', '')

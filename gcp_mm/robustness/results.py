@@ -1,0 +1,115 @@
+"""The JSON file of an evaluation's results, which grows part by part."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .._io import sha256, write_atomically
+from .baseline import Robustness
+from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+
+STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
+
+
+def new_results(
+    cfg: Config, checkpoint: str | Path, name: str | None, roots: Mapping[str, str], **identity
+) -> dict:
+    """Results without any parts yet.
+
+    Args:
+        cfg: config of the network.
+        checkpoint: local file of its weights.
+        name: name of the network in tables; by default the config's.
+        roots: folder by benchmark: 'clean', 'imagenet-c' and 'imagenet-p'.
+        **identity: other settings that parts have to share, as JSON types.
+    """
+    model = dict(model=cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
+    model = json.dumps(model, default=str, sort_keys=True)
+    roots = {key: Path(root).resolve() for key, root in roots.items()}
+    return dict(
+        name=name or Path(cfg.filename).stem,
+        config=cfg.filename,
+        checkpoint=str(checkpoint),
+        identity=dict(
+            checkpoint_sha256=sha256(checkpoint),
+            model_sha256=hashlib.sha256(model.encode()).hexdigest(),
+            **identity,
+        ),
+        roots={key: str(root) for key, root in roots.items()},
+        regenerated=[key for key, root in roots.items() if (root / STAMP).is_file()],
+        parts={},
+    )
+
+
+def resume_results(path: Path, new: dict) -> dict:
+    """The results in a file if there is one, else `new`.
+
+    Args:
+        path: file of an earlier evaluation, or a path where there is none.
+        new: results of :func:`new_results`.
+
+    Raises:
+        ValueError: if the file holds results of another evaluation; the message names the
+            difference.
+    """
+    if not path.exists():
+        return new
+    results = read_results(path)
+    for section in ('identity', 'roots'):
+        old = results[section]
+        for key, value in new[section].items():
+            if old.get(key, value) != value:
+                raise ValueError(
+                    f'{path} holds results of another evaluation: its {key} is {old[key]}, not '
+                    f'{value}; give another `out`, or remove it'
+                )
+    results['roots'].update(new['roots'])
+    results['regenerated'] = sorted({*results['regenerated'], *new['regenerated']})
+    return results
+
+
+def read_results(path: str | Path) -> dict:
+    """Read a file of :func:`write_results`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it has other content.
+    """
+    try:
+        results = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is not a JSON file: {error}') from error
+    if not isinstance(results, dict) or not {'identity', 'roots', 'parts'} <= results.keys():
+        raise ValueError(f'{path} holds no results of tools/test_robustness.py')
+    return results
+
+
+def write_results(path: str | Path, results: dict) -> None:
+    """Write results atomically."""
+    write_atomically(path, (json.dumps(results, indent=2) + '\n').encode())
+
+
+def robustness_of(results: dict) -> Robustness:
+    """The raw numbers in results, without the corruptions that lack a severity."""
+    parts = results['parts']
+    errors, flips, distances = {}, {}, {}
+    for name in CORRUPTIONS + EXTRA_CORRUPTIONS:
+        keys = [f'imagenet-c/{name}/{severity}' for severity in SEVERITIES]
+        if all(key in parts for key in keys):
+            errors[name] = [parts[key]['error'] for key in keys]
+    for name in PERTURBATIONS + VALIDATION_PERTURBATIONS:
+        if part := parts.get(f'imagenet-p/{name}'):
+            flips[name], distances[name] = part['flip_probability'], part['top5_distance']
+    source = f'{results["checkpoint"]}, SHA-256 {results["identity"]["checkpoint_sha256"]}'
+    return Robustness(
+        name=results['name'],
+        provenance=dict(checkpoint=source, **results['roots'], regenerated=results['regenerated']),
+        clean_error=parts['clean']['error'] if 'clean' in parts else None,
+        corruption_error=errors,
+        flip_probability=flips,
+        top5_distance=distances,
+    )

@@ -1,0 +1,70 @@
+"""Tables and plots of curves and learning rates."""
+
+import json
+import runpy
+
+import pytest
+from PIL import Image
+
+from tests.helpers.run_logs import validations, write_log
+from tests.helpers.runs import CLS, ROOT
+
+TOOL = 'tools/plot_curves.py'
+IMAGENET = ROOT / 'configs/imagenet/resnet18-gcp_8xb32-lradju_in1k.py'
+
+
+def test_table_and_plot_of_runs(call_tool, tmp_path, capsys):
+    write_log(tmp_path / 'gap', '20260101_000000', *validations(50.0, 71.0, 70.0))
+    write_log(tmp_path / 'gcp', '20260101_000000', *validations(60.0, 70.0))
+    write_log(tmp_path / 'bad', '20260101_000000', *validations(60.0, 69.0))
+    runs = [tmp_path / name for name in ('gap', 'gcp', 'bad')]
+    call_tool(TOOL, *runs, '--out', tmp_path)
+    written = (tmp_path / 'curves.md').read_text()
+    assert written in capsys.readouterr().out
+    assert '| gap | 3 | 70 | 71 | 2 |' in written
+    assert '| gcp | 2 | 70 | 70 | 2 |' in written
+    assert '| bad | 2 | 69 | 69 | not reached |' in written
+    report = json.loads((tmp_path / 'curves.json').read_text())
+    assert [row['matching_epoch'] for row in report['table']] == [2, 2, None]
+    before = (tmp_path / 'curves.png').read_bytes()
+    call_tool(TOOL, *runs, '--error', '--names', 'a', 'b', 'c', '--out', tmp_path)
+    assert (tmp_path / 'curves.png').read_bytes() != before
+    assert json.loads((tmp_path / 'curves.json').read_text())['table'][0]['final'] == 70
+
+
+def test_plot_of_learning_rates(call_tool, tmp_path):
+    call_tool(TOOL, '--lr', IMAGENET, f'{IMAGENET} param_scheduler.power=11', '--out', tmp_path)
+    assert Image.open(tmp_path / 'learning_rates.png').size == (900, 600)
+    name, (epochs, rates) = runpy.run_path(str(ROOT / TOOL))['named_rates'](
+        f'{IMAGENET} param_scheduler.power=11 train_cfg.max_epochs=30', 1
+    )
+    assert name == 'resnet18-gcp_8xb32-lradju_in1k, power=11, max_epochs=30'
+    assert len(epochs) == 30
+    assert rates[10] == pytest.approx(0.1 * (1 - 10 / 49) ** 11)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((), 'name RUN_DIRs'),
+        (('a', 'b', '--names', 'x'), 'expected 2 different names'),
+        (('a', '--metric', 'coco/bbox_mAP', '--error'), 'is no accuracy'),
+    ],
+)
+def test_wrong_arguments(call_tool, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        call_tool(TOOL, *arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_log_of_a_real_run(run_tool, call_tool, short_cls, tmp_path):
+    done = run_tool(
+        *('tools/train.py', CLS, '--work-dir', tmp_path / 'run', '--cfg-options', *short_cls),
+        *('model.head.cal_acc=True', 'default_hooks.logger.interval=1'),
+    )
+    assert done.returncode == 0, done.stdout
+    call_tool(TOOL, tmp_path / 'run', '--out', tmp_path)
+    report = json.loads((tmp_path / 'curves.json').read_text())
+    (validated,), (trained,) = (report[kind]['run'].values() for kind in ('validation', 'training'))
+    assert f'accuracy/top1: {validated:.4f}' in done.stdout
+    assert 0 <= trained <= 100

@@ -1,0 +1,83 @@
+"""Baseline files, means of networks, tables and pictures."""
+
+import re
+
+import numpy as np
+import pytest
+
+from gcp_mm.robustness import CORRUPTIONS, Robustness, load_baseline
+from gcp_mm.robustness.baseline import mean_of
+from gcp_mm.robustness.report import compare, plot, report, summarise
+from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
+
+
+@pytest.fixture(scope='module')
+def alexnet():
+    return load_baseline()
+
+
+def test_baseline_file_goes_and_comes_back(alexnet, tmp_path):
+    alexnet.save(tmp_path / 'baseline.json')
+    assert load_baseline(tmp_path / 'baseline.json') == alexnet
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"name": "x"}', '{"name": "x", "errors": {}}'])
+def test_wrong_baseline_file_is_named(tmp_path, text):
+    path = tmp_path / 'baseline.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        load_baseline(path)
+
+
+def test_mean_of_networks(alexnet):
+    stability = (alexnet.flip_probability, alexnet.top5_distance)
+    alexnet15 = {name: alexnet.corruption_error[name] for name in CORRUPTIONS}
+    resnet50 = {name: [error] * 5 for name, error in RESNET50.items()}
+    one = Robustness('a', dict(of='a'), 0.4, alexnet15, *stability)
+    mean = mean_of('m', [one, Robustness('o', dict(of='o'), 0.2, resnet50, *stability)])
+    assert mean.clean_error == pytest.approx(0.3)
+    for name in CORRUPTIONS:
+        expected = (np.array(alexnet15[name]) + RESNET50[name]) / 2
+        np.testing.assert_allclose(mean.corruption_error[name], expected)
+    assert mean.flip_probability == pytest.approx(alexnet.flip_probability)
+    assert mean.provenance == dict(mean_of=[dict(of='a'), dict(of='o')])
+    assert mean_of('m', [one, Robustness('x', {}, None, alexnet15, *stability)]).clean_error is None
+    with pytest.raises(ValueError, match=r'm: .* corruption_error'):
+        mean_of('m', [alexnet, one])
+
+
+def test_summary_of_alexnet(alexnet):
+    summary, notes = summarise(alexnet, alexnet)
+    assert [summary[key] for key in ('mCE', 'Rel. mCE', 'mFR', 'mT5D')] == [100] * 4
+    assert summary['clean error'] == pytest.approx(43.478)
+    assert summary['error'] == pytest.approx(100 * np.mean([ALEXNET_MEANS[c] for c in CORRUPTIONS]))
+    assert summary['flip probability'] == pytest.approx(14.046)
+    assert not notes
+
+
+def test_report_of_a_part(alexnet):
+    errors = {name: e for name, e in alexnet.corruption_error.items() if name != 'fog'}
+    part = Robustness('part', {}, None, errors, {'snow': 0.1, 'shear': 0.2}, dict(snow=2, shear=3))
+    page = report(part, alexnet)
+    assert '| part | - | - | - | - |' in page
+    assert 'no mCE: corruption error: fog missing' in page
+    assert 'no Rel. mCE: clean_error' in page
+    assert 'no mFR: flip probability: gaussian_noise, shot_noise' in page
+    assert re.search(r'^\| frost \| 61.39 \|.*\| 82.66 \| 100.00 \| - \|$', page, re.M)
+    assert '| snow | 10.00 | 2.000 | 83.82 | 82.30 |' in page
+    assert '| shear (not in mFR, mT5D) | 20.00 | 3.000 | - | - |' in page
+
+
+def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
+    half = {name: [e / 2 for e in error] for name, error in alexnet.corruption_error.items()}
+    groups = {'whole': [alexnet], 'both': [alexnet, Robustness('half', {}, 0.1, half)]}
+    page = compare(groups, alexnet)
+    assert '| whole | 100.0 | 100.0 | 100.0 | 100.0 |' in page
+    assert '| both | 75.0 ± 35.4 |' in page
+    plot(groups, alexnet, tmp_path / 'plot.png')
+    assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
+    # The mean of three equal numbers may be off by a rounding error: no whisker is negative.
+    uneven = {name: k / 97 for k, name in enumerate(alexnet.corruption_error)}
+    plot({'equal': [Robustness('uneven', {}, 0.1, uneven)] * 3}, alexnet, tmp_path / 'plot.png')
+    with pytest.raises(ValueError, match='nothing to draw'):
+        plot({'x': [Robustness('x', {})]}, alexnet, tmp_path / 'none.png')
