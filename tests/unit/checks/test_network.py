@@ -266,8 +266,10 @@ def test_checkpoints_are_left_for_later():
     assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
 
 
-def test_loss_of_random_images():
+def test_loss_of_random_images(tmp_path):
     cfg = resolve_config(CLS)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(tmp_path / 'absent')
     context = Context(cfg)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         check_network(context)
