@@ -68,14 +68,14 @@ def read_frames(file):
         video = mmcv.VideoReader(str(file))
         yield from enumerate(video)
         if video.position < video.frame_cnt:
-            tqdm.write(f'{file}: {video.position} of {video.frame_cnt} frames could be read')
+            raise ValueError(f'only {video.position} of {video.frame_cnt} frames can be read')
     else:
         yield None, LoadCheckedImage().load(dict(img_path=str(file)))
 
 
-def draw(predict, file, path, out_dir):
-    """Draw what the network finds in a picture or in each frame; returns the records."""
-    records, video = [], None
+def draw(predict, file, path, out_dir, records):
+    """Draw what the network finds in a picture or in each frame, and add it to the records."""
+    video, before = None, len(records)
     for number, image in read_frames(file):
         drawing, found, figure = predict(image)
         drawing = np.ascontiguousarray(drawing[..., ::-1])
@@ -95,9 +95,8 @@ def draw(predict, file, path, out_dir):
             figure.savefig(out_dir / picture, dpi=100)
     if video:
         video.release()
-    if not records:
+    if len(records) == before:
         raise ValueError('OpenCV finds no frame in it')
-    return records
 
 
 def open_video(path, source, drawing):
@@ -127,7 +126,7 @@ def main():
             predict = Classifier(get_model(*model), args.covariance)
         for file, path in tqdm(inputs.items(), unit='file'):
             try:
-                records += draw(predict, file, path, args.out_dir)
+                draw(predict, file, path, args.out_dir, records)
             except (OSError, ValueError) as error:
                 failed[str(file)] = str(error)
                 tqdm.write(f'{file}: {error}')

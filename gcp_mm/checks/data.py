@@ -1,5 +1,6 @@
 """The datasets of a config are there, with the classes that its heads and its validation expect."""
 
+import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
 
 
 def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | None:
-    """Build a dataset without its transforms; None for a class of another package.
+    """Build a dataset without its transforms; None for another than the frameworks' BaseDatasets.
 
     Args:
         config: of one dataset.
@@ -45,7 +46,12 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
     """
     with DefaultScope.overwrite_default_scope(scope):
         classes = find_classes(config.get('type', ''), [DATASETS])
-        if not any(package_of(found) in FRAMEWORKS for found in classes):
+        if not any(
+            package_of(found) in FRAMEWORKS
+            and inspect.isclass(found)
+            and issubclass(found, BaseDataset)
+            for found in classes
+        ):
             return None
         if 'pipeline' in config:
             options['pipeline'] = []
@@ -66,7 +72,7 @@ def check_data(context: Context) -> list[Finding]:
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         for dataset in find_datasets(cfg.get(loader)):
             found += find_missing(dataset, loader, context.scope)
-            number += 1
+            number += not is_remote(dataset)
         for metric in find_annotated(cfg.get(evaluator)):
             found.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
     errors = [Finding('data', 'error', text) for text in found if text]
@@ -131,15 +137,15 @@ def check_classes(context: Context) -> list[Finding]:
     ]
 
 
-def _datasets(context, loader) -> Iterator[tuple[dict, BaseDataset]]:
-    """Config and dataset, its list unread, of each one that can be built."""
+def _datasets(context, loader) -> Iterator[tuple[dict, BaseDataset | None]]:
+    """Config and dataset, its list unread; None for a remote one or one of another package."""
     for config in find_datasets(context.cfg.get(loader)):
         try:
-            dataset = build_dataset(config, context.scope, lazy_init=True)
+            remote = is_remote(config)
+            dataset = None if remote else build_dataset(config, context.scope, lazy_init=True)
         except Exception:  # check_data tells of it
             continue
-        if dataset is not None:
-            yield config, dataset
+        yield config, dataset
 
 
 def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
@@ -157,17 +163,19 @@ def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
             yield f'{path}.num_classes', node['num_classes']
 
 
-def count_classes(config: dict, dataset: BaseDataset, scope: str | None) -> int | None:
+def count_classes(config: dict, dataset: BaseDataset | None, scope: str | None) -> int | None:
     """Number of classes of a dataset, as far as it is known without its list; else None.
 
     Args:
         config: of the dataset.
-        dataset: the dataset, its list unread.
+        dataset: the dataset, its list unread, or None to go by the config alone.
         scope: the framework's.
     """
+    named = config.get('classes') or (config.get('metainfo') or {}).get('classes')
+    if dataset is None:
+        return len(named) if isinstance(named, list | tuple) else None
     if 'thing_classes' in dataset.metainfo:
         return None  # panoptic: things and stuff are for different heads
-    named = config.get('classes') or (config.get('metainfo') or {}).get('classes')
     if not named and config.get('ann_file') and scope != 'mmdet':
         return None  # a list of images, which may be of fewer classes than its dataset has
     names = dataset.metainfo.get('classes') or class_folders(dataset)
@@ -183,7 +191,7 @@ def _compare(path, number, loader, classes, scope):
     return Finding('classes', 'warning', f'{text}, unless the head is to have outputs to spare')
 
 
-def class_folders(dataset: BaseDataset) -> list[str]:
+def class_folders(dataset: BaseDataset | None) -> list[str]:
     """Folders that a `CustomDataset` of MMPretrain takes for classes, in the order of labels."""
     if type(dataset).__name__ != 'CustomDataset' or dataset.ann_file or not dataset.with_label:
         return []

@@ -152,7 +152,7 @@ class _Images(Dataset):
         dataset.serialize_data = False
         dataset.full_init()
         for info in dataset.data_list:
-            if info['img_path'] not in seen:
+            if 'img_path' in info and info['img_path'] not in seen:
                 seen.add(info['img_path'])
                 keys = info.keys() & {'img_path', 'height', 'width'}
                 self.infos.append({key: info[key] for key in keys})

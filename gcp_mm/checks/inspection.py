@@ -74,7 +74,7 @@ def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list
     if not images:
         text = f'{where}: {kind} finds no image to use; {REMEDY}'
         return [Finding(loader, 'error', text)]
-    absent = _absent(image['img_path'] for image in images)
+    absent = _absent(image['img_path'] for image in images if 'img_path' in image)
     if absent:
         text = (
             f'{where}: {len(absent):,} of {len(images):,} images do not exist, the first is '
@@ -183,11 +183,12 @@ def inspect_annotations(
     reasons = Counter()
     for annotation in content.get('annotations', ()):  # those of unlabelled images lack it
         image = images.get(annotation['image_id'])
-        error = _annotation_error(annotation, image, masks)
+        reason = image and _reason(annotation, image, categories, masks)
+        error = '' if reason else _annotation_error(annotation, image, masks)
         if error:
             text = f'{path!r}: annotation {annotation["id"]!r} {error}'
             return [Finding(check, 'error', text)]
-        reasons[_reason(annotation, image, categories, masks)] += 1
+        reasons[reason] += 1
     total, kept = sum(reasons.values()), reasons.pop('', 0)
     if kept == total:
         return []
@@ -247,7 +248,8 @@ def _reason(annotation, image, categories, masks):
     if annotation['category_id'] not in categories:
         return 'of a category that is no class'
     polygons = annotation.get('segmentation')
-    usable = not masks or not isinstance(polygons, list)
-    if usable or any(len(part) % 2 == 0 and len(part) >= 6 for part in polygons):
+    if not masks or not isinstance(polygons, list) or not polygons:
+        return ''
+    if any(len(part) % 2 == 0 and len(part) >= 6 for part in polygons):
         return ''
     return 'with a polygon of fewer than 3 points'

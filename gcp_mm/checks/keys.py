@@ -57,8 +57,10 @@ PARTS = dict(
 # Keys that are read before the constructor is called, or from the config of another class
 READ_BEFORE = {
     *('type', '_scope_', '_delete_', 'priority', 'convert_to_iter_based', 'constructor'),
-    *('paramwise_cfg', 'by_epoch', 'bg_cls_weight', 'pretrained'),
+    *('paramwise_cfg', 'by_epoch'),
 }
+# Keys that a class of the frameworks reads from the config of another before that is built
+FRAMEWORKS_READ = {'bg_cls_weight', 'pretrained'}
 # What the Runner adds to a config when it builds
 SUPPLIED = {'dataloader', 'evaluator', 'optimizer', 'params', 'runner'}
 # Beneath these keys mmcv reads some on its own, and gives the number of channels.
@@ -116,7 +118,8 @@ def find_classes(kind, registries: list[Registry] = ROOTS, scope: str | None = N
         for registry in (child, root):
             if registry is not None and name in registry.module_dict:
                 module = registry.module_dict[name]
-                found.append(module.load() if hasattr(module, 'load') else module)
+                load = getattr(module, 'load_lazily', None)
+                found.append(load() if load else module)
                 break
     return found
 
@@ -231,6 +234,7 @@ def _check_framework(path, node, found):
     if not closed and found is not CheckpointHook:
         return []
     status = 'error' if as_it_is else 'warning'
+    node = {key: value for key, value in node.items() if key not in FRAMEWORKS_READ}
     return [Finding('keys', status, text) for text in _unknown_keys(path, node, parameters)]
 
 

@@ -86,13 +86,22 @@ def run_checks(
         checks = (*FAST, *TRAINING, *checks[len(FAST) :])
     for check in checks:
         failed = False
-        with DefaultScope.overwrite_default_scope(context.scope):
-            findings = check(context)
-        for finding in findings:
+        for finding in _guarded(check, context):
             failed |= finding.status == 'error'
             yield finding
         if failed and check in FIRST:
             return
+
+
+def _guarded(check, context) -> Iterator[Finding]:
+    """What a check finds; an exception, of a class that the config names, is an error."""
+    try:
+        with DefaultScope.overwrite_default_scope(context.scope):
+            findings = check(context)
+        yield from findings
+    except Exception as error:
+        name = check.__name__.removeprefix('check_')
+        yield Finding(name, 'error', f'{type(error).__name__}: {error}')
 
 
 def world_size(launcher: str) -> int:

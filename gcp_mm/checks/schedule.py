@@ -189,16 +189,18 @@ def _stop(scheduler):
 
 
 def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
-    """The hook that saves the checkpoints of a run, None where the config leaves it out."""
+    """The hook that saves the checkpoints of a run, None for none or one of another kind."""
     hooks = cfg.get('default_hooks') or {}
     config = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))  # the Runner's own
-    return config and HOOKS.build(config)
+    hook = config and HOOKS.build(config)
+    return hook if isinstance(hook, CheckpointHook) else None
 
 
 def _check_hook(cfg, length, unit) -> Iterator[str]:
     hook = checkpoint_hook(cfg)
     if hook is None:
-        yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'
+        if not (cfg.get('default_hooks') or {}).get('checkpoint'):
+            yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'
     elif hook.by_epoch and unit == 'iterations':
         yield (
             'default_hooks.checkpoint.by_epoch=True: a training of iterations is one epoch, with '

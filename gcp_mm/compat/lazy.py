@@ -9,8 +9,8 @@ def register_lazily(registry: Registry, name: str, module: str) -> None:
     """Register a class by its name without importing its module.
 
     The registry holds a function that imports the class and builds an object of it, so that
-    `import gcp_mm` stays fast. Its attribute `load` is a function that imports and returns the
-    class. The class itself registers with ``force=True`` and so replaces the function.
+    `import gcp_mm` stays fast. Its attribute `load_lazily` is a function that imports and returns
+    the class. The class itself registers with ``force=True`` and so replaces the function.
 
     Args:
         registry: registry of the class.
@@ -24,5 +24,5 @@ def register_lazily(registry: Registry, name: str, module: str) -> None:
     def build(*args, **kwargs):
         return load()(*args, **kwargs)
 
-    build.load = load
+    build.load_lazily = load
     registry.register_module(name=name, module=build)

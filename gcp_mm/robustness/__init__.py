@@ -4,8 +4,12 @@ The formulas are in `errors` (mCE, Relative mCE) and `stability` (mFR, mT5D); `b
 numbers that they divide by.
 """
 
+from importlib import import_module
+
+from mmengine.registry import DATASETS
+
+from ..compat.lazy import register_lazily
 from .baseline import Robustness, load_baseline
-from .datasets import ImageNetC, ImageNetP
 from .errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -47,3 +51,14 @@ __all__ = [
     'top5_distance',
     'video_stability',
 ]
+
+# Registered lazily: torchvision takes a second to import, and fails where it is broken.
+DATASET_CLASSES = ('ImageNetC', 'ImageNetP')
+for _name in DATASET_CLASSES:
+    register_lazily(DATASETS, _name, f'{__name__}.datasets')
+
+
+def __getattr__(name):
+    if name in DATASET_CLASSES:
+        return getattr(import_module(f'{__name__}.datasets'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -37,7 +37,8 @@ class ClassFolders(BaseDataset):
         **kwargs: arguments of :class:`mmengine.dataset.BaseDataset`.
     """
 
-    suffixes: tuple[str, ...]  # of the files to evaluate, besides folders
+    suffixes: tuple[str, ...]  # of the files to evaluate
+    folders = False  # whether a folder is a file to evaluate
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class ClassFolders(BaseDataset):
         paths = sorted(
             path
             for path in self.folder.glob('*/*')
-            if path.suffix.lower() in self.suffixes or path.is_dir()
+            if (self.folders if path.is_dir() else path.suffix.lower() in self.suffixes)
         )
         if not paths:
             raise FileNotFoundError(f'{self.folder}: expected files in <class>/, found none')
@@ -100,7 +101,7 @@ class ClassFolders(BaseDataset):
         return dict(inputs=inputs, data_samples=BaseDataElement(metainfo=info))
 
 
-@DATASETS.register_module()
+@DATASETS.register_module(force=True)
 class ImageNetC(ClassFolders):
     """Images of a corruption and severity, or clean ones with labels.
 
@@ -121,7 +122,7 @@ class ImageNetC(ClassFolders):
         return tvf.pil_to_tensor(read_image(path, self.resize))
 
 
-@DATASETS.register_module()
+@DATASETS.register_module(force=True)
 class ImageNetP(ClassFolders):
     """Sequences of a perturbation; labels play no role.
 
@@ -133,6 +134,7 @@ class ImageNetP(ClassFolders):
     """
 
     suffixes = ('.mp4', '.npy')
+    folders = True  # of frames
 
     def read(self, path: Path) -> Tensor:
         """The frames of a sequence, (frames, 3, H, W) uint8 RGB."""

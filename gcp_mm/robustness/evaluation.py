@@ -82,6 +82,10 @@ def evaluate(
     parts = {key: part_config(each, batch_size, workers) for key, each in datasets.items()}
     for key in TRAINING:
         cfg.pop(key, None)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f'checkpoint {str(checkpoint)!r}: expected a local file; download it first'
+        )
     cfg.load_from = str(checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
@@ -146,7 +150,7 @@ def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict
         **settings: arguments of the datasets.
 
     Raises:
-        FileNotFoundError: if a root is absent or lacks a severity.
+        FileNotFoundError: if a root is absent, or lacks a severity or its class folders.
         ValueError: if there is no root, or one holds no part.
     """
     if not roots:
@@ -156,6 +160,7 @@ def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict
         root = Path(root).expanduser()
         found = sorted(path.name for path in root.iterdir())
         if benchmark == 'clean':
+            _check_classes(benchmark, root)
             parts['clean'] = dict(type='ImageNetC', data_root=str(root), resize=resize, **settings)
             continue
         folders = [folder for folder in FOLDERS[benchmark] if folder.split('/')[0] in found]
@@ -166,8 +171,14 @@ def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict
             )
         kind = 'ImageNetP' if benchmark == 'imagenet-p' else 'ImageNetC'
         for folder in folders:
-            if not Path(root, folder).is_dir():
-                raise FileNotFoundError(f'{benchmark}: there is no folder {str(root / folder)!r}')
+            _check_classes(benchmark, root / folder)
             dataset = dict(type=kind, data_root=str(root), data_prefix=folder, **settings)
+            if kind == 'ImageNetP':  # labels play no role
+                dataset.pop('classes', None)
             parts[f'{benchmark}/{folder}'] = dataset
     return parts
+
+
+def _check_classes(benchmark, folder):
+    if not any(path.is_dir() for path in folder.glob('*')):
+        raise FileNotFoundError(f'{benchmark}: there are no class folders in {str(folder)!r}')

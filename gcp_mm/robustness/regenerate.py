@@ -135,11 +135,13 @@ def make_set(
 
     Raises:
         FileNotFoundError: if `source` holds no images.
-        ValueError: for images of the same name, a `target` made with other settings or not by this
-            function, or an image that cannot be read.
+        ValueError: for images of the same name, a class without images, a `target` inside `source`
+            or made otherwise, or an image that cannot be read.
         RuntimeError: if a process died.
     """
     source, target = Path(source), Path(target)
+    if source.resolve() in (target.resolve(), *target.resolve().parents):
+        raise ValueError(f'target: {target} is inside the source {source}; name another folder')
     images = find_images(source)
     digest = hashlib.sha256('\n'.join(images).encode()).hexdigest()
     made_with = dict(recipe.describe(), source=dict(images=len(images), sha256=digest))
@@ -177,7 +179,7 @@ def find_images(source: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if two differ only in their suffix.
+        ValueError: if two differ only in their suffix, or a class has none.
     """
     images = [
         f'{path.parent.name}/{path.name}'
@@ -186,6 +188,13 @@ def find_images(source: Path) -> list[str]:
     ]
     if not images:
         raise FileNotFoundError(f'{source}: expected images in <class>/, found none')
+    folders = {path.name for path in source.glob('[!.]*') if path.is_dir()}
+    empty = sorted(folders - {image.split('/')[0] for image in images})
+    if empty:
+        raise ValueError(
+            f'{source}: no image in the class folder {empty[0]!r}, so the classes would be others; '
+            'remove the folder, or name the folder above the classes as the source'
+        )
     stem, count = Counter(str(Path(image).with_suffix('')) for image in images).most_common(1)[0]
     if count > 1:
         raise ValueError(f'{source}: {count} images {stem}.* would become one file; rename them')

@@ -12,6 +12,7 @@ from .baseline import Robustness
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
+FIELDS = {'name', 'checkpoint', 'identity', 'roots', 'regenerated', 'parts'}
 STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
 
 
@@ -83,7 +84,7 @@ def read_results(path: str | Path) -> dict:
         results = json.loads(Path(path).read_text())
     except ValueError as error:
         raise ValueError(f'{path} is not a JSON file: {error}') from error
-    if not isinstance(results, dict) or not {'identity', 'roots', 'parts'} <= results.keys():
+    if not isinstance(results, dict) or not results.keys() >= FIELDS:
         raise ValueError(f'{path} holds no results of tools/test_robustness.py')
     return results
 

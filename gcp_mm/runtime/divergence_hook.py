@@ -60,6 +60,7 @@ class DivergenceHook(Hook):
         self.max_skips = max_skips if policy == 'skip' else 0
         self.skips = 0  # in a row
         self._unscaled = 0  # steps in a row that a loss scaler leaves out
+        self._installed = contextlib.ExitStack()
 
     def before_train(self, runner):
         if not isinstance(runner.optim_wrapper, OptimWrapper):
@@ -68,11 +69,11 @@ class DivergenceHook(Hook):
         # mmengine calls no hook between the backward pass and the optimizer's step, and none where
         # the forward pass raises. So train_step is replaced and, within it, forward and backward.
         self.after_train(runner)
-        train_step = runner.model.train_step
-        runner.model.train_step = functools.partial(self._train_step, runner, train_step)
+        step = functools.partial(self._train_step, runner, runner.model.train_step)
+        self._installed.enter_context(replaced(runner.model, 'train_step', step))
 
     def after_train(self, runner):
-        vars(runner.model).pop('train_step', None)
+        self._installed.close()
 
     def _train_step(self, runner, train_step, data, optim_wrapper):
         model = unwrap(runner.model)
@@ -161,7 +162,8 @@ def first_not_finite(model: torch.nn.Module, forward: SimpleNamespace) -> dict |
     found, given = [], (forward.args, forward.kwargs)
 
     def look(name, module, args, kwargs, out):
-        bad = next((x for x in _tensors(out) if not _finite(x)), None)
+        raised = out is None  # its inputs count instead
+        bad = next((x for x in _tensors((args, kwargs) if raised else out) if not _finite(x)), None)
         if bad is not None and not found:
             images = [i for i, x in enumerate(bad) if not _finite(x)] if bad.dim() > 1 else []
             inputs = all(map(_finite, _tensors((args, kwargs))))
@@ -171,12 +173,13 @@ def first_not_finite(model: torch.nn.Module, forward: SimpleNamespace) -> dict |
     with contextlib.ExitStack() as hooks, untouched(model), torch.no_grad():
         for name, module in model.named_modules():
             hook = functools.partial(look, name)
-            hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            handle = module.register_forward_hook(hook, with_kwargs=True, always_call=True)
+            hooks.callback(handle.remove)
         forward.rewind()
         try:
             out = type(model).forward(model, *forward.args, **forward.kwargs)
         except ERRORS:
-            out = given  # a module may raise before any output is not finite
+            out = None
         look('', model, *given, out)
     return found[0] if found else None
 

@@ -51,6 +51,8 @@ def find_checkpoint(
             *_saved_after(latest, later),
             *(latest, *(path for path in candidates if numbers[path] < number)),
         ]
+    elif Path(work_dir, 'last_checkpoint').exists():  # a kill while mmengine wrote it
+        candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     reasons = []
     for path in candidates:
         try:

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +59,22 @@ def read_features(path: str | Path) -> Features:
 
     Raises:
         FileNotFoundError: if it or the ``.json`` file beside it does not exist.
+        ValueError: if they are not of :func:`extract_features`, or not of one extraction.
     """
     path = Path(path)
+    if path.suffix != '.npy':
+        raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
+    vectors = np.load(path, mmap_mode='r')
     description = json.loads(path.with_suffix('.json').read_text())
-    return Features(np.load(path, mmap_mode='r'), **description)
+    keys = {field.name for field in fields(Features)} - {'vectors'}
+    if not isinstance(description, dict) or description.keys() != keys:
+        raise ValueError(f'{path.with_suffix(".json")}: expected the keys {sorted(keys)}')
+    if not len(vectors) == len(description['labels']) == len(description['files']):
+        raise ValueError(
+            f'{path}: {len(vectors)} vectors beside {len(description["labels"])} labels; extract '
+            'the features again'
+        )
+    return Features(vectors, **description)
 
 
 def image_folder(folder: str | Path, cfg: Config) -> Dataset:
@@ -74,14 +86,22 @@ def image_folder(folder: str | Path, cfg: Config) -> Dataset:
     Raises:
         FileNotFoundError: if there is no such folder.
         RuntimeError: if no image is in it.
+        ValueError: if the config has no test pipeline, or a class folder has no image.
     """
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{cfg.filename}: expected a test_dataloader, whose pipeline is used')
     pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
     for transform in pipeline:
         if transform.type == 'LoadImageFromFile':
             transform.type = 'LoadCheckedImage'  # OpenCV makes an image of half a JPEG
     dataset = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, test_mode=True)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return DATASETS.build(dataset)
+        images = DATASETS.build(dataset)
+    used = set(images.get_gt_labels())
+    empty = [name for label, name in enumerate(images.CLASSES) if label not in used]
+    if empty:
+        raise ValueError(f'{folder}: no image in the class folders {empty}; remove them')
+    return images
 
 
 @torch.no_grad()
@@ -131,7 +151,7 @@ def extract_features(
     made_with = dict(
         stage=stage, dtype=dtype, network=description['network'], images=_hash(description)
     )
-    done = _rows_done(record, made_with, force)
+    done = _rows_done(record, made_with, force) if part.exists() else 0
     vectors = open_memmap(part, 'r+') if done else None
     rest = Subset(images, range(done, len(images)))
     loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=default_collate)
@@ -170,8 +190,11 @@ def _check_arguments(model, out, stage, dtype, force):
         raise ValueError(
             f'stage: one of {STAGES}, got {stage!r}; dtype: one of {DTYPES}, got {dtype!r}'
         )
-    if out.exists() and not force:
-        raise FileExistsError(f'{out} exists; name another file, or overwrite it with --force')
+    for path in (out, out.with_suffix('.json')):
+        # Between its last two steps an extraction leaves a description without vectors.
+        unfinished = path != out and out.with_suffix('.partial.json').exists()
+        if path.exists() and not force and not unfinished:
+            raise FileExistsError(f'{path} exists; name another file, or overwrite it with --force')
     if not isinstance(model, ImageClassifier):
         raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
     if model.training:

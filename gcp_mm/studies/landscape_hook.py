@@ -50,7 +50,6 @@ class LandscapeHook(Hook):
             it is ``'backbone.conv1'``.
 
     Raises:
-        AttributeError: before training starts, if the model has no module `stem`.
         TypeError: if `interval` or `num_points` is not an integer.
         ValueError: if one of them is too small, or `eta_range` is not two increasing numbers.
     """
@@ -66,7 +65,10 @@ class LandscapeHook(Hook):
     ):
         check_integer('interval', interval, 1)
         check_integer('num_points', num_points, 2)
-        low, high = eta_range
+        try:
+            low, high = map(float, eta_range)
+        except (TypeError, ValueError):
+            low = high = math.nan
         if not -math.inf < low < high < math.inf:
             raise ValueError(
                 'eta_range: expected the smallest and the largest step, such as (0.1, 75), '
@@ -77,7 +79,13 @@ class LandscapeHook(Hook):
         self.stem = stem
 
     def before_train(self, runner):
-        unwrap(runner.model).get_submodule(self.stem)  # or AttributeError
+        try:
+            unwrap(runner.model).get_submodule(self.stem)
+        except AttributeError as error:
+            raise ValueError(
+                f'stem={self.stem!r}: {error}; name the module whose output is X, such as '
+                "'backbone.conv1' of MobileNetV2"
+            ) from error
         self.path = osp.join(runner.work_dir, FILE)
         if is_main_process():
             dropped = drop_jsonl(self.path, runner.iter)

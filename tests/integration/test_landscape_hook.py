@@ -141,7 +141,7 @@ def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
 
 
 def test_wrong_stem_is_refused_before_training(train, tmp_path):
-    with pytest.raises(AttributeError, match=r'maxpol\b'):
+    with pytest.raises(ValueError, match=r'stem.*maxpol\b'):
         train(LANDSCAPE, tmp_path, **{'default_hooks.landscape.stem': 'backbone.maxpol'})
     assert not list(tmp_path.glob('*.pth'))
     assert not (tmp_path / 'landscape.jsonl').exists()

@@ -3,12 +3,12 @@
 import json
 import platform
 import statistics
+import subprocess
 import time
 from datetime import date
 from pathlib import Path
 
 import torch
-from mmengine.utils import get_git_hash
 from mmpretrain.structures import DataSample
 
 from gcp_mm._io import markdown_table
@@ -84,14 +84,19 @@ def describe_machine(device):
     """Hardware and versions, for the head of a report."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(': ')[1] for line in lines if line.startswith('model name')]
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     machine = dict(
         date=date.today().isoformat(),
         cpu=f'{(names or [platform.processor()])[0]}, {torch.backends.cpu.get_cpu_capability()}',
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
-        commit=get_git_hash(digits=7),
+        commit=subprocess.run(
+            ['git', 'describe', '--always', '--dirty'],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        ).stdout.strip(),
     )
     if extension.is_wanted():
         machine['GCP_MM_EXTENSION'] = 1

@@ -31,6 +31,11 @@ ANNOTATIONS = {
     'area of 0': (change_first(area=0), LEFT_OUT, 'no area'),
     'category_id not in categories': (change_first(category_id=77), LEFT_OUT, 'no class'),
     'polygon of 2 points': (change_first(segmentation=[[1, 2, 3, 4]]), LEFT_OUT, '3 points'),
+    'no mask, of no class': (
+        change_first(segmentation=[], category_id=77),
+        LEFT_OUT,
+        'no class',
+    ),
     'no mask': (change_first(segmentation=[]), REFUSED, 'has no mask'),
     'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'has no mask'),
     'RLE of zeros': (change_first(segmentation=dict(RLE, counts=[9216])), REFUSED, 'has no mask'),

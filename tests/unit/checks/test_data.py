@@ -262,3 +262,10 @@ def test_dataset_of_the_users_own():
         **dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False)),
     )
     assert len(build_dataloader(Runner.build_dataloader, loader, seed=0)) == 2
+
+
+def test_several_tasks_and_images_within_lists():
+    """Datasets that take no `lazy_init`, or whose lists hold the images themselves."""
+    several = dict(type='MultiTaskDataset', ann_file='x.json', metainfo={}, data_root='nowhere')
+    assert missing(several, 'mmpretrain') == []
+    assert build_dataset(several, 'mmpretrain') is None

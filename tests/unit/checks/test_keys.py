@@ -265,3 +265,19 @@ def test_parameters_end_where_a_constructor_takes_no_more():
 
     assert list(parameters_of(Open)) == ['b', 'a']
     assert list(parameters_of(lambda x, *, y=1, **z: 0)) == ['x', 'y']
+
+
+def test_class_with_a_method_named_load():
+    cfg = changed()
+    step = dict(type='LoadCheckedImage', on_error='skip')
+    cfg.train_dataloader.dataset.pipeline[0] = step
+    assert [found.status for found in findings(check_keys, cfg)] == ['ok']
+    step['on_eror'] = step.pop('on_error')
+    cfg.train_dataloader.dataset.pipeline[0] = step
+    (text,) = texts('error', check_keys, cfg)
+    assert re.search(r"on_eror.*'on_error'", text)
+
+
+def test_what_only_the_frameworks_read_is_unknown_to_our_own():
+    (text,) = texts('error', check_keys, changed(**{'model.backbone.pretrained': 'x.pth'}))
+    assert 'model.backbone.pretrained' in text

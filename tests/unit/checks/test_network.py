@@ -317,3 +317,31 @@ def test_packages_that_do_not_load_end_it(monkeypatch):
     monkeypatch.setattr('gcp_mm.checks.packages.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))
     assert {finding.check for finding in found} == {'packages'}
+
+
+@pytest.mark.parametrize('reduction', [256, ('256',)])
+def test_neck_that_cannot_be_built(reduction):
+    (text,) = head_errors(model(8256, reduction))
+    assert 'reduction' in text
+
+
+def test_what_a_check_raises_is_an_error(tmp_path):
+    """An `init_cfg` whose keys are wrong, and a hook that no registry has."""
+    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), prefx='backbone.')
+    cfg = resolve_config(CLS)
+    cfg.work_dir = str(tmp_path)
+    cfg.model.backbone.init_cfg = init_cfg
+    cfg.default_hooks.checkpoint.type = 'Nothing'
+    found = check_config(cfg, level='network')
+    errors = {finding.check: finding.text for finding in found if finding.status == 'error'}
+    assert 'prefx' in errors['weights']
+    assert 'Nothing' in errors['disk']
+
+
+def test_checkpoint_hook_of_another_kind(tmp_path):
+    cfg = resolve_config(CLS)
+    cfg.work_dir = str(tmp_path)
+    cfg.default_hooks.checkpoint = dict(type='IterTimerHook')
+    found = check_config(cfg, level='disk', model=nn.Linear(1, 1))
+    assert [finding.status for finding in found] == ['skipped']

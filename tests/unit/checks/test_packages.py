@@ -178,3 +178,9 @@ def test_import_of_gcp_mm_says_why(run_tool, tmp_path):
     assert done.returncode == 1
     assert 'undefined symbol: _ZN3c10\n' in done.stdout
     assert f'{name} 0.1 is outside the range that gcp_mm is tested with: pip' in done.stdout
+
+
+def test_import_of_gcp_mm_needs_no_torchvision(run_tool):
+    """So that the check of the packages can say what is wrong with it."""
+    code = "import sys; sys.modules['torchvision'] = None; import gcp_mm"
+    assert run_tool(sys.executable, '-c', code).returncode == 0

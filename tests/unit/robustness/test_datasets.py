@@ -227,3 +227,9 @@ def test_other_layouts_are_refused(tmp_path):
     (tmp_path / 'c/fog/3' / WNIDS[0]).mkdir()
     with pytest.raises(FileNotFoundError, match='c/fog/3: expected files in <class>/'):
         fog(tmp_path)
+
+
+def test_folders_among_the_images_are_left_out(tmp_path):
+    write_image(tmp_path / 'a' / '0.jpg', np.random.default_rng(0))
+    (tmp_path / 'a' / 'thumbs').mkdir()
+    assert len(ImageNetC(str(tmp_path), crop_size=32)) == 1

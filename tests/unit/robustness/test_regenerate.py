@@ -239,3 +239,14 @@ def test_other_layouts_are_refused(own_source, tmp_path):
 def test_wrong_options(options, error, message):
     with pytest.raises(error, match=message):
         recipe(**options)
+
+
+def test_a_class_without_images_is_refused(own_source, tmp_path):
+    (own_source / 'zz').mkdir()
+    with pytest.raises(ValueError, match="'zz'"):
+        regenerate.find_images(own_source)
+
+
+def test_a_target_in_the_source_is_refused(own_source):
+    with pytest.raises(ValueError, match='target'):
+        make_set(recipe(), own_source, own_source / 'c')

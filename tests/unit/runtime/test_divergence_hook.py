@@ -4,6 +4,7 @@ import json
 import math
 import random
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -198,3 +199,44 @@ def test_several_optimizers_are_refused():
 def test_wrong_arguments(options, error, words):
     with pytest.raises(error, match=words):
         DivergenceHook(**options)
+
+
+def test_a_replaced_train_step_stays(tmp_path):
+    """As torch.compile leaves one in the model."""
+    model, calls = Norm(), []
+    step = model.train_step
+
+    def train_step(*args, **kwargs):
+        calls.append(1)
+        return step(*args, **kwargs)
+
+    model.train_step = train_step
+    hook = DivergenceHook()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), 1))
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper)
+    for _ in range(2):
+        hook.before_train(runner)
+    assert model.train_step is not train_step
+    hook.after_train(runner)
+    assert model.train_step is train_step
+
+
+def test_nan_made_between_modules():
+    """The module that raises is named, though no output was not finite."""
+
+    class Log(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Refuses()
+
+        def forward(self, inputs, mode):
+            return self.layer(inputs.log())
+
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise ValueError('NaN')
+
+    inputs = torch.tensor([-1.0])
+    forward = SimpleNamespace(args=(inputs,), kwargs=dict(mode='loss'), rewind=lambda: None)
+    found = divergence_hook.first_not_finite(Log(), forward)
+    assert (found['name'], found['input_finite']) == ('layer', False)

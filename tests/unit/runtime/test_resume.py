@@ -1,5 +1,6 @@
 """From which checkpoint a run continues."""
 
+import os
 import shutil
 
 import pytest
@@ -98,6 +99,13 @@ def test_without_the_name_of_the_latest(work_dir, latest):
         (work_dir / 'last_checkpoint').write_text(latest)
     assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
     assert find_checkpoint(work_dir, template='iter_{}.pth') == str(work_dir / 'iter_99.pth')
+
+
+def test_without_a_name_the_last_one_written_is_taken(work_dir):
+    """An earlier run of more epochs may have left others."""
+    (work_dir / 'last_checkpoint').write_text('')
+    os.utime(work_dir / 'epoch_10.pth', (1, 1))
+    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
 
 
 def test_later_ones_of_another_run_are_not_taken(work_dir):

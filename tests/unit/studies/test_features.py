@@ -1,5 +1,6 @@
 """Feature vectors: from the network to a file."""
 
+import json
 import shutil
 
 import numpy as np
@@ -196,3 +197,33 @@ def test_overflow_of_half_precision_is_found(folders, tmp_path):
     net.neck.reduction[0].norm.weight.data *= 1e7
     with pytest.raises(ValueError, match=r"image '0/.*': .*not finite in float16"):
         extract_features(net, folders / 'val', tmp_path / 'x.npy', dtype='float16')
+
+
+def test_what_is_not_of_one_extraction_is_refused(extracted, tmp_path):
+    with pytest.raises(ValueError, match=r'\.npz'):
+        read_features(tmp_path / 'a.npz')
+    np.save(tmp_path / 'a.npy', np.zeros((2, 3)))
+    (tmp_path / 'a.json').write_text('{"accuracy": 1}')
+    with pytest.raises(ValueError, match='labels'):
+        read_features(tmp_path / 'a.npy')
+    features = dict(labels=[0], classes=['0'], files=['0'], stage='neck', network='')
+    (tmp_path / 'a.json').write_text(json.dumps(features))
+    with pytest.raises(ValueError, match='2 vectors beside 1'):
+        read_features(tmp_path / 'a.npy')
+
+
+def test_an_empty_class_is_refused(model, folders, tmp_path):
+    shutil.copytree(folders / 'val', tmp_path / 'val')
+    (tmp_path / 'val' / 'zz').mkdir()
+    with pytest.raises(ValueError, match="'zz'"):
+        extract_features(model, tmp_path / 'val', tmp_path / 'a.npy')
+
+
+def test_a_description_of_something_else_is_kept(model, folders, tmp_path):
+    (tmp_path / 'a.json').write_text('{}')
+    with pytest.raises(FileExistsError, match=r'a\.json'):
+        extract_features(model, folders / 'val', tmp_path / 'a.npy')
+    (tmp_path / 'a.json').unlink()
+    (tmp_path / 'a.partial.json').write_text('{"done": 9}')  # its vectors were removed
+    extract_features(model, folders / 'val', tmp_path / 'a.npy', batch_size=5)
+    assert len(read_features(tmp_path / 'a.npy').vectors) == 3 * len(CLASSES)
