@@ -168,7 +168,7 @@ def test_every_part_of_a_config_is_checked(folders, tmp_path):
 def test_dataset_with_transforms_of_its_own(digits, tmp_path):
     (tmp_path / 'c/fog').mkdir(parents=True)
     (tmp_path / 'c/fog/3').symlink_to(digits / 'val')
-    config = dict(type='ImageNetC', data_root=str(tmp_path / 'c'), corruption='fog', severity=3)
+    config = dict(type='ImageNetC', data_root=str(tmp_path / 'c'), data_prefix='fog/3')
     assert '10 classes' in inspect(config)
 
 
