@@ -27,12 +27,12 @@ FORMATS = [
     '.pt',
 ]
 NETWORKS = [
-    'resnet50-gcp_8xb32-lrnorm_in1k',
+    'resnet18-gcp_8xb32-lrnorm_in1k',
     *(
         pytest.param(name, marks=pytest.mark.slow)
         for name in (
-            'resnet18-gcp_8xb32-lrnorm_in1k',
             'resnet34-gcp_8xb32-lrnorm_in1k',
+            'resnet50-gcp_8xb32-lrnorm_in1k',
             'resnet101-gcp_8xb32-lrnorm_in1k',
             'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
             'shufflenet-v2-gcp_4xb256-lrnorm_in1k',

@@ -177,6 +177,7 @@ def broken_copy(work_dir):
     return broken, intact
 
 
+@pytest.mark.slow
 def test_full_disk_and_a_broken_copy(
     narrow_cls, uninterrupted, run_tool, tmp_path, record_property
 ):

@@ -22,6 +22,7 @@ def train_process(rank, port, path):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_step_as_one_with_both_halves(tmp_path):
     torch.multiprocessing.spawn(train_process, (29617, str(tmp_path)), nprocs=2)
     net, wrapper = make(interval=2)

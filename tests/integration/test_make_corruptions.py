@@ -28,6 +28,7 @@ def contents(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob('*.*')}
 
 
+@pytest.mark.slow
 def test_two_processes_and_one_give_the_same_bytes(run_tool, source, tmp_path):
     corruptions, perturbations = ('impulse_noise', 'glass_blur', 'frost'), ('snow', 'rotate')
     done = run_tool(
