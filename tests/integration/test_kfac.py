@@ -1,8 +1,10 @@
 """K-FAC in two processes, and in a training by the real config and command."""
 
+import pytest
 import torch
 
 from tests.helpers.kfac_net import batch, make
+from tests.helpers.runs import free_port
 
 CONFIG = 'configs/digits/resnet18_1xb64-5e-kfac_digits.py'
 
@@ -24,7 +26,7 @@ def train_process(rank, port, path):
 
 @pytest.mark.slow
 def test_two_processes_step_as_one_with_both_halves(tmp_path):
-    torch.multiprocessing.spawn(train_process, (29617, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(train_process, (int(free_port()), str(tmp_path)), nprocs=2)
     net, wrapper = make(interval=2)
     for step in range(4):
         net.train_step(batch(seed=step), wrapper)
