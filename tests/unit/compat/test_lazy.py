@@ -14,6 +14,6 @@ def test_class_is_imported_when_it_is_built(tmp_path, monkeypatch):
     registry = Registry('things')
     register_lazily(registry, 'OrderedDict', 'lazy_module')
     assert 'lazy_module' not in sys.modules
-    assert registry.get('OrderedDict').load() is OrderedDict
+    assert registry.get('OrderedDict').load_lazily() is OrderedDict
     assert registry.build(dict(type='OrderedDict', a=1)) == {'a': 1}
     assert sys.modules.pop('lazy_module')
