@@ -4,6 +4,7 @@ import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -218,19 +219,21 @@ def check_evaluation(context: Context) -> list[Finding]:
         if step.get('on_error') == 'skip'
     ]
     metrics = {name_of(node) for _, node in walk(context.cfg.get(f'{split}_evaluator'))}
-    compared = False
-    for reference in _class_folders(context, 'train_dataloader') if metrics & COMPARING else ():
-        for folders in _class_folders(context, loader):
-            shared = min(len(reference), len(folders))
-            compared |= shared > 0
-            if reference[:shared] != folders[:shared]:
-                texts.append(
-                    f'{loader}: its class folders are not those of train_dataloader: missing '
-                    f'{sorted(set(reference) - set(folders))}, besides '
-                    f'{sorted(set(folders) - set(reference))}. A label is the place of its folder '
-                    'among the others, and would mean another class; add those that are missing, '
-                    'empty if need be, and remove those that are no class, from either'
-                )
+    compared, pairs = False, ()
+    if metrics & COMPARING:
+        names = ('train_dataloader', loader)
+        pairs = product(*(_class_folders(context, name) for name in names))
+    for reference, folders in pairs:
+        shared = min(len(reference), len(folders))
+        compared |= shared > 0
+        if reference[:shared] != folders[:shared]:
+            texts.append(
+                f'{loader}: its class folders are not those of train_dataloader: missing '
+                f'{sorted(set(reference) - set(folders))}, besides '
+                f'{sorted(set(folders) - set(reference))}. A label is the place of its folder '
+                'among the others, and would mean another class; add those that are missing, '
+                'empty if need be, and remove those that are no class, from either'
+            )
     if texts:
         return [Finding('evaluation', 'error', text) for text in texts]
     has = ', and has the class folders of the training' if compared else ''

@@ -23,6 +23,7 @@ from .network import (
 from .packages import check_packages
 from .schedule import check_batch, check_schedule
 
+TRAINING = (check_schedule, check_batch)
 FAST = (
     check_packages,
     check_keys,
@@ -31,8 +32,8 @@ FAST = (
     check_data,
     check_classes,
     check_evaluation,
+    *TRAINING,
 )
-TRAINING = (check_schedule, check_batch)
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
@@ -81,10 +82,9 @@ def run_checks(
     if processes is None:
         processes = world_size(cfg.get('launcher', 'none'))
     context = Context(cfg, split, processes, trust, workers, model)
-    checks = LEVELS[level]
-    if split == 'train' and checks[: len(FAST)] == FAST:
-        checks = (*FAST, *TRAINING, *checks[len(FAST) :])
-    for check in checks:
+    for check in LEVELS[level]:
+        if split != 'train' and check in TRAINING:
+            continue
         failed = False
         for finding in _guarded(check, context):
             failed |= finding.status == 'error'

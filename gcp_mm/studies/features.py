@@ -5,7 +5,6 @@ be larger than the memory. Beside it ``x.json`` has the labels and names of the 
 are complete the array is ``x.partial.npy``, and ``x.partial.json`` says how many rows it has.
 """
 
-import copy
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from .._io import write_atomically
+from ..checks.dataloaders import load_named
 
 # As :meth:`mmpretrain.models.ImageClassifier.extract_feat` calls them. Behind a GCP neck 'neck' is
 # the D(D+1)/2 vector, and 'pre_logits', the input of the last linear layer, is the same vector.
@@ -90,10 +90,8 @@ def image_folder(folder: str | Path, cfg: Config) -> Dataset:
     """
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename}: expected a test_dataloader, whose pipeline is used')
-    pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
-    for transform in pipeline:
-        if transform.type == 'LoadImageFromFile':
-            transform.type = 'LoadCheckedImage'  # OpenCV makes an image of half a JPEG
+    # With checks: OpenCV makes an image of half a JPEG.
+    pipeline = load_named(cfg.test_dataloader.dataset.pipeline)
     dataset = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, test_mode=True)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         images = DATASETS.build(dataset)
