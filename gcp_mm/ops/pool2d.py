@@ -4,6 +4,7 @@ Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimizat
 CVPR 2020, https://arxiv.org/abs/2003.11241, sections 3.1 and 4.1.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,6 +15,21 @@ from torch import Tensor, nn
 from .newton_schulz import check_positive
 from .pooling import check_options, global_covariance_pooling
 from .tracing import is_traced
+
+# What to do about features that are no map of so many channels, by their number of dimensions
+REMEDIES = {
+    2: "the backbone gives vectors: have it give its feature map, with out_type='featmap' for a "
+    'vision transformer, gap_before_final_norm=False for a ConvNeXt of MMPretrain',
+    3: 'the backbone gives tokens: have it give its feature map, in MMPretrain with '
+    "out_type='featmap'",
+    4: 'set in_channels to the channels of the feature map (in a config, out_indices of the '
+    'backbone names the stages to pool)',
+}
+ONE_POSITION = (
+    'the feature maps have one position: their covariance is zero, and no gradient reaches the '
+    'layers before the pooling; take larger images or a backbone with less down-sampling, such as '
+    "GCPResNet with conv5='none'"
+)
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Module:
@@ -32,7 +48,7 @@ class GlobalCovariancePool2d(nn.Module):
         in_channels: channels of the feature maps.
         reduction: output channels of each reduction, in order. (256,) is the paper's layer,
             (128,) and (256, 128) those of its Tables 5 and 9; () pools the features as they are.
-        iterations: Newton-Schulz iterations, at least 1. The paper and released weights: 5.
+        iterations: Newton-Schulz iterations, 1 to 12. The paper and released weights: 5.
         norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
             or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
         method: how the Newton-Schulz normalisation is computed; 'auto' is the fastest. This and
@@ -47,8 +63,8 @@ class GlobalCovariancePool2d(nn.Module):
     Raises:
         TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer, or
             `check_finite` is neither a bool nor None.
-        ValueError: if one of them is < 1, `norm`, `method` or `save` is unknown, or they do not
-            go together.
+        ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
+            do not go together.
     """
 
     def __init__(
@@ -109,8 +125,7 @@ class GlobalCovariancePool2d(nn.Module):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
-                'set in_channels to the channels of the feature map (in a config, out_indices of '
-                'the backbone names the stages to pool)'
+                f'{REMEDIES.get(x.dim(), REMEDIES[4])}'
             )
         if not is_traced(x) and self._is_to_look(x) and not torch.isfinite(x).all():
             raise ValueError(
@@ -118,9 +133,10 @@ class GlobalCovariancePool2d(nn.Module):
                 'root; lower the learning rate, clip the gradients or check the input images'
             )
         dtype = next(self.parameters(), x).dtype
-        pooled = global_covariance_pooling(
-            self.reduction(x), self.iterations, self.norm, self.method, self.save
-        )
+        x = self.reduction(x)
+        if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
+            warnings.warn(ONE_POSITION, stacklevel=2)
+        pooled = global_covariance_pooling(x, self.iterations, self.norm, self.method, self.save)
         return pooled.to(dtype)
 
     def extra_repr(self) -> str:

@@ -19,7 +19,7 @@ from . import circuit_pooling, extension
 from .circuit import Circuit, find_circuit
 from .covariance import covariance, flatten_positions
 from .eigh import matrix_sqrt_eigh
-from .newton_schulz import check_positive
+from .newton_schulz import check_iterations
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import autocast_off, full_precision
 from .tracing import is_traced
@@ -45,7 +45,8 @@ def global_covariance_pooling(
     Args:
         x: features, (B, D, H, W) or (B, D, N), in any memory layout. float16 and bfloat16 are
             computed in float32, also under autocast.
-        iterations: Newton-Schulz iterations; used by `norm='newton_schulz'` only.
+        iterations: Newton-Schulz iterations, 1 to 12; used by `norm='newton_schulz'` only. More
+            would amplify rounding errors: for the exact root take `norm='eigh'`.
         norm: normalisation of the covariance matrix: 'newton_schulz' (the paper's layer,
             :func:`matrix_sqrt_newton_schulz`), 'eigh' (the exact root,
             :func:`matrix_sqrt_eigh`) or 'none' (the plain covariance).
@@ -66,14 +67,15 @@ def global_covariance_pooling(
     Returns:
         (B, D(D+1)/2), float32 or, for float64 input, float64: the row-major upper triangle, see
         :func:`triu_vector`. Features that are constant over the positions give zeros, and zero
-        gradients.
+        gradients. So do float32 features whose variances sum to less than 1.2e-38 (standard
+        deviations of 1e-19); from about 1e19 on the variances overflow, which gives NaN.
 
     Raises:
         TypeError: if `x` is not a floating-point tensor or `iterations` not an integer.
-        ValueError: for another shape, `iterations` < 1, an unknown `norm`, `method`, `save` or
-            `backend`, one of the last three beside another `norm` than 'newton_schulz', a number
-            of iterations that `method='circuit'` has no circuit for, or a named `backend` beside
-            another method than 'circuit' or where it cannot run.
+        ValueError: for another shape, `iterations` out of range, an unknown `norm`, `method`,
+            `save` or `backend`, one of the last three beside another `norm` than 'newton_schulz',
+            a number of iterations that `method='circuit'` has no circuit for, or a named `backend`
+            beside another method than 'circuit' or where it cannot run.
         torch.linalg.LinAlgError: for NaN or infinity with `norm='eigh'`; else they give NaN.
     """
     check_options(iterations, norm, method, save, backend)
@@ -99,7 +101,7 @@ def check_options(
     iterations: int, norm: str, method: str, save: str, backend: str = 'auto'
 ) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_positive('iterations', iterations)
+    check_iterations(iterations)
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .newton_schulz import check_square
-from .tracing import is_traced
+from .tracing import is_compiling, is_traced
 
 # Written into converted checkpoints, so that another layout could never be taken for this one
 VECTOR_LAYOUT = 'row-major upper triangle'
@@ -76,7 +76,7 @@ def triu_vector_adjoint(grad: Tensor) -> Tensor:
 def _index(make, d: int, x: Tensor) -> Tensor:
     """The index `make` gives, for tensors such as `x`."""
     # A compiler's stand-in for a tensor must not be left behind for others.
-    return make(int(d), x.device) if is_traced(x) else _cached(make, d, x.device)
+    return make(d, x.device) if is_traced(x) else _cached(make, d, x.device)
 
 
 @functools.lru_cache(maxsize=64)
@@ -86,20 +86,25 @@ def _cached(make, d, device):
         return make(d, device)
 
 
-# By NumPy, so that a tracer sees a constant and not how it was made; by arithmetic, since compilers
-# know no np.triu_indices, or know it wrong (PyTorch 2.1).
+# Where a compiler records them, in PyTorch; else by NumPy, so that a tracer sees a constant and not
+# how it was made.
 
 
 def _packing(d: int, device: torch.device) -> Tensor:
     """Position in the flattened matrix of each element of the vector, (D(D+1)/2,) int64."""
-    i = np.arange(d * (d + 1) // 2)
-    # Row r begins at r (2 D + 1 - r) / 2: there the root is of a square, and exact.
-    row = np.floor((2 * d + 1 - np.sqrt((2.0 * d + 1) ** 2 - 8.0 * i)) / 2).astype(np.int64)
-    return torch.as_tensor(i + row * (row + 1) // 2, device=device)
+    if is_compiling():
+        row, col = torch.triu_indices(d, d, device=device)
+        return row * d + col
+    row, col = np.triu_indices(int(d))
+    return torch.as_tensor(row * int(d) + col, device=device)
 
 
 def _unpacking(d: int, device: torch.device) -> Tensor:
     """Position in the vector of each element of the flattened matrix, (D^2,) int64."""
-    i = np.arange(d)
+    if is_compiling():
+        i = torch.arange(d, device=device)
+        row, col = torch.minimum(i[:, None], i), torch.maximum(i[:, None], i)
+        return (row * d - row * (row + 1) // 2 + col).flatten()
+    i = np.arange(int(d))
     row, col = np.minimum(i[:, None], i), np.maximum(i[:, None], i)
     return torch.as_tensor((row * d - row * (row + 1) // 2 + col).ravel(), device=device)

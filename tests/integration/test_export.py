@@ -49,6 +49,26 @@ def test_compiled(shape, method, backend):
     )
 
 
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_compiled_with_a_default_device(backend):
+    """A mode that PyTorch's functions run under, and NumPy's do not."""
+    x = features((2, 6, 4))
+    expected = global_covariance_pooling(x)
+    torch.set_default_device('cpu')
+    try:
+        out = torch.compile(global_covariance_pooling, fullgraph=True, backend=backend)(x)
+    finally:
+        torch.set_default_device(None)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_once_for_all_sizes():
+    pool = torch.compile(global_covariance_pooling, fullgraph=True, backend='eager', dynamic=True)
+    for x in map(features, [(2, 6, 4), (3, 8, 4), (2, 5, 12), (4, 7, 20)]):
+        expected = global_covariance_pooling(x)
+        torch.testing.assert_close(pool(x), expected, rtol=1e-5, atol=1e-6)
+
+
 def neck():
     torch.manual_seed(0)
     return GlobalCovariancePooling(12, reduction=(8,)).eval()

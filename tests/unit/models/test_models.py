@@ -86,7 +86,7 @@ def test_neck_refuses_wrong_arguments(kwargs, error, words):
 @pytest.mark.parametrize(
     ('x', 'error', 'words'),
     [
-        (torch.ones(2, 8), ValueError, r'\(2, 8\).*in_channels'),
+        (torch.ones(2, 8), ValueError, r'\(2, 8\).*out_type'),
         (torch.ones(2, 4, 3, 3), ValueError, r'expected \(B, 8, H, W\)'),
         (torch.full((1, 8, 3, 3), torch.nan), ValueError, 'NaN'),
         (torch.full((1, 8, 3, 3), torch.inf), ValueError, 'infinity'),

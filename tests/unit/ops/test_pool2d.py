@@ -1,5 +1,7 @@
 """The layer as an nn.Module; its options are tested through the neck, in test_models.py."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -26,3 +28,29 @@ def test_convolutions_start_as_hes():
     weight = GlobalCovariancePool2d(64, (512,)).reduction[0].conv.weight
     assert weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.05)
     assert weight.mean().item() == pytest.approx(0, abs=0.05 * (2 / 512) ** 0.5)
+
+
+def test_one_position_is_warned_of_in_training():
+    layer, x = GlobalCovariancePool2d(8, (6,)), torch.randn(3, 8, 1, 1, requires_grad=True)
+    with pytest.warns(UserWarning, match="one position.*conv5='none'"):
+        out = layer(x)
+    assert not out.any()
+    assert not torch.autograd.grad(out.sum(), x)[0].any()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        layer(torch.randn(3, 8, 1, 2))
+        layer.eval()(x)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'remedy'),
+    [
+        ((2, 8), "out_type='featmap'.*gap_before_final_norm=False"),
+        ((2, 49, 8), "out_type='featmap'"),
+        ((2, 6, 5, 5), 'set in_channels'),
+        ((8,), 'set in_channels'),
+    ],
+)
+def test_other_features_are_refused(shape, remedy):
+    with pytest.raises(ValueError, match=f'B, 8, H, W.*{remedy}'):
+        GlobalCovariancePool2d(8, (6,))(torch.ones(shape))

@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from gcp_mm.ops import circuit_pooling, extension, global_covariance_pooling
 from gcp_mm.ops.circuit import CIRCUITS
+from gcp_mm.ops.newton_schulz import MAX_ITERATIONS
 from tests.helpers.reference import (
     FEATURES,
     allowed_errors,
@@ -53,7 +54,7 @@ def test_float32_error_in_networks(kind, n, method):
 
 
 @pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
-@pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize('iterations', [1, 2, 3, 4, 5, 7, MAX_ITERATIONS])
 @pytest.mark.parametrize('shape', SHAPES)
 def test_any_number_of_iterations(shape, iterations, method):
     x = features(*shape)

@@ -72,12 +72,13 @@ def test_formulas_on_features():
     x = features((3, 6, 5, 8))
     head = nn.Linear(21, 4).double()
     targets = torch.tensor([0, 1, 3])
-    found = measure_formulas(x, lambda v: F.cross_entropy(head(v), targets), iterations=30)
+    found = measure_formulas(x, lambda v: F.cross_entropy(head(v), targets), iterations=12)
     exact = found.pop('autograd, exact square root')
     assert exact['cosine'] == pytest.approx([1] * 3)
     assert exact['norm'] == pytest.approx([1] * 3)
-    # So many iterations have converged
-    assert found.pop('autograd, 30 Newton-Schulz iterations')['norm'] == pytest.approx([1] * 3)
+    # So many iterations have nearly converged.
+    iterated = found.pop('autograd, 12 Newton-Schulz iterations')
+    assert iterated['norm'] == pytest.approx([1] * 3, rel=1e-4)
     assert len(found) == 3
     # eq. (7) from its parts, against the gradient of the whole
     leaf = x.clone().requires_grad_()
