@@ -79,6 +79,7 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', range(len(CASES)), ids=[str(case) for case in CASES])
 def test_two_processes_are_one(results, number):
     x = images()

@@ -38,6 +38,7 @@ def test_saved_memory_is_counted():
     assert saved_bytes(lambda: x.square(), x) == 0  # the input alone
 
 
+@pytest.mark.slow
 def test_layer(run_tool, tmp_path):
     sizes = ('--channels', '16', '--positions', '9', '25', '--batch', '2')
     short = ('--repeats', '1', '--seconds', '0', '--out', tmp_path)
@@ -55,6 +56,7 @@ def test_layer(run_tool, tmp_path):
     assert (tmp_path / 'gcp.png').stat().st_size > 10000
 
 
+@pytest.mark.slow
 def test_training_step(run_tool, tmp_path):
     size = ('--depth', '18', '--batch', '2', '--size', '32', '--repeats', '1')
     result = run_tool(TOOLS / 'benchmark_train.py', *size, '--out', tmp_path)

@@ -78,12 +78,11 @@ def coco(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'path',
     [
-        pytest.param(
-            'configs/faster_rcnn/faster-rcnn_r18-gcp-d_fpn_1x_coco.py', marks=pytest.mark.slow
-        ),
+        'configs/faster_rcnn/faster-rcnn_r18-gcp-d_fpn_1x_coco.py',
         'configs/mask_rcnn/mask-rcnn_r50-gcp-m_fpn_1x_coco.py',
     ],
 )

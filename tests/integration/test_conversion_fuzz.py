@@ -117,13 +117,8 @@ def wrapped(draw, state):
     return dict(state_dict=state, **({'meta': draw(meta)} if kind == 'meta' else {}))
 
 
-@pytest.mark.parametrize(
-    'kind',
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ('mobilenet', 'shufflenet') else name
-        for name in SOURCES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', SOURCES)
 def test_any_change_of_a_checkpoint(kind):
     @fuzz(max_examples=80)
     @given(st.data())
@@ -210,6 +205,7 @@ def valid_file():
     return file.getvalue()
 
 
+@pytest.mark.slow
 @fuzz(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(1, 255), st.booleans())
 def test_any_damaged_byte_of_a_checkpoint(position, change, cut):

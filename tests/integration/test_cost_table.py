@@ -27,7 +27,9 @@ def cost_table():
     return runpy.run_path(str(ROOT / TOOL))
 
 
-@pytest.mark.parametrize('row', TABLE_9)
+@pytest.mark.parametrize(
+    'row', [row if '-18' in row else pytest.param(row, marks=pytest.mark.slow) for row in TABLE_9]
+)
 def test_rows_of_table_9(cost_table, row):
     complexity = cost_table['count'](row, 'caffe')
     parameters, multiply_adds = TABLE_9[row]
@@ -35,6 +37,7 @@ def test_rows_of_table_9(cost_table, row):
     assert round(complexity.total / 1e9, 2) == pytest.approx(multiply_adds, abs=0.0101)
 
 
+@pytest.mark.slow
 def test_stride_in_the_3x3_convolution_costs_more(cost_table):
     for row, multiply_adds in (('ResNet-50 GAP', 4.089), ('ResNet-50 GCP', 6.352)):
         complexity = cost_table['count'](row, 'pytorch')
@@ -61,6 +64,7 @@ def test_config_of_another_package_is_refused(call_tool):
         call_tool('tools/get_flops.py', 'mmcls::resnet.py')
 
 
+@pytest.mark.slow
 def test_cost_table(call_tool, tmp_path, capsys):
     call_tool(
         *(TOOL, '--rows', 'ResNet-18 GAP', 'ResNet-18 GCP', '--out', tmp_path),

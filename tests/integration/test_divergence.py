@@ -164,6 +164,7 @@ def test_stop_names_the_weight_and_leaves_the_rest(train, files):
     assert process['module']['input_finite']
 
 
+@pytest.mark.slow
 def test_the_search_leaves_no_trace(train, files, monkeypatch):
     """Neither in the random generators, which mixing and stochastic depth use, nor elsewhere."""
     monkeypatch.setattr(DumpRunStateHook, 'after_train_iter', Hook.after_train_iter)

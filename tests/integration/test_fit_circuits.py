@@ -10,6 +10,7 @@ from tests.helpers.runs import ROOT
 FIT = runpy.run_path(str(ROOT / 'tools/fit_circuits.py'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('kind', 'squarings', 'reach'), [('gram', 4, 4), ('covariance', 4, 2), ('gram', 3, 3)]
 )

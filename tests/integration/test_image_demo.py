@@ -172,6 +172,7 @@ def test_objects_are_drawn_and_recorded(demo, checkpoint, scenes, tmp_path):
         assert (drawn != plain).any(2)[top : bottom + 1, left : right + 1].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_video_is_drawn_frame_for_frame(demo, checkpoint, video, tmp_path):
     records = demo(CLS, video, '--covariance')
     with mmcv.VideoReader(str(video)) as frames:

@@ -119,6 +119,7 @@ def test_two_processes(run_tool, short_cls, tmp_path):
     torch.testing.assert_close(torch.tensor(record['gradient_distances']), distances)
 
 
+@pytest.mark.slow
 def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
     hooks = LANDSCAPE.replace('interval=2', 'interval=1')
     work_dir = train(hooks)

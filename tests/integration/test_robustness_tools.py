@@ -202,6 +202,7 @@ def test_results_of_another_evaluation_are_refused(network, trees, resumable, tm
     assert (resumable / 'robustness.json').read_bytes() == before
 
 
+@pytest.mark.slow
 def test_bad_files_stop_the_run_or_are_listed(network, trees, tmp_path):
     """And the report says what is regenerated."""
     trees = shutil.copytree(trees, tmp_path / 'trees')

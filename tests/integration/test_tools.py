@@ -132,6 +132,7 @@ def test_amp_without_accelerator_is_refused(run_tool):
     assert 'ValueError: --amp needs an accelerator' in done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_same_weights(run_tool, short_cls, tmp_path):
     config = tmp_path / 'dump_weights.py'
     config.write_text(
@@ -179,6 +180,7 @@ def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, detection_options, t
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('framework', 'config'), [('mmpretrain', CLS), ('mmdet', MASK.replace('mask', 'faster'))]
 )
