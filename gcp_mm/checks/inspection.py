@@ -108,17 +108,12 @@ def check_lists(context: Context) -> Iterator[Finding]:
     cfg = context.cfg
     for split in ('train', 'val', 'test'):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
-        parts = cfg.get(loader), cfg.get(evaluator)
-        if (
-            split == 'test'
-            and all(parts)
-            and parts == (cfg.get('val_dataloader'), cfg.get('val_evaluator'))
-        ):
+        if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
             yield Finding(loader, 'ok', 'the same as val_dataloader')
-            continue
-        contents, datasets = {}, []
-        for config in find_datasets(cfg.get(loader)):
-            yield from inspect_dataset(config, loader, context.scope, contents, datasets)
+        else:
+            contents, datasets = {}, []
+            for config in find_datasets(cfg.get(loader)):
+                yield from inspect_dataset(config, loader, context.scope, contents, datasets)
         found = _inspect_evaluators(cfg, split, datasets, evaluator, contents)
         yield from found
         for metric in find_annotated(cfg.get(evaluator)):
