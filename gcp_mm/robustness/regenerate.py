@@ -174,6 +174,12 @@ def make_set(
     return dict(made=made, found=found, skipped=skipped)
 
 
+def find_left_out(source: Path) -> list[Path]:
+    """Files of a folder that :func:`find_images` leaves out for their suffix or place."""
+    images = {source / image for image in find_images(source)}
+    return [path for path in source.rglob('[!.]*') if path.is_file() and path not in images]
+
+
 def find_images(source: Path) -> list[str]:
     """Images of a folder as <class>/<file>, sorted.
 
@@ -199,12 +205,6 @@ def find_images(source: Path) -> list[str]:
     if count > 1:
         raise ValueError(f'{source}: {count} images {stem}.* would become one file; rename them')
     return images
-
-
-def find_left_out(source: Path) -> list[Path]:
-    """Files of a folder that :func:`find_images` leaves out for their suffix or place."""
-    images = {source / image for image in find_images(source)}
-    return [path for path in source.rglob('[!.]*') if path.is_file() and path not in images]
 
 
 def check_target(target: Path, made_with: dict) -> None:
