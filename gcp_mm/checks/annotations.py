@@ -16,59 +16,31 @@ LARGEST = 2**53  # whole numbers beyond it are not exact in NumPy's arrays
 FILTERED = 'of an image that filter_cfg or indices leaves out'
 
 
-def _is_id(value):
-    return isinstance(value, str) or _is_number(value)
-
-
-def _is_text(value):
-    return isinstance(value, str) and bool(value)
-
-
-def _is_size(value):
-    return type(value) in NUMBERS and 0 < value < LARGEST and value % 1 == 0
-
-
-def _is_flag(value):
-    return type(value) in (bool, *NUMBERS) and value in (0, 1)
-
-
 def _is_number(value):
     return type(value) in NUMBERS and abs(value) < LARGEST  # which NaN is not
 
 
 def _are_numbers(values):
-    return (
-        isinstance(values, list)
-        and NUMBERS.issuperset(map(type, values))
-        and abs(sum(values)) < LARGEST
-    )
+    right = isinstance(values, list) and NUMBERS.issuperset(map(type, values))
+    return right and abs(sum(values)) < LARGEST
 
 
-def _is_box(value):
-    return _are_numbers(value) and len(value) == 4
-
-
-ID = (_is_id, 'a number or a string')
-SIZE = (_is_size, 'a number of pixels')
-FLAG = (_is_flag, '0 or 1')
-# What a file holds: {part: (its singular, {key: (whether a value is right, what is expected)})}
+# What a file holds: {part: {key: (whether a value is right, what is expected)}}
+ID = (lambda value: isinstance(value, str) or _is_number(value), 'a number or a string')
+TEXT = (lambda value: isinstance(value, str) and value, 'a string')
+SIZE = (lambda value: _is_number(value) and value > 0 and value % 1 == 0, 'a number of pixels')
+BOX = (lambda value: _are_numbers(value) and len(value) == 4, 'four numbers [x, y, width, height]')
+FLAG = (lambda value: type(value) in (bool, *NUMBERS) and value in (0, 1), '0 or 1')
 RULES = dict(
-    images=('image', dict(id=ID, file_name=(_is_text, 'a string'), width=SIZE, height=SIZE)),
-    categories=('category', dict(id=ID, name=(_is_text, 'a string'))),
-    annotations=(
-        'annotation',
-        dict(
-            id=ID,
-            image_id=ID,
-            category_id=ID,
-            bbox=(_is_box, 'four finite numbers: [x, y, width, height]'),
-            area=(_is_number, 'a finite number'),
-            iscrowd=FLAG,
-            ignore=FLAG,
-        ),
+    images=dict(id=ID, file_name=TEXT, width=SIZE, height=SIZE),
+    categories=dict(id=ID, name=TEXT),
+    annotations=dict(
+        **dict(id=ID, image_id=ID, category_id=ID, bbox=BOX, area=(_is_number, 'a number')),
+        **dict(iscrowd=FLAG, ignore=FLAG),
     ),
 )
 OPTIONAL = {'iscrowd', 'ignore'}
+NOUNS = dict(images='image', categories='category', annotations='annotation')
 
 
 def reads_coco(dataset: BaseDataset | None) -> bool:
@@ -111,7 +83,7 @@ def _malformed(content, optional) -> Iterator[str]:
     if not isinstance(content, dict):
         yield f'holds {reprlib.repr(content)}, expected an object of {", ".join(RULES)}'
         return
-    for part, (noun, rules) in RULES.items():
+    for part, rules in RULES.items():
         # Files of unlabelled images have no annotations.
         entries = content.get(part, [] if part == 'annotations' else None)
         if not isinstance(entries, list):
@@ -124,14 +96,15 @@ def _malformed(content, optional) -> Iterator[str]:
             for key, (is_right, expected) in rules.items():
                 if is_right(entry.get(key)) or (key not in entry and key in optional):
                     continue
-                name = f'{noun} {entry["id"]!r}' if _is_id(entry.get('id')) else f'{part}[{number}]'
+                key_is_right = ID[0](entry.get('id'))
+                name = f'{NOUNS[part]} {entry["id"]!r}' if key_is_right else f'{part}[{number}]'
                 value = f'{key}={reprlib.repr(entry[key])}' if key in entry else f'has no {key}'
                 yield f'{name}: {value}, expected {expected}'
 
 
 def _conflicting(content) -> Iterator[str]:
     """Say which ids stand for several things or, of images, for none."""
-    for part, (noun, _) in RULES.items():
+    for part, noun in NOUNS.items():
         counts = Counter(entry['id'] for entry in content.get(part, ()))
         for key, count in counts.items():
             if count > 1:
@@ -142,7 +115,7 @@ def _conflicting(content) -> Iterator[str]:
     for annotation in content.get('annotations', ()):
         if annotation['image_id'] not in images:
             name = f'annotation {annotation["id"]!r}: image_id={annotation["image_id"]!r}'
-            yield f'{name} is not in its list; add the image, or'
+            yield f'{name} is the id of no image'
 
 
 def inspect_annotations(
@@ -276,17 +249,14 @@ def _mask_fault(annotation, image, least=0):
     take four for a box, or fail.
     """
     mask = annotation.get('segmentation')
-    name = f'annotation {annotation["id"]!r}: segmentation={reprlib.repr(mask)}'
     if isinstance(mask, list) and mask:
-        if all(_are_numbers(part) and len(part) >= least for part in mask):
-            return ''
-        return f'{name}, expected lists of numbers: [[x1, y1, x2, y2, ...], ...]; mend or remove it'
-    if _is_mask(mask, image):
-        return ''
-    return (
-        f"{name} has no mask, or an empty one, or one that is not of its image's "
-        f'{image["width"]}x{image["height"]} pixels, and masks are loaded; mend or remove it'
-    )
+        right = all(_are_numbers(part) and len(part) >= least for part in mask)
+        expected = 'lists of numbers: [[x1, y1, x2, y2, ...], ...]'
+    else:
+        right = _is_mask(mask, image)
+        expected = f"a mask of its image's {image['width']}x{image['height']} pixels, not empty"
+    name = '' if right else f'annotation {annotation["id"]!r}: segmentation={reprlib.repr(mask)}'
+    return name and f'{name}, expected {expected}; mend or remove it'
 
 
 def _is_mask(mask, image):

@@ -36,42 +36,22 @@ def check_annotations(context: Context) -> list[Finding]:
     heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
     number, found = 0, []
     for split in splits_of(context):
-        loader, contents = f'{split}_dataloader', {}
-        opened = open_datasets(context, loader)
-        there = [(c, d) for c, d, _ in opened if d is not None and not find_missing(c, d, loader)]
-        there = [
-            (config, copy.copy(dataset)) for config, dataset in there
-        ]  # to leave theirs unread
-        coco = [(config, dataset) for config, dataset in there if reads_coco(dataset)]
-        of_split = []
-        for config, dataset in coco:
-            of_split += read_dataset(dataset, config, loader, 'annotations', contents)
-        if split == 'train' and len(coco) == len(opened) and not of_split:
-            of_split += _without_objects([dataset for _, dataset in coco], loader)
-        found += of_split
-        for config, dataset in there if heads else ():
-            if dataset.ann_file and not getattr(dataset, 'download', False):
-                found += read_dataset(dataset, config, loader, 'annotations', contents)
-                found += _other_labels(dataset, heads, loader)
-                number += 1
-        datasets = [dataset for _, dataset in coco]
+        loader, contents, datasets = f'{split}_dataloader', {}, []
+        for config, opened, _ in open_datasets(context, loader):
+            if opened is None or find_missing(config, opened, loader):
+                continue  # check_data tells of it
+            dataset = copy.copy(opened)  # to leave the list of `opened` unread
+            if reads_coco(dataset):
+                datasets.append(dataset)
+            elif not (heads and dataset.ann_file):
+                continue
+            found += read_dataset(dataset, config, loader, 'annotations', contents)
+            found += _other_labels(dataset, heads, loader)
+            number += 1
         found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
-        number += len(coco)
     if found or not number:
         return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
     return [Finding('annotations', 'ok', f'{number} files hold what their datasets expect')]
-
-
-def _without_objects(datasets, loader):
-    """An error if a detector's datasets were read, and give no object to its loss."""
-    infos = [info for dataset in datasets for info in dataset.data_list]
-    if not infos or any(not each['ignore_flag'] for info in infos for each in info['instances']):
-        return []
-    text = (
-        f'{loader}.dataset: {datasets[0].ann_file!r}: no image has an object of the classes '
-        f'{datasets[0].metainfo["classes"]}; name its own in metainfo.classes'
-    )
-    return [Finding('annotations', 'error', text)]
 
 
 def _other_labels(dataset, heads, loader):
@@ -240,7 +220,7 @@ def _count_labels(dataset, loader):
 def _count_objects(dataset, loader):
     """What is wrong with the objects of a dataset, or '', and how many there are."""
     classes = tuple(dataset.metainfo['classes'])
-    ignored = [each.get('ignore_flag') for i in dataset.data_list for each in i['instances']]
+    ignored = [each.get('ignore_flag', 0) for i in dataset.data_list for each in i['instances']]
     number = ignored.count(0)
     if not number and loader != 'test_dataloader':  # a test set may keep them secret
         but = f' but {len(ignored):,} to be ignored' if ignored else ''

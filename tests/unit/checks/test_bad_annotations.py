@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks import build_dataloader, raise_errors
-from gcp_mm.checks.inspection import check_annotations, inspect_dataset
+from gcp_mm.checks import build_dataloader, check_config, raise_errors
+from gcp_mm.checks.inspection import check_annotations, check_lists, inspect_dataset
 from gcp_mm.hub import resolve_config
 from tests.helpers.bad_data import REFUSED, outcome, row
 from tests.helpers.checks import findings, texts
@@ -50,23 +51,27 @@ ANNOTATIONS = {
         REFUSED,
         'annotation 1: segmentation=[[[1, 2]',
     ),
-    'no mask': (change_first(segmentation=[]), REFUSED, 'has no mask'),
-    'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'has no mask'),
-    'RLE of zeros': (change_first(segmentation=dict(RLE, counts=[9216])), REFUSED, 'has no mask'),
+    'no mask': (change_first(segmentation=[]), REFUSED, 'expected a mask'),
+    'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'expected a mask'),
+    'RLE of zeros': (
+        change_first(segmentation=dict(RLE, counts=[9216])),
+        REFUSED,
+        'expected a mask',
+    ),
     'RLE that ends early': (
         change_first(segmentation=dict(RLE, counts=[5, 5])),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'RLE that is none': (
         change_first(segmentation=dict(RLE, counts='!!zz')),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'RLE of another size': (
         change_first(segmentation=dict(size=[10, 10], counts=[50, 50])),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'two images with one id': (
         lambda content: content['images'][1].update(id=content['images'][0]['id']),
@@ -81,7 +86,7 @@ ANNOTATIONS = {
     'annotation of an image that is not listed': (
         lambda content: content['images'].pop(),
         REFUSED,
-        'not in its list',
+        'annotation 9: image_id=3',
     ),
     'annotation without a box': (
         lambda content: content['annotations'][0].pop('bbox'),
@@ -147,6 +152,77 @@ def test_annotations(what, scenes, tmp_path, record_property):
             assert message in said[0]
             observed += f', WARNING {said[0].partition(".json: ")[2]}'
     record_property(*row(what, expected, observed))
+
+
+@pytest.fixture
+def detector(scenes, tmp_path):
+    """The config of a detector, and the folder of its own copy of the data."""
+    root = shutil.copytree(scenes, tmp_path / 'coco')
+    cfg = resolve_config('mask-rcnn_r18-gcp-m_fpn_4e_digits')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+        if split != 'train':
+            cfg[f'{split}_evaluator'].ann_file = str(root / 'annotations/instances_val.json')
+    return cfg, root
+
+
+def change_file(root, split, change):
+    path = root / f'annotations/instances_{split}.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('what', ['box of null', 'categories in another order', 'no mask'])
+def test_every_split_is_checked(what, split, detector):
+    """At the start of a training and of a test, and by both tools that check."""
+    cfg, root = detector
+    change, _, message = ANNOTATIONS[what]
+    assert texts('error', check_annotations, cfg) == []
+    change_file(root, split, change)
+    path = str(root / f'annotations/instances_{split}.json')
+    for run in ('train', 'test') if split == 'val' else ('train',):
+        for level in ('fast', 'data'):
+            said = [found.text for found in check_config(cfg, run, level=level)]
+            assert {path in text for text in said if message in text} == {True}, said
+
+
+def test_objects_that_are_not_evaluated(detector):
+    cfg, root = detector
+    change_file(root, 'val', change_all(iscrowd=1))
+    for _ in range(2):  # without a file of its own, a metric evaluates by the dataset's
+        for run in ('train', 'test'):
+            (text,) = texts('error', check_annotations, cfg, run)
+            assert 'nothing to evaluate' in text
+            assert str(root / 'annotations/instances_val.json') in text
+        found = check_config(cfg, level='data')
+        assert 'val_evaluator' in {f.check for f in found if f.status == 'error'}
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            evaluator.pop('ann_file', None)
+
+
+def test_part_of_the_images_is_evaluated(detector):
+    cfg, _ = detector
+    cfg.val_dataloader.dataset.indices = 1
+    (text,) = texts('warning', check_annotations, cfg)
+    assert text.startswith('val_evaluator: ')
+    assert 'lists 2 images, of which the dataloader gives 1' in text
+
+
+@pytest.mark.parametrize('check', [check_annotations, check_lists])
+def test_each_file_is_read_once(check, detector, monkeypatch):
+    """By the check, and by no dataset that it builds."""
+    cfg, _ = detector
+    read, load = [], json.load
+
+    def counted(file, *args, **kwargs):
+        read.append(Path(file.name).name)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(json, 'load', counted)
+    assert texts('error', check, cfg) == []
+    assert sorted(read) == ['instances_train.json', 'instances_val.json']
 
 
 def objects(cfg):
