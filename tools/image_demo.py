@@ -18,12 +18,11 @@ from arguments import add_config_arguments, add_trust_argument, config_of
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.utils import scandir
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm._io import write_atomically
-from gcp_mm.data import LoadCheckedImage
+from gcp_mm.data import IMAGE_SUFFIXES, LoadCheckedImage, count_suffixes
 from gcp_mm.studies.inferencers import Classifier, Detector
 
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
@@ -51,8 +50,11 @@ def find_inputs(paths):
         if not path.exists():
             raise FileNotFoundError(f'input {str(path)!r} does not exist')
         if path.is_dir():
-            names = scandir(path, (*IMG_EXTENSIONS, *VIDEO_EXTENSIONS), True, case_sensitive=False)
-            files += [path / name for name in sorted(names) if '/.' not in f'/{name}']
+            names = [n for n in sorted(scandir(path, recursive=True)) if '/.' not in f'/{n}']
+            taken = [n for n in names if n.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_EXTENSIONS))]
+            files += [path / name for name in taken]
+            if left_out := count_suffixes({*names} - {*taken}):
+                print(f'{path}: left out by suffix: {left_out}', file=sys.stderr)
         else:
             files.append(path)
     if not files:

@@ -13,8 +13,9 @@ import argparse
 import os
 from pathlib import Path
 
+from gcp_mm.data import count_suffixes
 from gcp_mm.robustness.errors import SEVERITIES
-from gcp_mm.robustness.regenerate import NAMES, Recipe, make_set
+from gcp_mm.robustness.regenerate import NAMES, Recipe, find_left_out, make_set
 
 
 def parse_args():
@@ -63,6 +64,8 @@ def main():
         'c': dict(names=args.corruptions, severities=args.severities),
         'p': dict(names=args.perturbations),
     }
+    if left_out := find_left_out(args.src):
+        print(f'{args.src}: left out for their suffix or place: {count_suffixes(left_out)}')
     kinds = ('c', 'p') if args.kind == 'both' else (args.kind,)
     recipes = {kind: Recipe(kind, **options[kind], **common) for kind in kinds}
     for kind, recipe in recipes.items():

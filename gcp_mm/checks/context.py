@@ -35,6 +35,7 @@ class Context:
         workers: number of processes that decode images; None for one for each CPU.
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
+        datasets: what :func:`.data.open_datasets` has opened, by dataloader.
     """
 
     cfg: Config
@@ -44,6 +45,7 @@ class Context:
     workers: int | None = None
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
+    datasets: dict[str, list] = field(default_factory=dict)
 
     @property
     def scope(self) -> str | None:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
+from ..data import IMAGE_SUFFIXES, count_suffixes
 from .context import Context, Finding, name_of, walk
 from .keys import find_classes, package_of
 
@@ -26,7 +27,8 @@ COMPARING = {'Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'}
 
 def find_datasets(dataloader: dict | None) -> Iterator[dict]:
     """Configs of the datasets in a dataloader's that name files, wrapped ones too."""
-    return (node for _, node in walk(dataloader) if {'data_root', 'data_prefix'} & node.keys())
+    keys = {'data_root', 'data_prefix', 'ann_file'}
+    return (node for _, node in walk(dataloader) if keys & node.keys())
 
 
 def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
@@ -66,41 +68,67 @@ def is_remote(config: dict) -> bool:
     return backend != 'local' or '://' in str(paths)
 
 
+def open_datasets(context: Context, loader: str) -> list[tuple[dict, BaseDataset | None, str]]:
+    """Config, dataset and what is wrong with it, of all datasets in a dataloader, opened once.
+
+    The list of a dataset is unread. It is None for a remote one, one of another package, or where
+    something is wrong.
+    """
+    if loader not in context.datasets:
+        configs = find_datasets(context.cfg.get(loader))
+        opened = [(each, *open_dataset(each, loader, context.scope)) for each in configs]
+        context.datasets[loader] = opened
+    return context.datasets[loader]
+
+
+def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseDataset | None, str]:
+    """Build a dataset, its list unread, if it is a local one of the frameworks.
+
+    Returns:
+        The dataset or None, and why it cannot be built, '' if it can.
+    """
+    try:
+        return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
+    except Exception as error:  # a class raises whatever it likes about its arguments
+        return None, f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}'
+
+
+def splits_of(context: Context) -> tuple[str, ...]:
+    """The splits whose data a run uses."""
+    return ('train', 'val') if context.split == 'train' else ('test',)
+
+
 def check_data(context: Context) -> list[Finding]:
     """Check that the folders and files of the datasets and metrics of a run are there."""
-    cfg, found, number = context.cfg, [], 0
-    for split in ('train', 'val') if context.split == 'train' else ('test',):
+    cfg, errors, warnings, number = context.cfg, [], [], 0
+    for split in splits_of(context):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
-        for dataset in find_datasets(cfg.get(loader)):
-            found += find_missing(dataset, loader, context.scope)
-            number += not is_remote(dataset)
+        for config, dataset, error in open_datasets(context, loader):
+            errors += [error] if error else find_missing(config, dataset, loader)
+            warnings.append(find_left_out(dataset, loader))
+            number += not is_remote(config)
         for metric in find_annotated(cfg.get(evaluator)):
-            found.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
-    errors = [Finding('data', 'error', text) for text in found if text]
+            errors.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
+    errors = [Finding('data', 'error', text) for text in errors if text]
+    warnings = [Finding('data', 'warning', text) for text in warnings if text]
     if errors or not number:
         return errors or [Finding('data', 'skipped', 'the config names no files')]
     text = (
         f'folders and lists of {number} datasets are there and not empty; tools/check_data.py '
         'looks for every image'
     )
-    return [Finding('data', 'ok', text)]
+    return warnings or [Finding('data', 'ok', text)]
 
 
-def find_missing(config: dict, loader: str, scope: str | None) -> list[str]:
+def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list[str]:
     """Say which files and folders of a dataset are absent or empty.
 
     Args:
-        config: of one dataset. Remote data, data that the dataset downloads and classes of other
-            packages, which may mean something else by these keys, are left alone.
+        config: of the dataset.
+        dataset: as :func:`open_dataset` opens it. Remote data, data that the dataset downloads and
+            classes of other packages, which may mean something else by these keys, are left alone.
         loader: name of its dataloader, for the messages.
-        scope: the framework's, in which its class is looked up.
     """
-    if is_remote(config):
-        return []
-    try:
-        dataset = build_dataset(config, scope, lazy_init=True)
-    except Exception as error:  # a class raises whatever it likes about its arguments
-        return [f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}']
     if dataset is None or getattr(dataset, 'download', False):
         return []
     texts = []
@@ -115,6 +143,28 @@ def find_missing(config: dict, loader: str, scope: str | None) -> list[str]:
     return [text for text in texts if text]
 
 
+def find_left_out(dataset: BaseDataset | None, loader: str) -> str:
+    """Say which files a dataset of folders leaves out for their suffix or place, '' if none."""
+    is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
+    if is_used is None or dataset.ann_file or not osp.isdir(root):
+        return ''
+    beside, others = [], []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if folder == root and dataset.with_label and folders:
+            beside = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
+        else:
+            others += [file for file in files if not file.startswith('.') and not is_used(file)]
+    texts = [f'{count_suffixes(beside)} outside the class folders'] if beside else []
+    if others:
+        images = {each for each in IMAGE_SUFFIXES if any(o.lower().endswith(each) for o in others)}
+        wanted = tuple(sorted({*dataset.extensions, *images}))
+        texts.append(
+            f'{count_suffixes(others)} by suffix; to take in those that are images set '
+            f'{loader}.dataset.extensions, such as {wanted}'
+        )
+    return f'{loader}.dataset: files in {root!r} left out: {", and ".join(texts)}' if texts else ''
+
+
 def missing_file(path: str, name: str) -> str:
     """Say that `path`, named `name` in the message, is absent or empty; '' if not, or remote."""
     if '://' in path or (osp.isfile(path) and osp.getsize(path)):
@@ -126,27 +176,16 @@ def missing_file(path: str, name: str) -> str:
 def check_classes(context: Context) -> list[Finding]:
     """Compare `num_classes` of the heads with the classes of the datasets, where both are known."""
     heads = list(find_heads(context.cfg))
-    train = context.split == 'train'
     found = []
-    for loader in ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',):
-        for config, dataset in _datasets(context, loader):
-            classes = count_classes(config, dataset, context.scope)
+    for split in splits_of(context):
+        loader = f'{split}_dataloader'
+        for config, dataset, error in open_datasets(context, loader):
+            classes = None if error else count_classes(config, dataset, context.scope)
             for path, number in heads if classes else ():
                 found.append(_compare(path, number, loader, classes, context.scope))
     return list(dict.fromkeys(found)) or [
         Finding('classes', 'skipped', 'the number of classes is not in the config')
     ]
-
-
-def _datasets(context, loader) -> Iterator[tuple[dict, BaseDataset | None]]:
-    """Config and dataset, its list unread; None for a remote one or one of another package."""
-    for config in find_datasets(context.cfg.get(loader)):
-        try:
-            remote = is_remote(config)
-            dataset = None if remote else build_dataset(config, context.scope, lazy_init=True)
-        except Exception:  # check_data tells of it
-            continue
-        yield config, dataset
 
 
 def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
@@ -204,8 +243,9 @@ def class_folders(dataset: BaseDataset | None) -> list[str]:
 def check_evaluation(context: Context) -> list[Finding]:
     """Check that the validation of a run uses all of its images, and the labels of the training.
 
-    The label of a class is the place of its folder among the others: with one missing, all behind
-    it would be compared with the class before. Folders missing at the end shift nothing.
+    The label of a detector's class is the place of its name in metainfo.classes. In class folders
+    it is the place of its folder among the others: with one missing, all behind it would be
+    compared with the class before. Folders missing at the end shift nothing.
     """
     split = 'val' if context.split == 'train' else 'test'
     loader = f'{split}_dataloader'
@@ -218,6 +258,7 @@ def check_evaluation(context: Context) -> list[Finding]:
         for step in dataset.get('pipeline') or ()
         if step.get('on_error') == 'skip'
     ]
+    texts += _other_names(context, loader)
     metrics = {name_of(node) for _, node in walk(context.cfg.get(f'{split}_evaluator'))}
     compared, pairs = False, ()
     if metrics & COMPARING:
@@ -240,5 +281,24 @@ def check_evaluation(context: Context) -> list[Finding]:
     return [Finding('evaluation', 'ok', f'{loader} leaves out no bad image{has}')]
 
 
+def _other_names(context, loader):
+    """What is wrong with the classes of a detector's validation, if training has others."""
+    if context.scope != 'mmdet' or context.cfg.model.get('language_model'):  # classes are words
+        return []
+    trained, evaluated = (_class_names(context, name) for name in ('train_dataloader', loader))
+    return [
+        f'{loader}: metainfo.classes are {names}, and those of train_dataloader {trained[0]}: '
+        'labels would mean other classes; make them agree'
+        for names in dict.fromkeys(evaluated)
+        if trained and names not in trained
+    ]
+
+
+def _class_names(context, loader):
+    built = [dataset for _, dataset, _ in open_datasets(context, loader) if dataset is not None]
+    names = [dataset.metainfo.get('classes') for dataset in built]
+    return [tuple(each) for each in names if isinstance(each, list | tuple)]
+
+
 def _class_folders(context, loader):
-    return [class_folders(dataset) for _, dataset in _datasets(context, loader)]
+    return [class_folders(dataset) for _, dataset, _ in open_datasets(context, loader)]

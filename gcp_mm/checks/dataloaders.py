@@ -1,20 +1,17 @@
 """Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sized
 
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
-from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .context import Context, Finding, name_of, raise_errors, warnings_in
+from .context import Context, Finding, name_of, raise_errors
 from .data import REMEDY, build_dataset, find_datasets, is_remote
-from .inspection import inspect_annotations, inspect_dataset
+from .inspection import inspect_dataset
 
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
@@ -30,11 +27,11 @@ def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwarg
 
     Raises:
         ValueError: if it would give no batch, if no image of a detector's training set has an
-            object, or for the errors of :func:`.inspect_annotations`.
+            object.
     """
     try:
         loader = build(load_named(dataloader), **kwargs)
-    except (AssertionError, LookupError, RuntimeError, ValueError):
+    except Exception:
         for config in find_datasets(dataloader):  # if it is the data, say which file it is
             raise_errors(inspect_dataset(config, 'dataloader'))
         raise
@@ -74,7 +71,7 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _check_objects(dataset):
-    """Look at the annotations a detector is to learn from."""
+    """Look whether there are objects for a detector to learn from."""
     parts = [
         part
         for part in _parts(dataset)
@@ -85,20 +82,15 @@ def _check_objects(dataset):
             f'{_describe(dataset)}: no image has an object of the classes '
             f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
         )
-    for part in parts:
-        local_coco = type(part).__name__ == 'CocoDataset' and '://' not in part.ann_file
-        if local_coco and is_main_process():  # the file is large, and the same for all
-            masks = any(getattr(step, 'with_mask', False) for step in part.pipeline.transforms)
-            found = inspect_annotations(part.ann_file, part.metainfo['classes'], masks, 'objects')
-            raise_errors(found)
-            for text in warnings_in(found):
-                print_log(text, logger='current', level=logging.WARNING)
 
 
 def _has_object(dataset):
-    """Whether an image has one; also true of data that are not annotated by objects."""
-    infos = (dataset.get_data_info(i) for i in range(len(dataset)))
-    return any(info.get('instances', True) for info in infos)
+    """Whether an image has one for the loss; also true of data not annotated by objects."""
+    for index in range(len(dataset)):
+        instances = dataset.get_data_info(index).get('instances')
+        if instances is None or any(not each.get('ignore_flag') for each in instances):
+            return True
+    return False
 
 
 def _describe(dataset):

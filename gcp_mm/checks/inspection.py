@@ -1,25 +1,86 @@
 """Every list of images and annotations of a config, read as its framework reads it."""
 
+import copy
 import os
 import os.path as osp
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import mmengine
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DefaultScope
 
-from .context import Context, Finding, name_of
+from .annotations import inspect_annotations, inspect_evaluator, reads_coco
+from .context import Context, Finding, name_of, walk
 from .data import (
     REMEDY,
-    build_dataset,
     find_annotated,
     find_datasets,
+    find_heads,
+    find_left_out,
     find_missing,
     is_remote,
     missing_file,
+    open_dataset,
+    open_datasets,
+    splits_of,
 )
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
 IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
+
+
+def check_annotations(context: Context) -> list[Finding]:
+    """Read the annotations that a run learns from and is evaluated by, as far as they can be wrong.
+
+    These are files in COCO's format, and the lists of images and labels of a classifier.
+    """
+    heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
+    number, found = 0, []
+    for split in splits_of(context):
+        loader, contents, datasets = f'{split}_dataloader', {}, []
+        for config, opened, _ in open_datasets(context, loader):
+            if opened is None or find_missing(config, opened, loader):
+                continue  # check_data tells of it
+            dataset = copy.copy(opened)  # to leave the list of `opened` unread
+            if reads_coco(dataset):
+                datasets.append(dataset)
+            elif not (heads and dataset.ann_file):
+                continue
+            found += read_dataset(dataset, config, loader, 'annotations', contents)
+            found += _other_labels(dataset, heads, loader)
+            number += 1
+        found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
+    if found or not number:
+        return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
+    return [Finding('annotations', 'ok', f'{number} files hold what their datasets expect')]
+
+
+def _other_labels(dataset, heads, loader):
+    """Errors for labels that a classifier's head has no output for."""
+    labels = {info['gt_label'] for info in dataset.data_list if type(info.get('gt_label')) is int}
+    return [
+        Finding(
+            'annotations',
+            'error',
+            f'{loader}.dataset: {dataset.ann_file!r} has labels {min(labels)} to {max(labels)}, '
+            f'and {path}={number} expects 0 to {number - 1}; mend the list, or set {path}',
+        )
+        for path, number in heads
+        if labels and (min(labels) < 0 or max(labels) >= number)
+    ]
+
+
+def _inspect_evaluators(cfg, split, datasets, check, contents):
+    """What is wrong with the files in COCO's format that the metrics of a split evaluate by."""
+    where = f'{split}_evaluator'
+    evaluator = cfg.get(where)
+    metrics = [node for _, node in walk(evaluator) if name_of(node) == 'CocoMetric']
+    found = []
+    for number, metric in enumerate(metrics):
+        several = isinstance(evaluator, dict) and evaluator.get('dataset_prefixes')
+        own = datasets[number : number + 1] if several else datasets
+        if not metric.get('ann_file') or not missing_file(metric['ann_file'], where):
+            found += inspect_evaluator(metric, where, own, check, contents)
+    return found
 
 
 def check_lists(context: Context) -> Iterator[Finding]:
@@ -30,46 +91,84 @@ def check_lists(context: Context) -> Iterator[Finding]:
         if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
             yield Finding(loader, 'ok', 'the same as val_dataloader')
         else:
-            for dataset in find_datasets(cfg.get(loader)):
-                yield from inspect_dataset(dataset, loader, context.scope)
+            contents, datasets = {}, []
+            for config in find_datasets(cfg.get(loader)):
+                yield from inspect_dataset(config, loader, context.scope, contents, datasets)
+        found = _inspect_evaluators(cfg, split, datasets, evaluator, contents)
+        yield from found
         for metric in find_annotated(cfg.get(evaluator)):
             error = missing_file(metric['ann_file'], f'{evaluator}.ann_file')
-            found = f'{name_of(metric)} with {metric["ann_file"]}'
-            yield Finding(evaluator, 'error' if error else 'ok', error or found)
+            if error or not found:
+                text = error or f'{name_of(metric)} with {metric["ann_file"]}'
+                yield Finding(evaluator, 'error' if error else 'ok', text)
 
 
-def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list[Finding]:
+def read_dataset(
+    dataset: BaseDataset, config: dict, loader: str, check: str, contents: dict
+) -> list[Finding]:
+    """Read the list of a dataset, and look for what is wrong with its objects.
+
+    Args:
+        dataset: the dataset, its list unread; read afterwards, if it can be.
+        config: its config.
+        loader: name of its dataloader.
+        check: name of the check.
+        contents: as of :func:`.inspect_annotations`.
+    """
+    try:
+        if reads_coco(dataset):
+            evaluated, steps = loader != 'train_dataloader', config.get('pipeline', ())
+            return inspect_annotations(dataset, steps, check, contents, evaluated)
+        dataset.serialize_data = False
+        dataset.full_init()
+    except Exception as error:  # whatever a list that is cut short leads to
+        path = dataset.ann_file or next(iter(dataset.data_prefix.values()), '')
+        text = (
+            f'{loader}.dataset: {name_of(config)} cannot read its list of images, {path!r}: '
+            f'{type(error).__name__}: {error}; {REMEDY}'
+        )
+        return [Finding(check, 'error', text)]
+    return []
+
+
+def inspect_dataset(
+    config: dict,
+    loader: str,
+    scope: str | None = None,
+    contents: dict | None = None,
+    datasets: list | None = None,
+) -> list[Finding]:
     """Read a dataset's list of images, and look for each of them.
 
     Args:
         config: of one dataset.
         loader: name of its dataloader.
         scope: the framework's registry, 'mmpretrain' or 'mmdet'.
+        contents: as of :func:`.inspect_annotations`.
+        datasets: to which the dataset is added, if it reads a file in COCO's format.
 
     Returns:
         What is wrong with it or, if nothing, its files and folders, and the numbers of images,
         classes and annotations in them.
     """
     kind, where = name_of(config), f'{loader}.dataset'
-    missing = find_missing(config, loader, scope)
+    dataset, error = open_dataset(config, loader, scope)
+    missing = [error] if error else find_missing(config, dataset, loader)
     if missing:
         return [Finding(loader, 'error', text) for text in missing]
-    if is_remote(config):
-        return [Finding(loader, 'skipped', f'{kind}, remote: not looked at')]
-    try:
-        dataset = build_dataset(config, scope, lazy_init=True)
-        if getattr(dataset, 'download', False):
-            text = f'{kind}, which MMPretrain downloads where it is absent'
-            return [Finding(loader, 'skipped', text)]
-        if dataset is not None:
-            dataset.serialize_data = False
-            dataset.full_init()
-    except Exception as error:  # whatever a list that is cut short leads to
-        path = dataset.ann_file or next(iter(dataset.data_prefix.values()), '')
-        text = f'{kind} cannot read its list of images, {path!r}: {type(error).__name__}: {error}'
-        return [Finding(loader, 'error', f'{where}: {text}; {REMEDY}')]
     if dataset is None:
-        return [Finding(loader, 'skipped', f'{kind} is of another package: not looked at')]
+        other = 'remote' if is_remote(config) else 'of another package'
+        return [Finding(loader, 'skipped', f'{kind}, {other}: not looked at')]
+    if getattr(dataset, 'download', False):
+        text = f'{kind}, which MMPretrain downloads where it is absent'
+        return [Finding(loader, 'skipped', text)]
+    if datasets is not None and reads_coco(dataset):
+        datasets.append(dataset)
+    contents = {} if contents is None else contents
+    with DefaultScope.overwrite_default_scope(scope):
+        findings = read_dataset(dataset, config, loader, loader, contents)
+    if any(finding.status == 'error' for finding in findings):
+        return findings
     images = dataset.data_list
     if not images:
         text = f'{where}: {kind} finds no image to use; {REMEDY}'
@@ -81,7 +180,6 @@ def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list
             f'{absent[0]!r}; {REMEDY}'
         )
         return [Finding(loader, 'error', text)]
-    findings = []
     counted = [f'{len(images):,} images']
     complete = IMAGENET_IMAGES.get(config.get('split')) if kind == 'ImageNet' else None
     if complete and complete != len(images):
@@ -92,16 +190,12 @@ def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list
     elif 'instances' in images[0]:
         error, text = _count_objects(dataset, loader)
         counted.append(text)
-        if kind == 'CocoDataset':
-            masks = any(step.get('with_mask') for step in config.get('pipeline', ()))
-            classes = dataset.metainfo['classes']
-            findings = inspect_annotations(dataset.ann_file, classes, masks, loader)
     else:
         error = ''
     if error:
         return [Finding(loader, 'error', f'{where}: {error}')]
-    if any(finding.status == 'error' for finding in findings):
-        return findings
+    left_out = find_left_out(dataset, loader)
+    findings += [Finding(loader, 'warning', left_out)] if left_out else []
     paths = [path for path in (*dataset.data_prefix.values(), dataset.ann_file) if path]
     text = f'{kind} in {", ".join(paths)}: {", ".join(counted)}'
     return [Finding(loader, 'ok', text), *findings]
@@ -126,11 +220,13 @@ def _count_labels(dataset, loader):
 def _count_objects(dataset, loader):
     """What is wrong with the objects of a dataset, or '', and how many there are."""
     classes = tuple(dataset.metainfo['classes'])
-    objects = sum(len(image['instances']) for image in dataset.data_list)
-    if not objects and loader != 'test_dataloader':  # a test set may keep them secret
-        text = f'{dataset.ann_file!r} holds no object of the classes {classes}'
+    ignored = [each.get('ignore_flag', 0) for i in dataset.data_list for each in i['instances']]
+    number = ignored.count(0)
+    if not number and loader != 'test_dataloader':  # a test set may keep them secret
+        but = f' but {len(ignored):,} to be ignored' if ignored else ''
+        text = f'{dataset.ann_file!r} holds no object of the classes {classes}{but}'
         return f'{text}; name its own in metainfo.classes', ''
-    return '', f'{objects:,} annotations, {len(classes):,} classes'
+    return '', f'{number:,} annotations, {len(classes):,} classes'
 
 
 def _absent(paths):
@@ -144,112 +240,3 @@ def _absent(paths):
         if file not in folders[folder]:
             absent.append(path)
     return absent
-
-
-def inspect_annotations(
-    path: str, classes: Sequence[str], masks: bool, check: str
-) -> list[Finding]:
-    """Look for annotations in COCO's format that training would not see as they are meant.
-
-    Args:
-        path: of the annotation file.
-        classes: names of the dataset's classes.
-        masks: whether its pipeline loads masks.
-        check: name of the check.
-
-    Returns:
-        An error for an image id that stands for two images, an annotation without an image or,
-        with `masks`, without a mask, or classes that are absent or in another order; else a
-        warning if MMDetection leaves annotations out.
-    """
-    content = mmengine.load(path)
-    names = [c['name'] for c in content['categories'] if c['name'] in classes]
-    if names != list(classes):
-        text = (
-            f'of the classes, its categories hold {names}, in this order, and metainfo.classes are '
-            f'{list(classes)}: labels would mean other classes than their names say; make them '
-            'agree'
-        )
-        return [Finding(check, 'error', f'{path!r}: {text}')]
-    ids = Counter(image['id'] for image in content['images'])
-    if len(ids) < len(content['images']):
-        text = (
-            f'image id {ids.most_common(1)[0][0]!r} stands for several images, of which the last '
-            'would get the annotations of all; give each its own'
-        )
-        return [Finding(check, 'error', f'{path!r}: {text}')]
-    images = {image['id']: image for image in content['images']}
-    categories = {c['id'] for c in content['categories'] if c['name'] in classes}
-    reasons = Counter()
-    for annotation in content.get('annotations', ()):  # those of unlabelled images lack it
-        image = images.get(annotation['image_id'])
-        reason = image and _reason(annotation, image, categories, masks)
-        error = '' if reason else _annotation_error(annotation, image, masks)
-        if error:
-            text = f'{path!r}: annotation {annotation["id"]!r} {error}'
-            return [Finding(check, 'error', text)]
-        reasons[reason] += 1
-    total, kept = sum(reasons.values()), reasons.pop('', 0)
-    if kept == total:
-        return []
-    parts = ', '.join(f'{number:,} {reason}' for reason, number in reasons.most_common())
-    text = f'{path}: {total - kept:,} of {total:,} annotations left out: {parts}'
-    return [Finding(check, 'warning', text)]
-
-
-def _annotation_error(annotation, image, masks):
-    """What is wrong with an annotation, '' if nothing."""
-    if image is None:
-        return (
-            f'is of image {annotation["image_id"]!r}, which is not in its list; remove it or add '
-            'the image'
-        )
-    mask = annotation.get('segmentation')
-    if not masks or (isinstance(mask, list) and mask) or _is_mask(mask, image):
-        return ''
-    return (
-        "has no mask in its segmentation, or an empty one, or one that is not of its image's "
-        f'{image["width"]}x{image["height"]} pixels, and the pipeline loads masks; mend or remove '
-        'it'
-    )
-
-
-def _is_mask(mask, image):
-    """Whether a segmentation is a run-length encoded mask of an image, and not empty."""
-    from pycocotools import mask as coco_mask  # comes with MMDetection
-
-    try:
-        counts, (height, width) = mask['counts'], mask['size']
-        if [height, width] != [image['height'], image['width']]:
-            return False
-        if isinstance(counts, list):
-            if sum(counts) != height * width:  # the rest of the image would be undefined
-                return False
-            mask = coco_mask.frPyObjects(mask, height, width)
-        return bool(counts) and bool(coco_mask.decode(mask).any())
-    except (LookupError, TypeError, ValueError):
-        return False
-
-
-def _reason(annotation, image, categories, masks):
-    """Why MMDetection's CocoDataset leaves an annotation out, '' if it does not."""
-    x, y, width, height = annotation['bbox']
-    # As there: zero for a number that is none too
-    inside_x = max(0, min(x + width, image['width']) - max(x, 0))
-    inside_y = max(0, min(y + height, image['height']) - max(y, 0))
-    if annotation.get('ignore', False):
-        return "with 'ignore'"
-    if width < 1 or height < 1:
-        return 'with a box less than a pixel wide or high'
-    if inside_x * inside_y == 0:
-        return 'with a box outside its image'
-    if annotation['area'] <= 0:
-        return 'with no area'
-    if annotation['category_id'] not in categories:
-        return 'of a category that is no class'
-    polygons = annotation.get('segmentation')
-    if not masks or not isinstance(polygons, list) or not polygons:
-        return ''
-    if any(len(part) % 2 == 0 and len(part) >= 6 for part in polygons):
-        return ''
-    return 'with a polygon of fewer than 3 points'

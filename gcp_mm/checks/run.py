@@ -10,7 +10,7 @@ from torch import nn
 from .context import Context, Finding
 from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
-from .inspection import check_lists
+from .inspection import check_annotations, check_lists
 from .keys import check_keys
 from .network import (
     check_checkpoints,
@@ -30,6 +30,7 @@ FAST = (
     check_head,
     check_checkpoints,
     check_data,
+    check_annotations,
     check_classes,
     check_evaluation,
     *TRAINING,

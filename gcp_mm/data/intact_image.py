@@ -2,9 +2,14 @@
 
 import io
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+IMAGE_SUFFIXES = IMG_EXTENSIONS  # of the files that tools take for images, in lower case
 
 # A marker of JPEG: not 0xff00, a byte 0xff of the pixels' code, and no restart marker within it
 _MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
@@ -29,6 +34,12 @@ def check_intact_image(content: bytes) -> None:
         raise ValueError('truncated: a JPEG without its end')
     if content.startswith(b'\x89PNG') and content.rfind(_PNG_END) < 0:
         raise ValueError('truncated: a PNG without its end')
+
+
+def count_suffixes(paths: Iterable[str | Path]) -> str:
+    """Numbers of files by suffix, such as '2 .gif, 1 .txt'."""
+    counts = Counter(Path(path).suffix.lower() or 'without suffix' for path in paths)
+    return ', '.join(f'{number:,} {suffix}' for suffix, number in counts.most_common())
 
 
 def check_image_file(path: str | Path) -> None:

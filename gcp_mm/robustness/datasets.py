@@ -5,6 +5,7 @@ Perturbations, ICLR 2019. The preprocessing is part of the datasets: corrupted i
 resized. The model's data preprocessor normalises them.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
+
+from ..data import IMAGE_SUFFIXES, count_suffixes
 
 # The classes of ILSVRC-2012 in the order of the networks' outputs, which is that of their WordNet
 # ids. Names and order agree with MMPretrain's list of class names.
@@ -70,13 +74,17 @@ class ClassFolders(BaseDataset):
         labels = label_map(
             sorted(path.name for path in self.folder.iterdir() if path.is_dir()), self.classes
         )
-        paths = sorted(
+        found = sorted(self.folder.glob('*/[!.]*'))
+        paths = [
             path
-            for path in self.folder.glob('*/*')
+            for path in found
             if (self.folders if path.is_dir() else path.suffix.lower() in self.suffixes)
-        )
+        ]
         if not paths:
             raise FileNotFoundError(f'{self.folder}: expected files in <class>/, found none')
+        if len(paths) < len(found):
+            text = f'{self.folder}: left out by suffix: {count_suffixes({*found} - {*paths})}'
+            print_log(text, logger='current', level=logging.WARNING)
         self._metainfo.update(classes=tuple(labels), folder=self.folder.name)
         return [dict(img_path=str(path), gt_label=labels[path.parent.name]) for path in paths]
 
@@ -111,7 +119,7 @@ class ImageNetC(ClassFolders):
         **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<corruption>/<1..5>``.
     """
 
-    suffixes = ('.jpeg', '.jpg', '.png')
+    suffixes = IMAGE_SUFFIXES
 
     def __init__(self, *args, resize: int | None = None, **kwargs):
         self.resize = resize

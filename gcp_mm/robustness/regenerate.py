@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import functional as tvf
 from tqdm import tqdm
 
 import gcp_mm
 
 from .._io import check_integer, write_atomically
+from ..data import IMAGE_SUFFIXES
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
 from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -174,6 +174,12 @@ def make_set(
     return dict(made=made, found=found, skipped=skipped)
 
 
+def find_left_out(source: Path) -> list[Path]:
+    """Files of a folder that :func:`find_images` leaves out for their suffix or place."""
+    images = {source / image for image in find_images(source)}
+    return [path for path in source.rglob('[!.]*') if path.is_file() and path not in images]
+
+
 def find_images(source: Path) -> list[str]:
     """Images of a folder as <class>/<file>, sorted.
 
@@ -184,7 +190,7 @@ def find_images(source: Path) -> list[str]:
     images = [
         f'{path.parent.name}/{path.name}'
         for path in sorted(source.glob('[!.]*/[!.]*'))
-        if path.suffix.lower() in IMG_EXTENSIONS
+        if path.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not images:
         raise FileNotFoundError(f'{source}: expected images in <class>/, found none')

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from .._io import write_atomically
 from ..checks.dataloaders import load_named
+from ..data import IMAGE_SUFFIXES
 
 # As :meth:`mmpretrain.models.ImageClassifier.extract_feat` calls them. Behind a GCP neck 'neck' is
 # the D(D+1)/2 vector, and 'pre_logits', the input of the last linear layer, is the same vector.
@@ -93,6 +94,7 @@ def image_folder(folder: str | Path, cfg: Config) -> Dataset:
     # With checks: OpenCV makes an image of half a JPEG.
     pipeline = load_named(cfg.test_dataloader.dataset.pipeline)
     dataset = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, test_mode=True)
+    dataset['extensions'] = IMAGE_SUFFIXES
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         images = DATASETS.build(dataset)
     used = set(images.get_gt_labels())

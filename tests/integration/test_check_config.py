@@ -12,7 +12,7 @@ from tests.helpers.runs import CLS, ROOT
 
 TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
-CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'classes']
+CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'annotations', 'classes']
 CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'disk']
 
 

@@ -241,12 +241,15 @@ def test_results_are_not_written_over_unasked(demo, pictures):
     assert demo(CLS, pictures / 'a.png', '--force') == first
 
 
-def test_inputs_are_found_below_the_folder_they_share(pictures):
+def test_inputs_are_found_below_the_folder_they_share(pictures, capsys):
     find = runpy.run_path(str(ROOT / TOOL))['find_inputs']
     found = find([pictures / 'sub', pictures / 'sub/deep', pictures / 'a.png'])
     names = ['sub/a.pgm', 'sub/a.png', 'sub/deep/b.JPG', 'a.png']
     assert [path.as_posix() for path in found.values()] == names
     assert [path.name for path in find([pictures / 'a.png']).values()] == ['a.png']
+    capsys.readouterr()
+    assert len(find([pictures])) == 5
+    assert '1 .txt' in capsys.readouterr().err
 
 
 def test_a_video_that_ends_early_is_reported(video):

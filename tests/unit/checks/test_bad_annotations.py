@@ -2,21 +2,27 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks import build_dataloader
-from gcp_mm.checks.inspection import inspect_dataset
+from gcp_mm.checks import build_dataloader, check_config, raise_errors
+from gcp_mm.checks.inspection import check_annotations, check_lists, inspect_dataset
 from gcp_mm.hub import resolve_config
 from tests.helpers.bad_data import REFUSED, outcome, row
+from tests.helpers.checks import findings, texts
 
 pytestmark = pytest.mark.usefixtures('short_patience')
 
 
 def change_first(**values):
     return lambda content: content['annotations'][0].update(values)
+
+
+def change_all(**values):
+    return lambda content: [each.update(values) for each in content['annotations']] and None
 
 
 # {what: (change of the file's content, what is expected, and of its message)}
@@ -26,7 +32,7 @@ ANNOTATIONS = {
     'box of negative width': (change_first(bbox=[9, 9, -5, 4]), LEFT_OUT, 'less than a pixel'),
     'empty box': (change_first(bbox=[9, 9, 0, 0]), LEFT_OUT, 'less than a pixel'),
     'box outside its image': (change_first(bbox=[200, 9, 9, 9]), LEFT_OUT, 'outside its image'),
-    'box of NaN': (change_first(bbox=[float('nan'), 9, 9, 9]), LEFT_OUT, 'outside its image'),
+    'box of NaN': (change_first(bbox=[float('nan'), 9, 9, 9]), REFUSED, 'bbox=[nan, 9, 9, 9]'),
     'box partly outside its image': (change_first(bbox=[90, 90, 20, 20]), 'used', ''),
     'area of 0': (change_first(area=0), LEFT_OUT, 'no area'),
     'category_id not in categories': (change_first(category_id=77), LEFT_OUT, 'no class'),
@@ -36,23 +42,36 @@ ANNOTATIONS = {
         LEFT_OUT,
         'no class',
     ),
-    'no mask': (change_first(segmentation=[]), REFUSED, 'has no mask'),
-    'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'has no mask'),
-    'RLE of zeros': (change_first(segmentation=dict(RLE, counts=[9216])), REFUSED, 'has no mask'),
+    'object with iscrowd=1': (change_first(iscrowd=1), LEFT_OUT, 'with iscrowd=1'),
+    'all objects with iscrowd=1': (change_all(iscrowd=1), REFUSED, 'none is left'),
+    'box of null': (change_first(bbox=None), REFUSED, 'annotation 1: bbox=None'),
+    'area of a string': (change_first(area='9'), REFUSED, "annotation 1: area='9'"),
+    'polygon of pairs': (
+        change_first(segmentation=[[[1, 2], [9, 2], [9, 9]]]),
+        REFUSED,
+        'annotation 1: segmentation=[[[1, 2]',
+    ),
+    'no mask': (change_first(segmentation=[]), REFUSED, 'expected a mask'),
+    'empty RLE': (change_first(segmentation=dict(RLE, counts=[])), REFUSED, 'expected a mask'),
+    'RLE of zeros': (
+        change_first(segmentation=dict(RLE, counts=[9216])),
+        REFUSED,
+        'expected a mask',
+    ),
     'RLE that ends early': (
         change_first(segmentation=dict(RLE, counts=[5, 5])),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'RLE that is none': (
         change_first(segmentation=dict(RLE, counts='!!zz')),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'RLE of another size': (
         change_first(segmentation=dict(size=[10, 10], counts=[50, 50])),
         REFUSED,
-        'has no mask',
+        'expected a mask',
     ),
     'two images with one id': (
         lambda content: content['images'][1].update(id=content['images'][0]['id']),
@@ -62,20 +81,20 @@ ANNOTATIONS = {
     'two annotations with one id': (
         lambda content: content['annotations'][1].update(id=content['annotations'][0]['id']),
         REFUSED,
-        'not unique',
+        'stands for several annotations',
     ),
     'annotation of an image that is not listed': (
         lambda content: content['images'].pop(),
         REFUSED,
-        'not in its list',
+        'annotation 9: image_id=3',
     ),
     'annotation without a box': (
         lambda content: content['annotations'][0].pop('bbox'),
         REFUSED,
-        "KeyError: 'bbox'",
+        'annotation 1: has no bbox',
     ),
     'JSON cut short': (lambda content: json.dumps(content)[:2000], REFUSED, 'JSONDecodeError'),
-    'JSON of another form': (lambda content: '[]', REFUSED, 'not supported'),
+    'JSON of another form': (lambda content: '[]', REFUSED, 'expected an object'),
     'empty list of images': (
         lambda content: content.update(images=[], annotations=[]),
         REFUSED,
@@ -96,7 +115,7 @@ ANNOTATIONS = {
 
 
 @pytest.mark.parametrize('what', ANNOTATIONS)
-def test_annotations(what, scenes, tmp_path, log, record_property):
+def test_annotations(what, scenes, tmp_path, record_property):
     """Of Mask R-CNN on the digits, in training and by tools/check_data.py alike."""
     change, expected, message = ANNOTATIONS[what]
     shutil.copytree(scenes, tmp_path / 'coco')
@@ -106,10 +125,12 @@ def test_annotations(what, scenes, tmp_path, log, record_property):
     changed = change(content)
     path.write_text(changed if isinstance(changed, str) else json.dumps(content))
     cfg = resolve_config('mask-rcnn_r18-gcp-m_fpn_4e_digits')
+    cfg.update(val_dataloader=None, val_evaluator=None)
     loader = cfg.train_dataloader
     loader.dataset.data_root = str(tmp_path / 'coco')
     loader.update(num_workers=1, persistent_workers=False, timeout=60)
-    found = outcome(objects, loader)
+    said = texts('warning', check_annotations, cfg)
+    found = outcome(objects, cfg)
     checked = inspect_dataset(loader.dataset, 'train_dataloader', 'mmdet')
     statuses = [finding.status for finding in checked]
     if expected == REFUSED:
@@ -123,17 +144,90 @@ def test_annotations(what, scenes, tmp_path, log, record_property):
         assert found == used
         observed = f'{found} of {number} objects used'
         summary = f'1 of {number} annotations left out: 1 '
-        assert (summary in log()) == (expected == LEFT_OUT)
+        assert len(said) == (expected == LEFT_OUT)
         assert statuses == (['ok', 'warning'] if expected == LEFT_OUT else ['ok'])
-        assert summary in checked[-1].text or expected != LEFT_OUT
-        assert message in log()
         if expected == LEFT_OUT:
-            observed += f', WARNING {log().strip().partition(".json: ")[2]}'
+            assert said == [checked[-1].text]
+            assert summary in said[0]
+            assert message in said[0]
+            observed += f', WARNING {said[0].partition(".json: ")[2]}'
     record_property(*row(what, expected, observed))
 
 
-def objects(loader):
-    """Number of objects that the workers give to a detector in an epoch."""
+@pytest.fixture
+def detector(scenes, tmp_path):
+    """The config of a detector, and the folder of its own copy of the data."""
+    root = shutil.copytree(scenes, tmp_path / 'coco')
+    cfg = resolve_config('mask-rcnn_r18-gcp-m_fpn_4e_digits')
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(root)
+        if split != 'train':
+            cfg[f'{split}_evaluator'].ann_file = str(root / 'annotations/instances_val.json')
+    return cfg, root
+
+
+def change_file(root, split, change):
+    path = root / f'annotations/instances_{split}.json'
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('what', ['box of null', 'categories in another order', 'no mask'])
+def test_every_split_is_checked(what, split, detector):
+    """At the start of a training and of a test, and by both tools that check."""
+    cfg, root = detector
+    change, _, message = ANNOTATIONS[what]
+    assert texts('error', check_annotations, cfg) == []
+    change_file(root, split, change)
+    path = str(root / f'annotations/instances_{split}.json')
+    for run in ('train', 'test') if split == 'val' else ('train',):
+        for level in ('fast', 'data'):
+            said = [found.text for found in check_config(cfg, run, level=level)]
+            assert {path in text for text in said if message in text} == {True}, said
+
+
+def test_objects_that_are_not_evaluated(detector):
+    cfg, root = detector
+    change_file(root, 'val', change_all(iscrowd=1))
+    for _ in range(2):  # without a file of its own, a metric evaluates by the dataset's
+        for run in ('train', 'test'):
+            (text,) = texts('error', check_annotations, cfg, run)
+            assert 'nothing to evaluate' in text
+            assert str(root / 'annotations/instances_val.json') in text
+        found = check_config(cfg, level='data')
+        assert 'val_evaluator' in {f.check for f in found if f.status == 'error'}
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            evaluator.pop('ann_file', None)
+
+
+def test_part_of_the_images_is_evaluated(detector):
+    cfg, _ = detector
+    cfg.val_dataloader.dataset.indices = 1
+    (text,) = texts('warning', check_annotations, cfg)
+    assert text.startswith('val_evaluator: ')
+    assert 'lists 2 images, of which the dataloader gives 1' in text
+
+
+@pytest.mark.parametrize('check', [check_annotations, check_lists])
+def test_each_file_is_read_once(check, detector, monkeypatch):
+    """By the check, and by no dataset that it builds."""
+    cfg, _ = detector
+    read, load = [], json.load
+
+    def counted(file, *args, **kwargs):
+        read.append(Path(file.name).name)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(json, 'load', counted)
+    assert texts('error', check, cfg) == []
+    assert sorted(read) == ['instances_train.json', 'instances_val.json']
+
+
+def objects(cfg):
+    """Number of objects that the workers give to a detector in an epoch, if the run starts."""
+    raise_errors(findings(check_annotations, cfg))
     with DefaultScope.overwrite_default_scope('mmdet'):
-        built = build_dataloader(Runner.build_dataloader, loader, seed=0)
+        built = build_dataloader(Runner.build_dataloader, cfg.train_dataloader, seed=0)
         return sum(len(s.gt_instances) for batch in built for s in batch['data_samples'])

@@ -19,7 +19,9 @@ from gcp_mm.checks.data import (
     check_evaluation,
     count_classes,
     find_missing,
+    open_dataset,
 )
+from gcp_mm.checks.inspection import check_annotations, inspect_dataset
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_batch, check_schedule
 from gcp_mm.hub import list_models, resolve_config
@@ -49,7 +51,8 @@ def coco(tmp_path):
 
 
 def missing(dataset, scope='mmdet'):
-    return find_missing(dataset, 'train_dataloader', scope)
+    opened, error = open_dataset(dataset, 'train_dataloader', scope)
+    return [error] if error else find_missing(dataset, opened, 'train_dataloader')
 
 
 def test_dataset_that_is_there(coco, digits, tmp_path):
@@ -220,6 +223,69 @@ def test_folders_with_other_labels(tmp_path, train, val):
     assert findings(check_evaluation, cfg, 'test')[0].status == 'skipped'
     cfg.val_evaluator[0].type = 'RetrievalRecall'  # whose labels are of the queries alone
     assert findings(check_evaluation, cfg)[0].status == 'ok'
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'VOCDataset'])
+def test_classes_of_a_detector_in_another_order(kind, tmp_path):
+    """The file agrees with them in each split, and its labels mean others."""
+    dataset = dict(type=kind, data_root=str(tmp_path), ann_file='a', data_prefix=dict(img=''))
+    train, val = (dict(dataset, metainfo=dict(classes=names)) for names in ('ab', 'ba'))
+    train['metainfo']['classes'], val['metainfo']['classes'] = ('a', 'b'), ('b', 'a')
+    cfg = config(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=train))
+    assert findings(check_evaluation, cfg)[0].status == 'ok'
+    cfg.merge_from_dict(dict(val_dataloader=dict(dataset=val), test_dataloader=dict(dataset=val)))
+    for split in ('train', 'test'):
+        (text,) = texts('error', check_evaluation, cfg, split)
+        assert "('b', 'a'), and those of train_dataloader ('a', 'b')" in text
+    cfg.model.language_model = dict(type='BertModel')
+    assert findings(check_evaluation, cfg)[0].status == 'ok'
+
+
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_label_that_the_head_lacks(split, tmp_path):
+    for name in 'abc':
+        (tmp_path / name).touch()
+    (tmp_path / 'good.txt').write_text('a 0\nb 2\n')
+    (tmp_path / 'bad.txt').write_text('a 0\nb 3\n')
+    data = dict(type='CustomDataset', data_root=str(tmp_path), ann_file='good.txt')
+    names = ('train', 'val', 'test')
+    loaders = {f'{name}_dataloader': dict(dataset=dict(data)) for name in names}
+    head = dict(type='LinearClsHead', num_classes=3)
+    cfg = Config(dict(loaders, default_scope='mmpretrain', model=dict(head=head)))
+    run = 'test' if split == 'test' else 'train'
+    assert [found.status for found in findings(check_annotations, cfg, run)] == ['ok']
+    cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
+    (text,) = texts('error', check_annotations, cfg, run)
+    assert f'{split}_dataloader.dataset: ' in text
+    assert 'labels 0 to 3, and model.head.num_classes=3' in text
+
+
+@pytest.mark.parametrize(
+    'files', [('a/1.png',), ('a/1.png', 'a/2.tiff', 'a/3.WebP', 'b/x.txt', '4.jpg')]
+)
+def test_files_beside_those_that_are_used(files, tmp_path):
+    for file in (*files, 'b/1.jpg', 'b/.DS_Store', 'made-with.json'):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    data = dict(type='CustomDataset', data_root=str(tmp_path))
+    loaders = dict(train_dataloader=dict(dataset=data), val_dataloader=dict(dataset=data))
+    cfg = Config(dict(loaders, default_scope='mmpretrain'))
+    (checked,) = [found.text for found in inspect_dataset(data, 'val_dataloader', 'mmpretrain')][
+        1:
+    ] or ['']
+    found = texts('warning', check_data, cfg)
+    assert len(found) == 2 * (len(files) > 1)
+    for text, split in zip(found, ('train', 'val'), strict=False):
+        assert text.startswith(f"{split}_dataloader.dataset: files in '{tmp_path}")
+        assert '1 .jpg outside the class folders' in text
+        assert all(f'1 {suffix}' in text for suffix in ('.tiff', '.webp', '.txt'))
+        assert f'{split}_dataloader.dataset.extensions' in text
+        assert "'.tiff', '.webp')" in text
+        assert checked == text or split == 'train'
+    data['extensions'] = ('.png', '.jpg', '.tiff', '.webp', '.txt')
+    cfg.train_dataloader.dataset = data
+    cfg.val_dataloader = None
+    assert [t for t in texts('warning', check_data, cfg) if 'extensions' in t] == []
 
 
 def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path):

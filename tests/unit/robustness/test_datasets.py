@@ -229,7 +229,13 @@ def test_other_layouts_are_refused(tmp_path):
         fog(tmp_path)
 
 
-def test_folders_among_the_images_are_left_out(tmp_path):
-    write_image(tmp_path / 'a' / '0.jpg', np.random.default_rng(0))
-    (tmp_path / 'a' / 'thumbs').mkdir()
-    assert len(ImageNetC(str(tmp_path), crop_size=32)) == 1
+def test_what_is_no_image_is_left_out_and_said(tmp_path, log):
+    for name in ('0.jpg', '1.tiff', '2.webp'):
+        write_image(tmp_path / 'data/a' / name, np.random.default_rng(0))
+    assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
+    assert 'left out' not in log()
+    (tmp_path / 'data/a/thumbs').mkdir()
+    (tmp_path / 'data/a/3.gif').touch()
+    (tmp_path / 'data/a/._0.jpg').touch()
+    assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
+    assert '1 .gif' in log()

@@ -247,6 +247,18 @@ def test_a_class_without_images_is_refused(own_source, tmp_path):
         regenerate.find_images(own_source)
 
 
+def test_files_left_out_are_found(own_source):
+    images = regenerate.find_images(own_source)
+    assert regenerate.find_left_out(own_source) == []
+    folder = (own_source / images[0]).parent
+    left_out = [folder / '0.gif', folder / 'deep/0.png', own_source / '0.png']
+    (folder / 'deep').mkdir()
+    for path in (*left_out, folder / '.DS_Store'):
+        path.touch()
+    assert sorted(regenerate.find_left_out(own_source)) == sorted(left_out)
+    assert regenerate.find_images(own_source) == images
+
+
 def test_a_target_in_the_source_is_refused(own_source):
     with pytest.raises(ValueError, match='target'):
         make_set(recipe(), own_source, own_source / 'c')

@@ -1,0 +1,352 @@
+"""Annotation files in COCO's format, and what MMDetection makes of them."""
+
+import json
+import os.path as osp
+import reprlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from mmengine.dataset import BaseDataset
+from mmengine.registry import TRANSFORMS
+
+from .context import Finding
+
+NUMBERS = {int, float}  # of which bool is none
+LARGEST = 2**53  # whole numbers beyond it are not exact in NumPy's arrays
+FILTERED = 'of an image that filter_cfg or indices leaves out'
+
+
+def _is_number(value):
+    return type(value) in NUMBERS and abs(value) < LARGEST  # which NaN is not
+
+
+def _are_numbers(values):
+    right = isinstance(values, list) and NUMBERS.issuperset(map(type, values))
+    return right and abs(sum(values)) < LARGEST
+
+
+# What a file holds: {part: {key: (whether a value is right, what is expected)}}
+ID = (lambda value: isinstance(value, str) or _is_number(value), 'a number or a string')
+TEXT = (lambda value: isinstance(value, str) and value, 'a string')
+SIZE = (lambda value: _is_number(value) and value > 0 and value % 1 == 0, 'a number of pixels')
+BOX = (lambda value: _are_numbers(value) and len(value) == 4, 'four numbers [x, y, width, height]')
+FLAG = (lambda value: type(value) in (bool, *NUMBERS) and value in (0, 1), '0 or 1')
+RULES = dict(
+    images=dict(id=ID, file_name=TEXT, width=SIZE, height=SIZE),
+    categories=dict(id=ID, name=TEXT),
+    annotations=dict(
+        **dict(id=ID, image_id=ID, category_id=ID, bbox=BOX, area=(_is_number, 'a number')),
+        **dict(iscrowd=FLAG, ignore=FLAG),
+    ),
+)
+OPTIONAL = {'iscrowd', 'ignore'}
+NOUNS = dict(images='image', categories='category', annotations='annotation')
+
+
+def reads_coco(dataset: BaseDataset | None) -> bool:
+    """Whether a dataset takes its objects from a file as MMDetection's CocoDataset does."""
+    bases = {base.__name__: base for base in type(dataset).__mro__}
+    coco = bases.get('CocoDataset')
+    if coco is None or any(name.startswith('LVIS') for name in bases):
+        return False
+    return type(dataset).parse_data_info is coco.parse_data_info
+
+
+def read_annotations(path: str, contents: dict, evaluated: bool = False) -> tuple[dict, str]:
+    """Read a file, once, and look for what MMDetection or pycocotools would fail at or misread.
+
+    Args:
+        path: of the file.
+        contents: of the files read so far, by path; this one's is added.
+        evaluated: whether pycocotools evaluates by it, which needs `iscrowd`.
+
+    Returns:
+        Its content, and the first fault with the path, the part, its key and value; '' if none.
+    """
+    key = osp.realpath(path)
+    try:
+        if key not in contents:
+            with open(path) as file:  # as pycocotools does
+                contents[key] = json.load(file)
+    except (OSError, RecursionError, ValueError) as error:
+        return {}, f'{path!r} is no JSON: {type(error).__name__}: {error}'
+    content = contents[key]
+    optional = OPTIONAL - {'iscrowd'} if evaluated else OPTIONAL
+    faults = [*_malformed(content, optional)]
+    faults = faults or [*_conflicting(content)]
+    more = f' ({len(faults) - 1:,} more such faults)' if len(faults) > 1 else ''
+    return content, f'{path!r}: {faults[0]}{more}; mend or remove it' if faults else ''
+
+
+def _malformed(content, optional) -> Iterator[str]:
+    """Say which values are of another form than COCO's."""
+    if not isinstance(content, dict):
+        yield f'holds {reprlib.repr(content)}, expected an object of {", ".join(RULES)}'
+        return
+    for part, rules in RULES.items():
+        # Files of unlabelled images have no annotations.
+        entries = content.get(part, [] if part == 'annotations' else None)
+        if not isinstance(entries, list):
+            yield f'{part}={reprlib.repr(entries)}, expected a list'
+            continue
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                yield f'{part}[{number}]={reprlib.repr(entry)}, expected an object'
+                continue
+            for key, (is_right, expected) in rules.items():
+                if is_right(entry.get(key)) or (key not in entry and key in optional):
+                    continue
+                key_is_right = ID[0](entry.get('id'))
+                name = f'{NOUNS[part]} {entry["id"]!r}' if key_is_right else f'{part}[{number}]'
+                value = f'{key}={reprlib.repr(entry[key])}' if key in entry else f'has no {key}'
+                yield f'{name}: {value}, expected {expected}'
+
+
+def _conflicting(content) -> Iterator[str]:
+    """Say which ids stand for several things or, of images, for none."""
+    for part, noun in NOUNS.items():
+        counts = Counter(entry['id'] for entry in content.get(part, ()))
+        for key, count in counts.items():
+            if count > 1:
+                yield f'{noun} id {key!r} stands for several {part}; give each its own'
+        if len({isinstance(key, str) for key in counts}) > 1:  # NumPy makes strings of all
+            yield f'some ids of {part} are strings, and others numbers'
+    images = {image['id'] for image in content['images']}
+    for annotation in content.get('annotations', ()):
+        if annotation['image_id'] not in images:
+            name = f'annotation {annotation["id"]!r}: image_id={annotation["image_id"]!r}'
+            yield f'{name} is the id of no image'
+
+
+def inspect_annotations(
+    dataset: BaseDataset, pipeline: Sequence[dict], check: str, contents: dict, evaluated: bool
+) -> list[Finding]:
+    """Compare the objects in a dataset's file with those that it gives to the loss.
+
+    Args:
+        dataset: one that :func:`reads_coco`, its list unread; read afterwards, if all is right.
+        pipeline: configs of its transforms.
+        check: name of the check.
+        contents: as of :func:`read_annotations`.
+        evaluated: whether it is for evaluation, where the file decides what counts.
+
+    Returns:
+        An error for a malformed file, classes that are absent or in another order, a mask that
+        cannot be loaded, or if nothing reaches the loss; else a warning if MMDetection leaves
+        annotations out.
+    """
+    path = dataset.ann_file
+    content, fault = read_annotations(path, contents)
+    if fault:
+        return [Finding(check, 'error', fault)]
+    _load(dataset, content)
+    names = {category['id']: category['name'] for category in content['categories']}
+    fault = _other_classes([names[key] for key in dataset.cat_ids], dataset)
+    if fault:
+        return [Finding(check, 'error', f'{path!r}: {fault}')]
+    loaders = [TRANSFORMS.build(step) for step in pipeline if step.get('with_mask')]
+    total, left_out = len(content.get('annotations', ())), Counter()
+    for fault in _compare(content, dataset, loaders, left_out):
+        return [Finding(check, 'error', f'{path!r}: {fault}')]
+    if evaluated or not left_out:
+        return []
+    number = left_out.total()
+    parts = ', '.join(f'{count:,} {reason}' for reason, count in left_out.most_common())
+    text = f'{path}: {number:,} of {total:,} annotations left out: {parts}'
+    if number == total:
+        return [Finding(check, 'error', f'{text}; none is left to learn from')]
+    return [Finding(check, 'warning', text)]
+
+
+def _load(dataset, content):
+    """Let a dataset make its list of a file's content, without reading the file again."""
+    api = dataset.COCOAPI
+
+    def index(_):
+        coco = api()
+        coco.dataset = dict(content)  # some datasets sort the categories
+        coco.createIndex()
+        coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+        return coco
+
+    dataset.COCOAPI = index
+    dataset.serialize_data = False
+    dataset.full_init()
+
+
+def _other_classes(names, dataset):
+    classes = list(dataset.metainfo['classes'])
+    if names == classes:
+        return ''
+    return (
+        f'of the classes, its categories hold {names}, in this order, and metainfo.classes are '
+        f'{classes}: labels would mean other classes than their names say; make them agree'
+    )
+
+
+def _compare(content, dataset, loaders, left_out) -> Iterator[str]:
+    """Say which masks cannot be loaded, and count in `left_out` what a dataset leaves out, why."""
+    infos = {info['img_id']: info for info in dataset.data_list}
+    groups = defaultdict(list)
+    for annotation in content.get('annotations', ()):
+        groups[annotation['image_id']].append(annotation)
+    for image in content['images']:
+        kept = groups[image['id']]
+        info = infos.get(image['id'])
+        if info is None or len(info['instances']) < len(kept):
+            both = [(each, _is_parsed(dataset, each, image)) for each in kept]
+            left_out.update(_why(each, image, dataset) for each, parsed in both if not parsed)
+            kept = [each for each, parsed in both if parsed]
+        if info is None:
+            left_out.update(FILTERED for _ in kept)
+            continue
+        faults = [_mask_fault(each, image) for each in kept] if loaders else []
+        yield from filter(None, faults)
+        if any(faults):
+            continue
+        results = dict(instances=[dict(each) for each in info['instances']])
+        for loader in loaders:  # a whole transform would draw every mask, for minutes
+            loader._process_masks(results)
+        for annotation, instance in zip(kept, results['instances'], strict=True):
+            if instance['ignore_flag']:
+                left_out[_why_ignored(annotation)] += 1
+
+
+def _is_parsed(dataset, annotation, image):
+    raw = dict(raw_ann_info=[annotation], raw_img_info=dict(image, img_id=image['id']))
+    return bool(dataset.parse_data_info(raw)['instances'])
+
+
+def _why(annotation, image, dataset):
+    """Why MMDetection's CocoDataset leaves an annotation out."""
+    x, y, width, height = annotation['bbox']
+    if annotation.get('ignore'):
+        return "with 'ignore'"
+    if width < 1 or height < 1:
+        return 'with a box less than a pixel wide or high'
+    if min(x + width, image['width']) <= max(x, 0) or min(y + height, image['height']) <= max(y, 0):
+        return 'with a box outside its image'
+    if annotation['area'] <= 0:
+        return 'with no area'
+    if annotation['category_id'] not in dataset.cat_ids:
+        return 'of a category that is no class'
+    return f'that {type(dataset).__name__} does not take'
+
+
+def _why_ignored(annotation):
+    """Why MMDetection's LoadAnnotations marks an object as one to ignore."""
+    if annotation.get('iscrowd'):
+        return 'with iscrowd=1'
+    if isinstance(annotation['segmentation'], dict):
+        return 'with a run-length encoded mask and poly2mask=False'
+    return 'with no polygon of 3 points or more'
+
+
+def _mask_fault(annotation, image, least=0):
+    """What keeps an annotation's mask from being used, '' if nothing.
+
+    pycocotools, unlike MMDetection, leaves out no polygon of less than `least` numbers: it would
+    take four for a box, or fail.
+    """
+    mask = annotation.get('segmentation')
+    if isinstance(mask, list) and mask:
+        right = all(_are_numbers(part) and len(part) >= least for part in mask)
+        expected = 'lists of numbers: [[x1, y1, x2, y2, ...], ...]'
+    else:
+        right = _is_mask(mask, image)
+        expected = f"a mask of its image's {image['width']}x{image['height']} pixels, not empty"
+    name = '' if right else f'annotation {annotation["id"]!r}: segmentation={reprlib.repr(mask)}'
+    return name and f'{name}, expected {expected}; mend or remove it'
+
+
+def _is_mask(mask, image):
+    """Whether a segmentation is a run-length encoded mask of an image, and not empty."""
+    from pycocotools import mask as coco_mask  # comes with MMDetection
+
+    try:
+        counts, (height, width) = mask['counts'], mask['size']
+        if [height, width] != [image['height'], image['width']]:
+            return False
+        if isinstance(counts, list):
+            if set(map(type, counts)) != {int} or min(counts) < 0:
+                return False
+            if sum(counts) != height * width:  # the rest of the image would be undefined
+                return False
+            mask = coco_mask.frPyObjects(mask, height, width)
+        return bool(counts) and bool(coco_mask.decode(mask).any())
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+def inspect_evaluator(
+    metric: dict, where: str, datasets: Sequence[BaseDataset], check: str, contents: dict
+) -> list[Finding]:
+    """Compare what a CocoMetric evaluates by with the datasets that it evaluates.
+
+    Args:
+        metric: its config.
+        where: path of the evaluator in the config.
+        datasets: those of the dataloader that :func:`reads_coco`, their lists read if they can be.
+        check: name of the check.
+        contents: as of :func:`read_annotations`.
+
+    Returns:
+        An error for a malformed file, other classes, images that it lacks, or no object to
+        evaluate; a warning for images that the dataloader does not give, each of which counts as
+        one without detections.
+    """
+    path = metric.get('ann_file')
+    if not datasets:
+        return []
+    own = {osp.realpath(dataset.ann_file): dataset.ann_file for dataset in datasets}
+    classes, objects, texts = set(datasets[0].metainfo['classes']), [], []
+    for file in [path] if path else own.values():
+        if osp.realpath(file) in own and read_annotations(file, contents)[1]:
+            return []  # said of the dataset
+        content, fault = read_annotations(file, contents, evaluated=bool(path))
+        if fault:
+            return [Finding(check, 'error', f'{where}: {fault}')]
+        kept = {c['id']: c['name'] for c in content['categories'] if c['name'] in classes}
+        objects += [a for a in content.get('annotations', ()) if a['category_id'] in kept]
+    if not metric.get('format_only') and all(each.get('iscrowd') for each in objects):
+        texts.append(
+            'holds no object of the classes without iscrowd=1: there is nothing to evaluate, and '
+            'mAP would be -1; name another file or, for a test without ground truth, set '
+            'format_only=True'
+        )
+    if path and osp.realpath(path) not in own:
+        order = sorted(kept) if metric.get('sort_categories') else kept
+        texts.append(_other_classes([kept[key] for key in order], datasets[0]))
+    if path and 'segm' in metric.get('metric', 'bbox'):
+        images = {image['id']: image for image in content['images']}
+        faults = (_mask_fault(each, images[each['image_id']], 6) for each in objects)
+        texts.append(next(filter(None, faults), ''))
+    findings = [
+        Finding(check, 'error', f'{where}: {path or datasets[0].ann_file!r}: {text}')
+        for text in texts
+        if text
+    ]
+    if findings or not path:
+        return findings
+    others = [_other_images(content, datasets)]
+    if any(each['id'] == 0 for each in objects):
+        text = 'has annotation 0, which pycocotools never counts as found; number them from 1'
+        others.append(('warning', text))
+    return [Finding(check, status, f'{where}: {path!r} {text}') for status, text in others if text]
+
+
+def _other_images(content, datasets):
+    """Status and text of a finding if a file lists other images than the datasets that are read."""
+    listed = {image['id'] for image in content['images']}
+    given = {info['img_id'] for dataset in datasets for info in dataset.data_list}
+    if not all(dataset.data_list for dataset in datasets) or given == listed:
+        return 'ok', ''
+    if given - listed:
+        return 'error', (
+            f'lacks {len(given - listed):,} of the {len(given):,} images that the dataloader '
+            "gives, and the evaluation would fail at its end; name the datasets' own file"
+        )
+    return 'warning', (
+        f'lists {len(listed):,} images, of which the dataloader gives {len(given):,}: all objects '
+        "in the others will count as missed; leave out ann_file to evaluate by the datasets' own"
+    )
