@@ -21,6 +21,7 @@ from ..checkpoints import (
     is_pretrained,
     load_pretrained,
 )
+from ..checkpoints.pretrained import count_matches, read_weights
 from ..models.pretrained import StrictlyPretrained
 from .context import Context, Finding, name_of, walk
 from .data import check_data, find_heads
@@ -108,7 +109,8 @@ def _pretrained_modules(model):
 def check_weights(context: Context) -> list[Finding]:
     """Load the local checkpoints of a config into its network, as strictly as they can be.
 
-    Where the run loads less strictly, as mmengine does by itself, a mismatch is a warning.
+    Where the run loads less strictly, as mmengine does by itself, a mismatch is a warning; but if
+    nothing matches it is an error.
     """
     if context.model is None:
         return [Finding('weights', 'skipped', 'there is no network to fill')]
@@ -129,12 +131,24 @@ def _load(context, name, module, init_cfg):
     try:
         load_pretrained(module, **{'trust': context.trust, **options})
     except Exception as error:
-        if not isinstance(error, ValueError) or isinstance(module, StrictlyPretrained):
-            return Finding('weights', 'error', f'{name}: {type(error).__name__}: {error}')
-        text = f'{name}: {error}. mmengine leaves out what differs'
-        return Finding('weights', 'warning', text)
+        found = 0
+        if isinstance(error, ValueError) and not isinstance(module, StrictlyPretrained):
+            found = _count(module, options, context.trust)
+        text = f'{name}: {type(error).__name__}: {error}'
+        if not found:
+            return Finding('weights', 'error', text)
+        return Finding('weights', 'warning', f'{text}. mmengine loads {found} tensors, those alike')
     text = f'{name}: all {len(module.state_dict())} tensors come from {checkpoint}'
     return Finding('weights', 'ok', text)
+
+
+def _count(module, options, trust):
+    """Number of tensors that mmengine would load, 0 from a file that cannot be read."""
+    try:
+        weights, _ = read_weights(options['checkpoint'], trust=trust)
+    except ValueError:
+        return 0
+    return count_matches(module, weights, options.get('prefix') or '')
 
 
 def check_loss(context: Context) -> list[Finding]:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from .. import hub
 from ..checks import build_dataloader
 from ..compat.requirements import versions
+from .resume import LoadingHook
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -109,7 +110,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
 
     Raises:
         ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; for
-            what :func:`.build_dataloader` refuses.
+            what :func:`.build_dataloader` and :class:`.LoadingHook` refuse.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
@@ -129,6 +130,8 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.logger.info(versions())
+        if isinstance(runner, Runner):  # others load in ways of their own
+            runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
         runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
         return run(runner)

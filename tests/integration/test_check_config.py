@@ -77,7 +77,7 @@ def test_rate_that_will_be_scaled_and_weights_of_another_network(call_tool, caps
         )
     rows = table(capsys.readouterr().out)
     assert rows['batch'][0][1].startswith('lr=0.1 for a batch of 64 is scaled to 0.4: ')
-    assert rows['weights'][0][0] == 'WARNING'
+    assert rows['weights'][0][0] == 'ERROR'
     assert rows['loss'][0][1].startswith('of 2 random images: loss ')
 
 
