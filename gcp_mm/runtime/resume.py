@@ -201,7 +201,11 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
     states = {name: [scheduler.state_dict() for scheduler in built[name]] for name in built}
     if 'param_schedulers' in checkpoint:
         checkpoint['param_schedulers'] = states.get(None, states)
-    _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), schedulers)
+    # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
+    names = {
+        state['param_name'] for group in (*states.values(), *saved.values()) for state in group
+    }
+    _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
     rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
     runner.logger.warning(
         f'the schedule of this run is not that of the checkpoint, saved at iteration {saved_at} '
@@ -219,16 +223,14 @@ def _settings(state):
     return {key: value for key, value in state.items() if key not in PROGRESS}
 
 
-def _set_scheduled(wrapper, state, schedulers):
-    """Set the values that schedulers change in an optimizer's state to what they are now."""
+def _set_scheduled(wrapper, state, names):
+    """Set the values in an optimizer's state whose keys end in `names` to what they are now."""
     if state is None:
         return
     if isinstance(wrapper, OptimWrapperDict):
         for name, each in wrapper.items():
-            _set_scheduled(each, state[name], schedulers)
+            _set_scheduled(each, state[name], names)
         return
-    # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
-    names = (*(scheduler.param_name for scheduler in schedulers), 'betas')
     groups = [*state['param_groups'], state.get('base_param_settings') or {}]
     for group, now in zip(groups, wrapper.param_groups, strict=False):
         group.update({key: value for key, value in now.items() if key.endswith(names)})

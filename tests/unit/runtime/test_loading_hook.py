@@ -188,6 +188,13 @@ def test_longer_training(tmp_path):
     assert_goes_on(tmp_path, POLY, batch=4, train_cfg=longer)
 
 
+@pytest.mark.parametrize(('before', 'after'), [([POLY], []), ([STEPS], [POLY]), ([], [POLY])])
+def test_another_schedule(tmp_path, before, after):
+    """The config of the resumed run counts, not what the checkpoint says of the old one."""
+    train(tmp_path, *before)
+    assert_goes_on(tmp_path, *after, batch=4)
+
+
 def test_scaled_rate_follows_the_batch(tmp_path):
     options = dict(auto_scale_lr=dict(enable=True, base_batch_size=4))
     train(tmp_path, STEPS, **options)
