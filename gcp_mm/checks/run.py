@@ -81,6 +81,14 @@ def run_checks(
     """
     if processes is None:
         processes = world_size(cfg.get('launcher', 'none'))
+    if isinstance(cfg.get('model', {}).get('module'), dict):  # wrapped for test-time augmentation
+        if split == 'train':
+            text = (
+                f'model.type={cfg.model.type!r} is for tests: train with model.module as the model'
+            )
+            yield Finding('network', 'error', f'{text}, and give --tta to tools/test.py')
+            return
+        cfg = Config({**cfg, 'model': cfg.model.module})
     context = Context(cfg, split, processes, trust, workers, model)
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:

@@ -7,16 +7,21 @@ from datetime import timedelta
 from functools import partial
 
 import torch.distributed as dist
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
 from ..checks import build_dataloader
+from ..checks.context import walk
+from ..checks.data import find_datasets
 from ..compat.requirements import versions
 from .resume import LoadingHook
 
+# What MMDetection has to know of an image to merge its predictions
+META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip')
+META_KEYS += ('flip_direction',)
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -92,6 +97,36 @@ def set_auto_scale_lr(cfg: Config) -> None:
             'is; set auto_scale_lr = dict(base_batch_size=...)'
         )
     cfg.auto_scale_lr.enable = True
+
+
+def set_tta(cfg: Config) -> None:
+    """Test with augmented images and merge the predictions, as the frameworks' own scripts do.
+
+    Args:
+        cfg: config, changed in place: by its `tta_model` and `tta_pipeline` or, where it has none,
+            such that each image is seen as it is and flipped.
+
+    Raises:
+        ValueError: for a detector with masks, which MMDetection's model does not merge.
+    """
+    if cfg.model.get('module'):  # the config says it all
+        return
+    kind, pack = dict(type='AverageClsScoreTTA'), {}
+    if cfg.default_scope == 'mmdet':
+        if any(node.get('mask_head') for _, node in walk(cfg.model)):
+            raise ValueError(
+                '--tta: MMDetection merges boxes and no masks, and the model has a mask_head; test '
+                'without --tta'
+            )
+        nms = dict(type='nms', iou_threshold=0.5)
+        kind = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        pack = dict(meta_keys=META_KEYS)
+    cfg.model = ConfigDict(**cfg.get('tta_model', kind), module=cfg.model)
+    for dataset in find_datasets(cfg.test_dataloader):
+        *steps, last = dataset.get('pipeline') or [{}]
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        step = dict(type='TestTimeAug', transforms=[flips, [{**last, **pack}]])
+        dataset.pipeline = cfg.get('tta_pipeline') or [*steps, step]
 
 
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
