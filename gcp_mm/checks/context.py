@@ -35,6 +35,8 @@ class Context:
         workers: number of processes that decode images; None for one for each CPU.
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
+        batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
+        real: whether it is of the data, not random.
     """
 
     cfg: Config
@@ -44,6 +46,8 @@ class Context:
     workers: int | None = None
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
+    batch: dict | None = None
+    real: bool = False
 
     @property
     def scope(self) -> str | None:

@@ -22,6 +22,7 @@ from .network import (
 )
 from .packages import check_packages
 from .schedule import check_batch, check_schedule
+from .trial import check_metrics, check_step, check_visualizer
 
 TRAINING = (check_schedule, check_batch)
 FAST = (
@@ -37,7 +38,10 @@ FAST = (
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
-    'network': (*FAST, check_network, check_weights, check_loss, check_disk),
+    'network': (
+        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step),
+        *(check_visualizer, check_disk),
+    ),
     'data': (check_lists,),
     'images': (check_lists, check_images),
 }

@@ -13,7 +13,8 @@ from tests.helpers.runs import CLS, ROOT
 TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
 CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'classes']
-CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'disk']
+CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'metrics', 'step']
+CHECKS += ['visualizer', 'disk']
 
 
 def table(output):
