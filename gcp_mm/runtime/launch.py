@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from .. import hub
 from ..checks import build_dataloader
 from ..checks.context import walk
-from ..checks.data import find_datasets
 from ..compat.requirements import versions
 from .resume import LoadingHook
 
@@ -122,8 +121,8 @@ def set_tta(cfg: Config) -> None:
         kind = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
         pack = dict(meta_keys=META_KEYS)
     cfg.model = ConfigDict(**cfg.get('tta_model', kind), module=cfg.model)
-    for dataset in find_datasets(cfg.test_dataloader):
-        *steps, last = dataset.get('pipeline') or [{}]
+    for dataset in [node for _, node in walk(cfg.test_dataloader) if node.get('pipeline')]:
+        *steps, last = dataset.pipeline
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         step = dict(type='TestTimeAug', transforms=[flips, [{**last, **pack}]])
         dataset.pipeline = cfg.get('tta_pipeline') or [*steps, step]
