@@ -79,7 +79,7 @@ def check_metrics(context: Context) -> list[Finding]:
 
 
 def check_step(context: Context) -> list[Finding]:
-    """Take a step of the optimizer as training does, on the weights that a batch reaches."""
+    """Take a step of the optimizer as training does, and see which parts the gradient reaches."""
     cfg, model = context.cfg, context.model
     if context.batch is None or 'runner_type' in cfg:  # which has optimizers of its own
         return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
@@ -88,19 +88,20 @@ def check_step(context: Context) -> list[Finding]:
         known = {*own_parameters(OptimWrapper)[0], 'constructor', 'paramwise_cfg'}
         config = {key: value for key, value in config.items() if key in known}
     trained = {name: p for name, p in model.train().named_parameters() if p.requires_grad}
-    reached = set()
+    parts, reached = dict.fromkeys(name.split('.')[0] for name in trained), set()
     try:
         wrapper = build_optim_wrapper(model, config)
         with own_message_hub(), ExitStack() as hooks:
             for name, parameter in trained.items():
-                hooks.callback(parameter.register_hook(partial(_note, reached, name)).remove)
+                note = partial(_note, reached, name.split('.')[0])
+                hooks.callback(parameter.register_hook(note).remove)
             for _ in range(2):  # a layer that starts at zero lets nothing through at first
+                if reached == parts.keys():
+                    break
                 wrapper.initialize_count_status(model, 0, 1)  # to step, whatever it accumulates
                 model.train_step(copy.deepcopy(context.batch), wrapper)
     except Exception as error:
         return [Finding('step', 'error', f'optim_wrapper: {type(error).__name__}: {error}')]
-    parts = dict.fromkeys(name.split('.')[0] for name in trained)
-    found = {name.split('.')[0] for name in reached}
     return [
         Finding(
             'step',
@@ -109,13 +110,13 @@ def check_step(context: Context) -> list[Finding]:
             'it off from the loss, or freeze it',
         )
         for part in parts
-        if part not in found
+        if part not in reached
     ] or [Finding('step', 'ok', f'{type(wrapper).__name__} trains {", ".join(parts)}')]
 
 
-def _note(reached, name, gradient):
-    if gradient.any():
-        reached.add(name)
+def _note(reached, part, gradient):
+    if part not in reached and gradient.any():
+        reached.add(part)
 
 
 def check_visualizer(context: Context) -> list[Finding]:
