@@ -1,9 +1,11 @@
 """Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 
@@ -37,6 +39,33 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise OSError unless a file can be written there, before long work whose result it is for.
+
+    Its folder is made if it is absent.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, 'a folder is there; name a file', str(path))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=Path(path).parent):
+        pass
+
+
+def plain(value: object) -> object:
+    """What JSON can hold of a value: of tensors and arrays lists, of other objects their text.
+
+    NaN and infinities are left, and written as Python's `json` reads them.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Set):
+        return [plain(item) for item in value]
+    if hasattr(value, 'tolist'):  # of PyTorch and NumPy, a single number too
+        return plain(value.tolist())
+    known = value is None or isinstance(value, bool | int | float | str)
+    return value if known else str(value)
 
 
 def append_jsonl(path: str | Path, record: dict) -> None:

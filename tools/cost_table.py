@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from tqdm import tqdm
 
-from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_atomically
 from gcp_mm.studies.complexity import config_complexity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +128,7 @@ def main():
     args = parser.parse_args()
     args.device = torch.device(get_device())
 
+    check_writable(args.out / 'cost_table.json')
     torch.manual_seed(0)
     results = {}
     for row in tqdm(args.rows, desc='counting'):

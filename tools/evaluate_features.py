@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gcp_mm._io import write_atomically
+from gcp_mm._io import check_writable, write_atomically
 from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
 from gcp_mm.studies.features import read_features
 
@@ -37,6 +37,8 @@ def main():
         raise ValueError(
             f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
         )
+    if args.out:
+        check_writable(args.out)
     train = queries = read_features(args.train)
     results = dict(stage=train.stage, length=train.vectors.shape[1], classes=len(train.classes))
     results['train'] = len(train.labels)

@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_atomically
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
@@ -155,6 +155,7 @@ def draw(found, path):
 
 def main():
     args = parse_args()
+    check_writable(args.out / 'landscape.json')
     cfg = config_of(args)
     raise_errors(check_config(cfg, 'train'))
     init_default_scope(cfg.default_scope)
@@ -162,12 +163,12 @@ def main():
     batches = read_batches(cfg, model, args)
     with full_float32():
         found = measure(model, batches, args)
+    print(report(found))
     settings = {key: getattr(args, key) for key in ('config', 'checkpoint', 'split', 'seed')}
     content = json.dumps(settings | found, indent=1) + '\n'
     write_atomically(args.out / 'landscape.json', content.encode())
     write_atomically(args.out / 'landscape.md', report(found).encode())
     draw(found, args.out / 'surface.png')
-    print(report(found))
     print(f'written: {args.out}/landscape.json, landscape.md, surface.png')
 
 

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from gcp_mm import get_model
-from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_atomically
 from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.runtime import read_config
@@ -118,6 +118,7 @@ def plot(rows, path):
 
 def main():
     args = parse_args()
+    check_writable(args.out / 'second_order.json')
     install_safe_readers(args.trust)
     cfgs, models = [], []
     for config, checkpoint in ((args.config, args.checkpoint), args.gap):
@@ -136,10 +137,10 @@ def main():
     names = ('split', 'config', 'checkpoint')
     found |= {name: getattr(args, name) for name in names}
     found |= dict(gap_config=args.gap[0], gap_checkpoint=args.gap[1])
+    print(report(found), end='')
     write_atomically(args.out / 'second_order.json', (json.dumps(found, indent=1) + '\n').encode())
     write_atomically(args.out / 'second_order.md', report(found).encode())
     plot(found['weight'], args.out / 'second_order.png')
-    print(report(found), end='')
 
 
 if __name__ == '__main__':

@@ -1,16 +1,17 @@
 """Evaluate a checkpoint of a classifier of MMPretrain or of a detector of MMDetection."""
 
 import argparse
+import json
 from pathlib import Path
 
-import mmengine
 from arguments import add_run_arguments, run_config_of
 from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
+from gcp_mm._io import check_writable, plain, write_atomically
 from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.checks import check_config, raise_errors, warnings_in
-from gcp_mm.runtime import launch, unwrap
+from gcp_mm.runtime import launch, set_tta, unwrap
 
 
 def parse_args():
@@ -19,6 +20,12 @@ def parse_args():
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--out', help='write the predictions to this .pkl file, or the metrics to this .json file'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='merge the predictions of several views of an image: by tta_model and tta_pipeline of '
+        'the config or, without them, of the image and its mirror image',
     )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write images with the predictions drawn into this dir')
@@ -42,16 +49,48 @@ def draw_predictions(cfg, args):
 
 
 def dump_predictions(runner, path):
-    """Add the metric that writes the predictions to a file; MMDetection's encodes masks."""
+    """Add the metric that writes the predictions to a file; MMDetection's encodes masks.
+
+    Its attribute `failed` is the error if it cannot: it is no reason to lose the other metrics.
+    """
     scope = 'mmdet' if runner.default_scope.scope_name == 'mmdet' else 'mmengine'
-    dump = dict(type='DumpDetResults' if scope == 'mmdet' else 'DumpResults', _scope_=scope)
-    runner.test_evaluator.metrics.append(METRICS.build(dict(dump, out_file_path=path)))
+
+    class Dump(METRICS.get(f'{scope}.DumpDetResults' if scope == 'mmdet' else 'DumpResults')):
+        failed = None
+
+        def compute_metrics(self, results):
+            try:
+                return super().compute_metrics(results)
+            except Exception as error:  # raised once the metrics are printed
+                self.failed = error
+                return {}
+
+    dump = Dump(out_file_path=path)
+    runner.test_evaluator.metrics.append(dump)
+    return dump
+
+
+def write_metrics(metrics, path, dump):
+    """Write the metrics to `path`, if that is a .json file; they are printed if anything fails."""
+    content = json.dumps(plain(metrics))
+    try:
+        if dump and dump.failed:
+            raise dump.failed
+        if path and path.endswith('.json'):
+            write_atomically(path, content.encode())
+    except Exception:
+        print(content)
+        raise
 
 
 def main():
     args = parse_args()
+    if args.out:
+        check_writable(args.out)
     cfg = run_config_of(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.tta:
+        set_tta(cfg)
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
     findings = check_config(cfg, 'test')
@@ -62,11 +101,12 @@ def main():
             runner.logger.warning(text)
         # mmengine only logs the keys that do not match, and evaluates random weights.
         load_pretrained(unwrap(runner.model), args.checkpoint, trust=args.trust)
+        dump = None
         if args.out and args.out.endswith('.pkl'):
-            dump_predictions(runner, args.out)
+            dump = dump_predictions(runner, args.out)
         metrics = runner.test()
-        if args.out and args.out.endswith('.json') and is_main_process():
-            mmengine.dump(metrics, args.out)
+        if is_main_process():
+            write_metrics(metrics, args.out, dump)
 
     launch(cfg, test)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from arguments import add_run_arguments, run_config_of
 
+from gcp_mm._io import check_writable
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.evaluation import evaluate
 from gcp_mm.robustness.report import report
@@ -66,6 +67,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    if args.out:
+        check_writable(args.out)
     baseline = load_baseline(args.baseline)
     names = [option.removeprefix('--').replace('-', '_') for option in EVALUATION]
     options = {name: getattr(args, name) for name in names}

@@ -22,7 +22,8 @@ def parse_args():
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the ratio of the actual to the base batch size',
+        help='scale the learning rate by the ratio of the batch of all processes, without gradient '
+        'accumulation, to the base batch size',
     )
     return parser.parse_args()
 

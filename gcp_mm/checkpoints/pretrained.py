@@ -115,6 +115,22 @@ def read_weights(
     return state, meta
 
 
+def count_matches(module: nn.Module, weights: dict, prefix: str = '') -> int:
+    """Number of tensors of `module` that `weights` has under the same name in the same shape.
+
+    Args:
+        module: the module.
+        weights: tensors by name.
+        prefix: what the names in `weights` begin with besides, as in :func:`load_pretrained`.
+    """
+    prefix = prefix and prefix.removesuffix('.') + '.'
+    found = {name: weights.get(prefix + name) for name in module.state_dict()}
+    return sum(
+        isinstance(found[name], Tensor) and found[name].shape == tensor.shape
+        for name, tensor in module.state_dict().items()
+    )
+
+
 def _is_plain(value):
     """Whether a value is a tensor with a number for each of its elements."""
     dense = isinstance(value, Tensor) and value.layout == torch.strided

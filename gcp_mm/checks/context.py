@@ -36,6 +36,8 @@ class Context:
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
+        batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
+        real: whether it is of the data, not random.
     """
 
     cfg: Config
@@ -46,6 +48,8 @@ class Context:
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
+    batch: dict | None = None
+    real: bool = False
 
     @property
     def scope(self) -> str | None:

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os.path as osp
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -78,7 +79,7 @@ def check_keys(context: Context) -> list[Finding]:
     build it in its own way. It is an error of the model, an optimizer or a loop, which mmengine
     builds; so is a `type` that no registry has, where mmengine, MMPretrain or MMDetection build it.
     """
-    found, number = [*_misspelt_parts(context.cfg)], 0
+    found, number = [*_misspelt_parts(context.cfg), *_strings_of_classes(context)], 0
     unknown = []  # paths of keys that no class takes: what is beneath them is not of interest
     for path, node, scope in _modules(context):
         if any(_is_in(path, parent) for parent in unknown):
@@ -187,6 +188,18 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
         if near and key not in parts:
             text = f'{key}: nothing reads it, and the config has no {near[0]}: did you mean that?'
             yield Finding('keys', 'warning', text)
+
+
+def _strings_of_classes(context) -> Iterator[Finding]:
+    """Names of classes that are one string, of which each letter would be a class."""
+    for part in PARTS[context.split]:
+        for path, node in walk(context.cfg.get(part), part):
+            names = (node.get('metainfo') or {}).get('classes')
+            if isinstance(names, str) and '://' not in names and not osp.isfile(names):
+                text = (
+                    f'{path}.metainfo.classes={names!r} is a string, and no file of names: write '
+                )
+                yield Finding('keys', 'error', f'{text}{[names]!r}; a tuple of one takes a comma')
 
 
 def _check_module(path, node, scope) -> list[Finding]:

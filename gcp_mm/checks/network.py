@@ -3,16 +3,16 @@
 import copy
 import math
 import shutil
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
-from mmengine.runner import Runner
 from torch import nn
 
 from ..checkpoints import (
@@ -21,14 +21,14 @@ from ..checkpoints import (
     is_pretrained,
     load_pretrained,
 )
+from ..checkpoints.pretrained import count_matches, read_weights
 from ..models.pretrained import StrictlyPretrained
+from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
 from .data import check_data, find_heads
 from .schedule import checkpoint_hook
+from .trial import IMAGES, own_message_hub, small_loader
 
-IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
-# What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
-STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
 GIB = 2**30
 
 
@@ -108,7 +108,8 @@ def _pretrained_modules(model):
 def check_weights(context: Context) -> list[Finding]:
     """Load the local checkpoints of a config into its network, as strictly as they can be.
 
-    Where the run loads less strictly, as mmengine does by itself, a mismatch is a warning.
+    Where the run loads less strictly, as mmengine does by itself, a mismatch is a warning; but if
+    nothing matches it is an error.
     """
     if context.model is None:
         return [Finding('weights', 'skipped', 'there is no network to fill')]
@@ -129,12 +130,24 @@ def _load(context, name, module, init_cfg):
     try:
         load_pretrained(module, **{'trust': context.trust, **options})
     except Exception as error:
-        if not isinstance(error, ValueError) or isinstance(module, StrictlyPretrained):
-            return Finding('weights', 'error', f'{name}: {type(error).__name__}: {error}')
-        text = f'{name}: {error}. mmengine leaves out what differs'
-        return Finding('weights', 'warning', text)
+        found = 0
+        if isinstance(error, ValueError) and not isinstance(module, StrictlyPretrained):
+            found = _count(module, options, context.trust)
+        text = f'{name}: {type(error).__name__}: {error}'
+        if not found:
+            return Finding('weights', 'error', text)
+        return Finding('weights', 'warning', f'{text}. mmengine loads {found} tensors, those alike')
     text = f'{name}: all {len(module.state_dict())} tensors come from {checkpoint}'
     return Finding('weights', 'ok', text)
+
+
+def _count(module, options, trust):
+    """Number of tensors that mmengine would load, 0 from a file that cannot be read."""
+    try:
+        weights, _ = read_weights(options['checkpoint'], trust=trust)
+    except ValueError:
+        return 0
+    return count_matches(module, weights, options.get('prefix') or '')
 
 
 def check_loss(context: Context) -> list[Finding]:
@@ -142,33 +155,52 @@ def check_loss(context: Context) -> list[Finding]:
     cfg, model = context.cfg, context.model
     if model is None:
         return [Finding('loss', 'skipped', 'there is no network to try')]
-    real = all(finding.status != 'error' for finding in check_data(context))
+    context.real = all(finding.status != 'error' for finding in check_data(context))
     detector = context.scope == 'mmdet'
-    if not (real or detector or name_of(cfg.model) == 'ImageClassifier'):
+    if not (context.real or detector or name_of(cfg.model) == 'ImageClassifier'):
         text = f'no random data are made for {name_of(cfg.model)}'
         return [Finding('loss', 'skipped', text)]
-    origin = f'{IMAGES} images of train_dataloader' if real else f'{IMAGES} random images'
-    hub = MessageHub.get_current_instance()
-    for key, value in STARTED.items():
-        hub.update_info(key, value)
+    origin = f'{IMAGES} images of train_dataloader' if context.real else f'{IMAGES} random images'
+    maps = {}  # of the pooling layers
     try:
-        data = (real_batch if real else random_objects if detector else random_batch)(cfg)
-        data = model.train().data_preprocessor(data, training=True)
-        loss, parts = model.parse_losses(model(**data, mode='loss'))
+        with own_message_hub(), ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if isinstance(module, GlobalCovariancePool2d):
+                    note = partial(_note_maps, maps, name)
+                    hooks.callback(module.register_forward_pre_hook(note).remove)
+            make = real_batch if context.real else random_objects if detector else random_batch
+            batch = make(cfg)
+            data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
+            loss, parts = model.parse_losses(model(**data, mode='loss'))
     except Exception as error:
         return [Finding('loss', 'error', f'of {origin}: {type(error).__name__}: {error}')]
+    single = [f'{name} pools a map of 1x1' for name, sizes in maps.items() if (1, 1) in sizes]
+    if single:
+        text = (
+            f'model.{", model.".join(single)}, of {origin} of {_size(data["inputs"])} pixels: the '
+            'covariance of one position is zero, and the backbone would learn nothing: use larger '
+            "images, or a smaller stride, such as conv5='none' of GCPResNet"
+        )
+        return [Finding('loss', 'error', text)]
     values = ', '.join(f'{name} {value.item():.4g}' for name, value in parts.items())
     if not math.isfinite(loss.item()):
         return [Finding('loss', 'error', f'the loss of {origin} is not finite: {values}')]
+    context.batch = batch
     return [Finding('loss', 'ok', f'of {origin}: {values}')]
+
+
+def _note_maps(maps, name, module, inputs):
+    features = inputs[0] if isinstance(inputs[0], tuple) else inputs[:1]
+    maps.setdefault(name, set()).update(tuple(x.shape[-2:]) for x in features)
+
+
+def _size(images):
+    return 'x'.join(map(str, images[0].shape[-2:]))
 
 
 def real_batch(cfg: Config) -> dict:
     """The first images that the train_dataloader of a config gives."""
-    loader = copy.deepcopy(cfg.train_dataloader)
-    loader.update(batch_size=IMAGES, num_workers=0, persistent_workers=False, pin_memory=False)
-    loader.pop('prefetch_factor', None)
-    return next(iter(Runner.build_dataloader(loader, seed=0)))
+    return next(iter(small_loader(cfg.train_dataloader)))
 
 
 def random_batch(cfg: Config) -> dict:

@@ -22,6 +22,7 @@ from .network import (
 )
 from .packages import check_packages
 from .schedule import check_batch, check_schedule
+from .trial import check_metrics, check_step, check_visualizer
 
 TRAINING = (check_schedule, check_batch)
 FAST = (
@@ -38,7 +39,10 @@ FAST = (
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
-    'network': (*FAST, check_network, check_weights, check_loss, check_disk),
+    'network': (
+        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step),
+        *(check_visualizer, check_disk),
+    ),
     'data': (check_lists,),
     'images': (check_lists, check_images),
 }
@@ -82,6 +86,14 @@ def run_checks(
     """
     if processes is None:
         processes = world_size(cfg.get('launcher', 'none'))
+    if isinstance(cfg.get('model', {}).get('module'), dict):  # wrapped for test-time augmentation
+        if split == 'train':
+            text = (
+                f'model.type={cfg.model.type!r} is for tests: train with model.module as the model'
+            )
+            yield Finding('network', 'error', f'{text}, and give --tta to tools/test.py')
+            return
+        cfg = Config({**cfg, 'model': cfg.model.module})
     context = Context(cfg, split, processes, trust, workers, model)
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:

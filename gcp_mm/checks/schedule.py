@@ -232,21 +232,33 @@ def check_batch(context: Context) -> list[Finding]:
     batch = images * processes * steps
     made = f'{images} images x {processes} process{"es" if processes > 1 else ""}'
     made += f' x {steps} accumulated' if steps > 1 else ''
-    if batch == base:
+    # As mmengine scales it: without the steps that are accumulated
+    scaled, right = rate * images * processes / base, rate * batch / base
+    enabled = rule.get('enable', False)
+    if not enabled and batch == base:
         return [Finding('batch', 'ok', f'lr={rate:g} is for a batch of {base}: {made}')]
-    if rule.get('enable'):
-        scaled = rate * images * processes / base  # mmengine leaves accumulation out of its ratio
+    if enabled and steps == 1:
         text = f'lr={rate:g} for a batch of {base} is scaled to {scaled:g}: {made}'
         return [Finding('batch', 'ok', text)]
+    by_hand = f'set optim_wrapper.optimizer.lr={right:g} and auto_scale_lr.base_batch_size={batch}'
+    if enabled:
+        does = f'which leaves out accumulation, trains at lr={scaled:g}'
+        remedy = 'leave out --auto-scale-lr, or set auto_scale_lr.enable=False'
+        remedy += '' if batch == base else f', and {by_hand}'
+        text = f'auto_scale_lr, {does}; for {made} the linear rule gives lr={right:g}: {remedy}'
+        return [Finding('batch', 'warning', text)]
     needed, rest = divmod(base, images * steps)
-    other = (
-        f'set train_dataloader.batch_size so that all processes together have {base}'
-        if rest
-        else f'run {needed} process{"es" if needed > 1 else ""}'
-    )
+    smaller, rest_of_batch = divmod(base, processes * steps)
+    remedies = {
+        'pass --auto-scale-lr': steps == 1,
+        f'run {needed} process{"es" if needed > 1 else ""}': not rest,
+        f'set train_dataloader.batch_size={smaller}': not rest_of_batch,
+        by_hand: True,
+    }
     text = (
         f'auto_scale_lr.base_batch_size says {base}, and {made} are {batch}: if lr={rate:g} was '
-        f'found for {base}, the linear rule gives lr={rate * batch / base:g}: pass '
-        f'--auto-scale-lr, or {other}. If not, set base_batch_size'
+        f'found for {base}, the linear rule gives lr={right:g}: '
+        f'{", or ".join(text for text, possible in remedies.items() if possible)}. If it was found '
+        f'for {batch}, set auto_scale_lr.base_batch_size={batch}'
     )
     return [Finding('batch', 'warning', text)]

@@ -7,15 +7,20 @@ from datetime import timedelta
 from functools import partial
 
 import torch.distributed as dist
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
 from ..checks import build_dataloader
+from ..checks.context import walk
 from ..compat.requirements import versions
+from .resume import LoadingHook
 
+# What MMDetection has to know of an image to merge its predictions
+META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip')
+META_KEYS += ('flip_direction',)
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -93,6 +98,36 @@ def set_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def set_tta(cfg: Config) -> None:
+    """Test with augmented images and merge the predictions, as the frameworks' own scripts do.
+
+    Args:
+        cfg: config, changed in place: by its `tta_model` and `tta_pipeline` or, where it has none,
+            such that each image is seen as it is and flipped.
+
+    Raises:
+        ValueError: for a detector with masks, which MMDetection's model does not merge.
+    """
+    if cfg.model.get('module'):  # the config says it all
+        return
+    kind, pack = dict(type='AverageClsScoreTTA'), {}
+    if cfg.default_scope == 'mmdet':
+        if any(node.get('mask_head') for _, node in walk(cfg.model)):
+            raise ValueError(
+                '--tta: MMDetection merges boxes and no masks, and the model has a mask_head; test '
+                'without --tta'
+            )
+        nms = dict(type='nms', iou_threshold=0.5)
+        kind = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        pack = dict(meta_keys=META_KEYS)
+    cfg.model = ConfigDict(**cfg.get('tta_model', kind), module=cfg.model)
+    for dataset in [node for _, node in walk(cfg.test_dataloader) if node.get('pipeline')]:
+        *steps, last = dataset.pipeline
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        step = dict(type='TestTimeAug', transforms=[flips, [{**last, **pack}]])
+        dataset.pipeline = cfg.get('tta_pipeline') or [*steps, step]
+
+
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     """Build the Runner of a config and use it, in every process of a distributed job.
 
@@ -109,7 +144,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
 
     Raises:
         ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; for
-            what :func:`.build_dataloader` refuses.
+            what :func:`.build_dataloader` and :class:`.LoadingHook` refuse.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
@@ -129,6 +164,8 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.logger.info(versions())
+        if isinstance(runner, Runner):  # others load in ways of their own
+            runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
         runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
         return run(runner)

@@ -1,14 +1,23 @@
-"""From which checkpoint an interrupted run continues."""
+"""From which checkpoint an interrupted run continues, and where in its schedule."""
 
 import logging
 import re
+import warnings
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from ..checkpoints import check_intact, checkpoint_location, read_checkpoint
+from ..checkpoints.pretrained import count_matches
+from .wrapping import unwrap
+
+# How far a scheduler is; the rest of its state is what the config makes of it.
+PROGRESS = {'last_step', '_global_step', '_last_value'}
+PROGRESS |= {'best', 'num_bad_epochs', 'cooldown_counter'}  # of ReduceOnPlateauLR
 
 
 def find_checkpoint(
@@ -113,3 +122,115 @@ def _saved_after(latest, others):
         except (FileNotFoundError, KeyError, TypeError, ValueError):
             continue  # not fit to be resumed from; `latest` is looked at again where that counts
     return [path for path in others if path in times and times[path] >= times.get(latest, '~')]
+
+
+class LoadingHook(Hook):
+    """Prove that a checkpoint is of the network, and continue the schedule of a resumed run.
+
+    mmengine loads what matches and trains on with the rest at random. It restores the schedulers
+    whole, with the lengths of the old run: with another batch or number of processes, a schedule
+    by iterations would end before or after the training.
+
+    Raises:
+        ValueError: when a checkpoint is loaded, if none of its weights is the network's, or as
+            :func:`continue_schedule`.
+    """
+
+    priority = 'VERY_HIGH'  # before the hooks that copy the weights, as EMAHook does
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        model, path = unwrap(runner.model), runner._load_from
+        weights = checkpoint.get('state_dict', checkpoint)
+        # mmengine removes this prefix of a distributed run's keys too.
+        weights = {key.removeprefix('module.'): weight for key, weight in weights.items()}
+        found, number = count_matches(model, weights), len(model.state_dict())
+        if not found:
+            raise ValueError(
+                f'load_from={path!r} holds none of the {number} tensors of {type(model).__name__}, '
+                'which would train from random weights: name a checkpoint of this network, make '
+                'one with tools/convert_checkpoint.py, or set load_from=None'
+            )
+        if found < number:
+            runner.logger.warning(
+                f'{found} of {number} tensors of {type(model).__name__} come from {path!r}, the '
+                'others keep their initial values'
+            )
+        if runner._resume:
+            continue_schedule(runner, checkpoint)
+
+
+def continue_schedule(runner: Runner, checkpoint: dict) -> None:
+    """Let the schedule of a run go on at the epoch of its checkpoint, with the run's own lengths.
+
+    Where the schedulers of the checkpoint are not those of the run (another number of iterations
+    an epoch, another end or base value) or cannot be restored, the run's own are stepped to the
+    place in the training. An epoch that the checkpoint has begun begins again.
+
+    Args:
+        runner: of the run, its loop, optimizer and schedulers just built.
+        checkpoint: what the run resumes from, changed in place: `param_schedulers`, the scheduled
+            values in `optimizer`, and `meta['iter']`, which counts the iterations of this run.
+
+    Raises:
+        ValueError: if a scheduler needs the metrics of the past epochs, which are not known.
+    """
+    loop, meta = runner.train_loop, checkpoint['meta']
+    by_epoch, length = isinstance(loop, EpochBasedTrainLoop), len(loop.dataloader)
+    saved_at, start = meta['iter'], meta['epoch'] * length if by_epoch else meta['iter']
+    meta['iter'] = start
+    built, saved = _by_name(runner.param_schedulers), _by_name(checkpoint.get('param_schedulers'))
+    schedulers = [scheduler for group in built.values() for scheduler in group]
+    settings = {name: [_settings(each.state_dict()) for each in built[name]] for name in built}
+    moved = start != saved_at and not all(scheduler.by_epoch for scheduler in schedulers)
+    same = settings == {name: list(map(_settings, saved[name])) for name in saved}
+    if same and not moved and 'optimizer' in checkpoint:
+        return
+    if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+        raise ValueError(
+            'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on with '
+            'the batch, the number of processes and the param_scheduler of the checkpoint, which '
+            f'was saved at iteration {saved_at} after {meta["epoch"]} epochs; an epoch of this run '
+            f'has {length}'
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that the optimizer takes no steps in between
+        for step in range(1, start + 1):
+            for scheduler in schedulers:
+                if not scheduler.by_epoch or (by_epoch and step % length == 0):
+                    scheduler.step()
+    states = {name: [scheduler.state_dict() for scheduler in built[name]] for name in built}
+    if 'param_schedulers' in checkpoint:
+        checkpoint['param_schedulers'] = states.get(None, states)
+    # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
+    names = {
+        state['param_name'] for group in (*states.values(), *saved.values()) for state in group
+    }
+    _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
+    rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
+    runner.logger.warning(
+        f'the schedule of this run is not that of the checkpoint, saved at iteration {saved_at} '
+        f'after {meta["epoch"]} epochs. It goes on at iteration {start} of {loop.max_iters}, with '
+        f'{rates}'
+    )
+
+
+def _by_name(schedulers):
+    """Lists of schedulers by the name of their optimizer, None for the only one."""
+    return schedulers if isinstance(schedulers, dict) else {None: schedulers or []}
+
+
+def _settings(state):
+    return {key: value for key, value in state.items() if key not in PROGRESS}
+
+
+def _set_scheduled(wrapper, state, names):
+    """Set the values in an optimizer's state whose keys end in `names` to what they are now."""
+    if state is None:
+        return
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, each in wrapper.items():
+            _set_scheduled(each, state[name], names)
+        return
+    groups = [*state['param_groups'], state.get('base_param_settings') or {}]
+    for group, now in zip(groups, wrapper.param_groups, strict=False):
+        group.update({key: value for key, value in now.items() if key.endswith(names)})

@@ -1,9 +1,11 @@
-"""The network in what a distributed run wraps around it."""
+"""The network in what a distributed run, or an augmented test, wraps around it."""
 
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network in its wrapper for several processes, or `model` itself where there is none."""
-    return model.module if is_model_wrapper(model) else model
+    """The network in its wrappers for several processes and for test-time augmentation, if any."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

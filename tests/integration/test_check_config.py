@@ -13,7 +13,8 @@ from tests.helpers.runs import CLS, ROOT
 TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
 CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'annotations', 'classes']
-CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'disk']
+CHECKS += ['evaluation', 'schedule', 'batch', 'network', 'weights', 'loss', 'metrics', 'step']
+CHECKS += ['visualizer', 'disk']
 
 
 def table(output):
@@ -77,7 +78,7 @@ def test_rate_that_will_be_scaled_and_weights_of_another_network(call_tool, caps
         )
     rows = table(capsys.readouterr().out)
     assert rows['batch'][0][1].startswith('lr=0.1 for a batch of 64 is scaled to 0.4: ')
-    assert rows['weights'][0][0] == 'WARNING'
+    assert rows['weights'][0][0] == 'ERROR'
     assert rows['loss'][0][1].startswith('of 2 random images: loss ')
 
 

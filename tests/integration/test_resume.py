@@ -50,6 +50,27 @@ def test_worker_processes(train, narrow_cls, tmp_path):
     assert_equal(narrow_cls.final(straight), narrow_cls.final(resumed))
 
 
+def test_another_batch(train, tmp_path):
+    """Of 16 images, in batches of 8 and then of 4: the schedule ends with the training."""
+    train(tmp_path, **{'default_hooks.checkpoint.max_keep_ckpts': -1})
+    train(tmp_path, str(tmp_path / 'epoch_1.pth'), **{'train_dataloader.batch_size': 4})
+    content = read_checkpoint(tmp_path / 'epoch_3.pth')
+    (scheduler,) = content['param_schedulers']
+    assert content['meta']['iter'] == scheduler['end'] == 3 * 4
+    assert scheduler['_last_value'] == [0]
+    assert content['optimizer']['param_groups'][0]['initial_lr'] == 0.1
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_checkpoint_of_another_network_is_refused(train, tmp_path, resume):
+    path = tmp_path / 'a.pth'
+    meta = dict(epoch=1, iter=2, time='', config='')
+    torch.save(dict(state_dict={'conv.weight': torch.zeros(1)}, meta=meta), path)
+    words = (str(path),) if resume else ()
+    with pytest.raises(ValueError, match=f"load_from='{path}' holds none of the .* tensors"):
+        train(tmp_path / 'run', *words, load_from=str(path))
+
+
 def files(work_dir):
     return {path.name for path in work_dir.glob('*.pth*')}
 

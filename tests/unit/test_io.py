@@ -1,10 +1,22 @@
 """Files: atomic writes and JSON lines."""
 
+import json
+from math import inf, isnan, nan
+
+import numpy as np
 import pytest
+import torch
 from mmengine.fileio import get_file_backend
 
 import gcp_mm  # noqa: F401  registers the backend
-from gcp_mm._io import append_jsonl, drop_jsonl, read_jsonl, write_atomically
+from gcp_mm._io import (
+    append_jsonl,
+    check_writable,
+    drop_jsonl,
+    plain,
+    read_jsonl,
+    write_atomically,
+)
 
 
 def test_file_has_its_old_content_or_its_new_one(tmp_path, monkeypatch):
@@ -40,3 +52,38 @@ def test_records_survive_a_crash_and_a_resumption(tmp_path):
     path.write_text('{"iter": 0\n' + whole)
     with pytest.raises(ValueError, match=r'landscape\.jsonl, line 1: .*mend or delete'):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize(
+    ('value', 'right'),
+    [
+        (torch.eye(2), [[1, 0], [0, 1]]),
+        (torch.ones((), dtype=torch.bfloat16, requires_grad=True), 1),
+        (np.arange(3, dtype=np.uint8), [0, 1, 2]),
+        (np.float32(0.5), 0.5),
+        (np.array([None, 'a'], dtype=object), [None, 'a']),
+        ({1: (np.int64(2), {'a': torch.tensor([True])})}, {'1': [2, {'a': [True]}]}),
+        ({3}, [3]),
+        ((None, True, 'text', inf), [None, True, 'text', inf]),
+        (1j, '1j'),
+    ],
+)
+def test_whatever_metrics_give_is_written(value, right):
+    assert json.loads(json.dumps(plain(value))) == right
+
+
+def test_numbers_that_are_none_are_kept():
+    found = json.loads(json.dumps(plain(dict(a=nan, b=np.float32(nan), c=torch.tensor(nan)))))
+    assert all(map(isnan, found.values()))
+
+
+def test_where_a_file_can_be_written(tmp_path):
+    (tmp_path / 'a').write_text('old')
+    check_writable(tmp_path / 'a')
+    check_writable(tmp_path / 'new/b')
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['a', 'new']
+    assert (tmp_path / 'a').read_text() == 'old'
+    with pytest.raises(IsADirectoryError, match='a folder is there'):
+        check_writable(tmp_path / 'new')
+    with pytest.raises(OSError, match='a'):
+        check_writable(tmp_path / 'a/b')

@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS
 
 import gcp_mm  # noqa: F401
 from gcp_mm.checks import raise_errors
+from gcp_mm.checks.data import check_data
 from gcp_mm.checks.keys import check_keys, parameters_of
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import AtomicCheckpointHook
@@ -201,6 +202,34 @@ def test_types_of_which_nothing_is_known():
         HOOKS.module_dict.pop('Zzz')
     cfg = Config(dict(default_scope='mmyolo', model=dict(type='YOLODetector')))
     assert texts('error', check_keys, cfg) == []
+
+
+def test_class_list_that_is_a_string(tmp_path):
+    """('digit') is no tuple: its classes would be five letters."""
+    cfg = changed(DET)
+    cfg.train_dataloader.dataset.metainfo = dict(classes=('digit'))
+    (text,) = texts('error', check_keys, cfg)
+    assert text.startswith("train_dataloader.dataset.metainfo.classes='digit' is a string")
+    assert "write ['digit']" in text
+    names = tmp_path / 'names.txt'
+    names.write_text('digit')
+    for right in (('digit',), ['digit'], str(names), 's3://names.txt'):
+        cfg.train_dataloader.dataset.metainfo = dict(classes=right)
+        assert texts('error', check_keys, cfg) == []
+    cfg.val_dataloader.dataset = dict(
+        type='RepeatDataset', dataset=dict(metainfo=dict(classes='x'))
+    )
+    (text,) = texts('error', check_keys, cfg)
+    assert text.startswith('val_dataloader.dataset.dataset.metainfo.classes')
+
+
+def test_class_list_of_a_classifier_that_is_a_string(few_digits):
+    """MMPretrain takes it for a file of names, which is not there."""
+    cfg = changed(**{'train_dataloader.dataset.classes': 'digit'})
+    for name in ('train_dataloader', 'val_dataloader'):
+        cfg[name].dataset.data_root = str(few_digits)
+    (text,) = texts('error', check_data, cfg)
+    assert re.search(r'^train_dataloader\.dataset: CustomDataset cannot be built: .*digit', text)
 
 
 def test_part_of_a_runner_that_is_misspelt():

@@ -243,8 +243,21 @@ def test_mismatch_is_an_error_where_the_run_raises(tmp_path):
     assert 'unexpected keys: layer1.2' in text
     _, (status, text) = load('ResNet', tmp_path / 'r34.pth')
     assert status == 'warning'
-    assert text.startswith("backbone: checkpoint '")
-    assert text.endswith('mmengine leaves out what differs')
+    assert text.startswith("backbone: ValueError: checkpoint '")
+    assert text.endswith('mmengine loads 120 tensors, those alike')
+
+
+@pytest.mark.parametrize('state', [{'conv.weight': torch.zeros(1)}, {'conv1.weight': [1]}, [1]])
+def test_checkpoint_of_which_nothing_matches_is_an_error(tmp_path, state):
+    """The network would train from random weights."""
+    torch.save(state, tmp_path / 'a.pth')
+    assert load('ResNet', None, str(tmp_path / 'a.pth'))[1][0] == 'error'
+    assert load('ResNet', tmp_path / 'a.pth')[1][0] == 'error'
+    torch.save(
+        dict(trunk=1) | {f'trunk.{k}': w for k, w in backbone().state_dict().items()},
+        tmp_path / 'a.pth',
+    )
+    assert load('ResNet', tmp_path / 'a.pth')[1][0] == 'error'
 
 
 def test_load_from_and_addresses(tmp_path):

@@ -1,7 +1,15 @@
 """Schedules, checkpoints and batches that do not fit the training are told, others are not."""
 
+import copy
+import re
+from types import SimpleNamespace
+
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 
 from gcp_mm.checks import check_config, warnings_in, world_size
 from gcp_mm.checks.schedule import check_batch, check_schedule
@@ -203,27 +211,73 @@ def test_batch_of_other_gpus():
     (text,) = texts('warning', check_batch, batch(), processes=1)
     assert text == (
         'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if lr=0.1 was '
-        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 processes. '
-        'If not, set base_batch_size'
+        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 processes, '
+        'or set train_dataloader.batch_size=256, or set optim_wrapper.optimizer.lr=0.0125 and '
+        'auto_scale_lr.base_batch_size=32. If it was found for 32, set '
+        'auto_scale_lr.base_batch_size=32'
     )
-    (text,) = texts('warning', check_batch, batch(images=48), processes=4)
-    assert 'lr=0.075: pass --auto-scale-lr, or set train_dataloader.batch_size so that' in text
 
 
-def test_batch_that_is_accumulated():
-    assert texts('warning', check_batch, batch(accumulative_counts=8), processes=1) == []
-    (text,) = texts('warning', check_batch, batch(accumulative_counts=2), processes=1)
-    assert '32 images x 1 process x 2 accumulated are 64' in text
+def rate_of_a_run(cfg, processes):
+    """The learning rate that mmengine trains with."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=cfg.optim_wrapper.optimizer.lr)
+    runner = SimpleNamespace(
+        _train_dataloader=cfg.train_dataloader,
+        world_size=processes,
+        logger=MMLogger.get_current_instance(),
+        param_schedulers=None,
+    )
+    Runner.scale_lr(runner, OptimWrapper(optimizer), cfg.auto_scale_lr)
+    return optimizer.param_groups[0]['lr']
 
 
-def test_rate_that_is_scaled():
-    cfg = batch()
+@pytest.mark.parametrize('enable', [False, True])
+@pytest.mark.parametrize('steps', [1, 2, 3])
+@pytest.mark.parametrize('processes', [1, 2, 6])
+@pytest.mark.parametrize('images', [32, 48, 64, 128, 256, 512])
+def test_advice_is_right_when_it_is_followed(images, processes, steps, enable):
+    """The run trains at the rate that is said, and each remedy ends in one that is right."""
+    cfg = batch(images, accumulative_counts=steps)
+    cfg.auto_scale_lr.enable = enable
+    right = 0.1 * images * processes * steps / 256
+    (found,) = findings(check_batch, cfg, processes=processes)
+    rate = rate_of_a_run(cfg, processes)
+    assert (found.status == 'ok') == (rate == pytest.approx(right))
+    if found.status == 'ok':
+        assert f'{rate:g}' in found.text
+        return
+    assert f'the linear rule gives lr={right:g}: ' in found.text
+    if enable:
+        assert f'trains at lr={rate:g};' in found.text
+    advice = re.search(r'the linear rule gives lr=\S+: (.+?)(?:\. If|$)', found.text)[1]
+    remedies = [advice] if enable else advice.split(', or ')
+    assert remedies
+    for remedy in remedies:
+        new, number = copy.deepcopy(cfg), processes
+        new.merge_from_dict(
+            {
+                key: float(x) if '.' in x else int(x)
+                for key, x in re.findall(r'([\w.]+)=([\d.e+-]+)', remedy)
+            }
+        )
+        if 'auto-scale-lr' in remedy:
+            new.auto_scale_lr.enable = not enable  # the option given, or left out
+        if words := re.match(r'run (\d+) process', remedy):
+            number = int(words[1])
+        (after,) = findings(check_batch, new, processes=number)
+        assert after.status == 'ok', (remedy, after.text)
+        made = new.train_dataloader.batch_size * number * steps
+        assert rate_of_a_run(new, number) == pytest.approx(0.1 * made / 256, rel=1e-5)
+
+
+def test_rate_is_scaled_without_the_steps_that_are_accumulated():
+    cfg = batch(accumulative_counts=8)
+    assert findings(check_batch, cfg)[0].text.startswith('lr=0.1 is for a batch of 256: 32 ')
     cfg.auto_scale_lr.enable = True
-    (found,) = findings(check_batch, cfg, processes=4)
-    assert (found.status, found.text) == (
-        'ok',
-        'lr=0.1 for a batch of 256 is scaled to 0.05: 32 images x 4 processes',
-    )
+    (text,) = texts('warning', check_batch, cfg)
+    assert 'trains at lr=0.0125; for 32 images x 1 process x 8 accumulated' in text
+    (text,) = texts('warning', check_batch, batch(256, accumulative_counts=2))
+    assert '--auto-scale-lr' not in text  # with which nothing changes
 
 
 def test_batch_without_a_rule():

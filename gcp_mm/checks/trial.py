@@ -1,0 +1,165 @@
+"""The metrics, a step of the optimizer and the visualizer of a config, tried before a run."""
+
+import copy
+import dis
+import inspect
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib import import_module
+
+import torch
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import VISUALIZERS
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from mmengine.visualization.vis_backend import BaseVisBackend
+from torch.utils.data import DataLoader
+
+from .context import Context, Finding, name_of, walk
+from .keys import own_parameters
+
+IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
+# What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
+STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
+NAME = 'trial of gcp_mm.checks'  # of what mmengine keeps for the whole process
+# Keys of metrics that write files
+WRITING = re.compile(r'out|_dir$|^format_only$')
+
+
+@contextmanager
+def own_message_hub() -> Iterator[None]:
+    """Context in which the current message hub is one of a run that has just begun."""
+    hubs, before = MessageHub._instance_dict, MessageHub._instance_dict.copy()
+    for key, value in STARTED.items():
+        MessageHub.get_instance(NAME).update_info(key, value)
+    try:
+        yield
+    finally:
+        hubs.clear()
+        hubs.update(before)
+
+
+def small_loader(dataloader: dict) -> DataLoader:
+    """Build a dataloader of a config, but of few images at a time, loaded in this process."""
+    config = copy.deepcopy(dataloader)
+    config.update(batch_size=IMAGES, num_workers=0, persistent_workers=False, pin_memory=False)
+    config.pop('prefetch_factor', None)
+    return Runner.build_dataloader(config, seed=0)
+
+
+def check_metrics(context: Context) -> list[Finding]:
+    """Predict a batch as the validation does, and evaluate it by the metrics of a config."""
+    cfg, model = context.cfg, context.model
+    evaluator = copy.deepcopy(cfg.get('val_evaluator'))
+    if not evaluator or not cfg.get('val_dataloader'):
+        return [Finding('metrics', 'skipped', 'there is no validation')]
+    if context.batch is None or (not context.real and context.scope == 'mmdet'):
+        return [Finding('metrics', 'skipped', 'there is no network or no data to try them on')]
+    if any(WRITING.search(key) for _, node in walk(evaluator) for key in node):
+        return [Finding('metrics', 'skipped', 'they write files')]
+    data, meta = context.batch, {}
+    try:
+        if context.real:
+            loader = small_loader(cfg.val_dataloader)
+            data, meta = next(iter(loader)), getattr(loader.dataset, 'metainfo', {})
+        evaluator = Runner.build_evaluator(None, evaluator)
+        evaluator.dataset_meta = meta
+        with own_message_hub(), torch.no_grad():
+            outputs = model.eval().val_step(copy.deepcopy(data))
+            evaluator.process(data_samples=outputs, data_batch=data)
+            values = evaluator.evaluate(len(outputs))
+    except Exception as error:
+        return [Finding('metrics', 'error', f'val_evaluator: {type(error).__name__}: {error}')]
+    return [Finding('metrics', 'ok', f'of {len(outputs)} images: {", ".join(values)}')]
+
+
+def check_step(context: Context) -> list[Finding]:
+    """Take a step of the optimizer as training does, and see which parts the gradient reaches."""
+    cfg, model = context.cfg, context.model
+    if context.batch is None or 'runner_type' in cfg:  # which has optimizers of its own
+        return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
+    config = copy.deepcopy(cfg.optim_wrapper)
+    if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
+        known = {*own_parameters(OptimWrapper)[0], 'constructor', 'paramwise_cfg'}
+        config = {key: value for key, value in config.items() if key in known}
+    trained = {name: p for name, p in model.train().named_parameters() if p.requires_grad}
+    parts, reached = dict.fromkeys(name.split('.')[0] for name in trained), set()
+    try:
+        wrapper = build_optim_wrapper(model, config)
+        with own_message_hub(), ExitStack() as hooks:
+            for name, parameter in trained.items():
+                note = partial(_note, reached, name.split('.')[0])
+                hooks.callback(parameter.register_hook(note).remove)
+            for _ in range(2):  # a layer that starts at zero lets nothing through at first
+                if reached == parts.keys():
+                    break
+                wrapper.initialize_count_status(model, 0, 1)  # to step, whatever it accumulates
+                model.train_step(copy.deepcopy(context.batch), wrapper)
+    except Exception as error:
+        return [Finding('step', 'error', f'optim_wrapper: {type(error).__name__}: {error}')]
+    return [
+        Finding(
+            'step',
+            'warning',
+            f'model.{part}: no gradient reaches it, and it would learn nothing: look for what cuts '
+            'it off from the loss, or freeze it',
+        )
+        for part in parts
+        if part not in reached
+    ] or [Finding('step', 'ok', f'{type(wrapper).__name__} trains {", ".join(parts)}')]
+
+
+def _note(reached, part, gradient):
+    if part not in reached and gradient.any():
+        reached.add(part)
+
+
+def check_visualizer(context: Context) -> list[Finding]:
+    """Build the visualizer, and load the packages of its backends, which write nothing yet."""
+    config = copy.deepcopy(context.cfg.get('visualizer'))
+    if not config:
+        return [Finding('visualizer', 'skipped', 'the config has none')]
+    kind = Visualizer
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            visualizer = VISUALIZERS.build({**config, 'name': NAME, 'save_dir': folder})
+            kind = type(visualizer)
+        except Exception as error:
+            return [Finding('visualizer', 'error', f'visualizer: {type(error).__name__}: {error}')]
+        finally:  # mmengine keeps it for the whole process
+            for each in (Visualizer, kind):
+                each._instance_dict.pop(NAME, None)
+    backends = visualizer._vis_backends.values()
+    found = [
+        Finding('visualizer', 'error', text) for text in map(_missing_package, backends) if text
+    ]
+    names = [type(backend).__name__ for backend in backends]
+    return found or [Finding('visualizer', 'ok', ', '.join([kind.__name__, *names]))]
+
+
+def _missing_package(backend: BaseVisBackend) -> str:
+    """Say that the package a backend writes with does not load.
+
+    A backend imports it only where it also opens files or connections, so the names come from the
+    compiled code of that method: of several, as of TensorBoard's writers, one is enough.
+    """
+    code = inspect.unwrap(type(backend)._init_env).__code__
+    names = [step.argval for step in dis.get_instructions(code) if step.opname == 'IMPORT_NAME']
+    names = [name for name in names if name.split('.')[0] not in sys.stdlib_module_names]
+    errors = []
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            errors.append(str(error))
+    if not names or len(errors) < len(names):
+        return ''
+    return (
+        f'visualizer: {type(backend).__name__} cannot be used ({"; ".join(errors)}): install the '
+        'package, or take it out of visualizer.vis_backends'
+    )

@@ -1,0 +1,231 @@
+"""What a run would fail with later is found by trying it."""
+
+import os
+import re
+import socket
+
+import pytest
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub
+from mmengine.registry import METRICS, VISBACKENDS, DefaultScope
+from mmengine.visualization import Visualizer
+from mmengine.visualization.vis_backend import BaseVisBackend
+from torch import nn
+
+from gcp_mm.checks.context import Context
+from gcp_mm.checks.network import check_loss, check_network
+from gcp_mm.checks.trial import check_metrics, check_step, check_visualizer
+from gcp_mm.hub import resolve_config
+from tests.helpers.runs import CLS, ROOT
+
+NARROW = {
+    'model.backbone.stem_channels': 8,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': 64,
+    'model.neck.reduction': (16,),
+    'model.head.in_channels': 136,
+}
+
+
+def narrow(data_root='nowhere', **options):
+    """A narrow classifier; of random images without a folder of data."""
+    cfg = resolve_config(str(ROOT / CLS))
+    cfg.merge_from_dict(NARROW)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(data_root)
+        cfg[f'{split}_dataloader'].collate_fn = dict(type='default_collate')
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+def tried(cfg, *checks):
+    """Findings of the trial of a network, by check."""
+    context, found = Context(cfg), {}
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        for check in (check_network, check_loss, *checks):
+            found[check.__name__.removeprefix('check_')] = list(check(context))
+    return found
+
+
+def errors(cfg, *checks):
+    found = [each for findings in tried(cfg, *checks).values() for each in findings]
+    return [each.text for each in found if each.status == 'error']
+
+
+@pytest.mark.parametrize('real', [False, True])
+def test_all_that_is_right(few_digits, real):
+    found = tried(narrow(few_digits if real else 'x'), check_metrics, check_step, check_visualizer)
+    texts = {name: (each.status, each.text) for name, (each,) in found.items()}
+    assert {status for status, _ in texts.values()} == {'ok'}
+    assert texts['loss'][1].startswith('of 2 ' + ('images of train_' if real else 'random images'))
+    assert texts['metrics'][1] == 'of 2 images: accuracy/top1'
+    assert texts['step'][1] == 'OptimWrapper trains backbone, neck, head'
+    assert texts['visualizer'][1] == 'UniversalVisualizer, LocalVisBackend'
+
+
+@pytest.mark.parametrize(
+    ('options', 'check', 'message'),
+    [
+        ({'val_evaluator.topk': (1, 11)}, check_metrics, 'val_evaluator: .*Top-11 accuracy'),
+        ({'val_evaluator.thrs': 'x'}, check_metrics, 'val_evaluator: '),
+        ({'val_evaluator.type': 'Acuracy'}, check_metrics, 'val_evaluator: .*Acuracy'),
+        ({'optim_wrapper.clip_grad': dict(max_nrm=1)}, check_step, 'optim_wrapper: .*max_nrm'),
+        ({'optim_wrapper.constructor': 'Defalt'}, check_step, 'optim_wrapper: .*Defalt'),
+        (
+            {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(neck=1))},
+            check_step,
+            'optim_wrapper: ',
+        ),
+        ({'optim_wrapper.optimizer.lr': -1}, check_step, 'optim_wrapper: .*-1'),
+        ({'visualizer.type': 'UniversalVisualiser'}, check_visualizer, 'Visualiser'),
+        ({'visualizer.vis_backends': [dict(type='LocalBackend')]}, check_visualizer, 'LocalBacken'),
+        ({'visualizer.vis_bakends': []}, check_visualizer, 'vis_bakends'),
+    ],
+)
+def test_what_would_fail_later(options, check, message):
+    (text,) = errors(narrow(**options), check)
+    assert re.search(message, text)
+
+
+@VISBACKENDS.register_module()
+class TwoPackagesBackend(BaseVisBackend):
+    """Which would talk to the network where its environment is made."""
+
+    experiment = None
+
+    def _init_env(self):
+        import os
+
+        if os.environ:
+            from no_such_package import Writer
+        else:
+            import no_such_package.other as Writer  # noqa: N812
+        Writer()
+        socket.create_connection(('example.org', 80))
+
+
+@VISBACKENDS.register_module()
+class OnePackageBackend(TwoPackagesBackend):
+    def _init_env(self):
+        import no_such_package
+        import torch.nn
+
+        return torch.nn, no_such_package
+
+
+@pytest.mark.parametrize(
+    ('backend', 'found'),
+    [('TwoPackagesBackend', ['no_such_package']), ('OnePackageBackend', [])],
+)
+def test_backend_whose_package_is_missing(backend, found):
+    cfg = narrow(**{'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type=backend)]})
+    texts = errors(cfg, check_visualizer)
+    assert [text.startswith(f'visualizer: {backend} cannot be used') for text in texts] == [
+        True for _ in found
+    ]
+    assert all(name in text for name, text in zip(found, texts, strict=True))
+
+
+def test_stock_backends_are_asked_for_their_packages():
+    """Each that is not installed is told, by its name."""
+    for kind, package in (('TensorboardVisBackend', 'tensorboard'), ('WandbVisBackend', 'wandb')):
+        texts = errors(narrow(**{'visualizer.vis_backends': [dict(type=kind)]}), check_visualizer)
+        try:
+            __import__(package)
+        except ImportError:
+            assert len(texts) == 1
+            assert f"No module named '{package}'" in texts[0]
+        else:
+            assert texts == []
+
+
+@METRICS.register_module()
+class WritingMetric(BaseMetric):
+    def __init__(self, out_file):
+        raise AssertionError('was built')
+
+    process = compute_metrics = None
+
+
+def test_metrics_that_write_files_are_left_alone():
+    cfg = narrow()
+    cfg.val_evaluator = [dict(type='Accuracy'), dict(type='WritingMetric', out_file='a')]
+    (found,) = tried(cfg, check_metrics)['metrics']
+    assert (found.status, found.text) == ('skipped', 'they write files')
+
+
+def test_nothing_outside_is_changed(few_digits, tmp_path, monkeypatch):
+    hub, visualizer = MessageHub.get_instance('run'), Visualizer.get_instance('run')
+    hub.update_info('iter', 7)
+    folder = tmp_path / 'cwd'
+    folder.mkdir()
+    cfg = narrow(few_digits)
+    monkeypatch.chdir(folder)
+    tried(cfg, check_metrics, check_step, check_visualizer)
+    assert os.listdir(folder) == []
+    assert MessageHub.get_current_instance() is hub
+    assert Visualizer.get_current_instance() is visualizer
+    assert hub.runtime_info == dict(iter=7)
+    MessageHub._instance_dict.pop('run')
+    Visualizer._instance_dict.pop('run')
+
+
+@pytest.mark.parametrize(
+    'optim_wrapper',
+    [
+        dict(accumulative_counts=4, clip_grad=dict(max_norm=1)),
+        dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16'),
+        dict(type='KFACOptimWrapper'),
+    ],
+)
+def test_steps_of_other_wrappers(optim_wrapper):
+    cfg = narrow()
+    cfg.optim_wrapper.update(optim_wrapper)
+    assert errors(cfg, check_step) == []
+
+
+def test_map_of_one_position():
+    """32 pixels by a stride of 32: the vector is zero, and the loss finite."""
+    stride = {'model.backbone.conv5': 'stride', 'train_dataloader.dataset.pipeline': CROP}
+    found = tried(narrow(**stride), check_step, check_metrics)
+    (loss,) = found['loss']
+    assert loss.status == 'error'
+    assert loss.text.startswith('model.neck pools a map of 1x1, of 2 random images of 32x32 pixels')
+    assert "conv5='none'" in loss.text
+    assert [found[name][0].status for name in ('step', 'metrics')] == ['skipped'] * 2
+    for remedy in ({'model.backbone.conv5': 'none'}, {'train_dataloader.dataset.pipeline': LARGE}):
+        assert errors(narrow(**(stride | remedy)), check_step) == []
+
+
+CROP = [dict(type='RandomCrop', crop_size=32), dict(type='PackInputs')]
+LARGE = [dict(type='RandomCrop', crop_size=64), dict(type='PackInputs')]
+
+
+class Cut(nn.Module):
+    def __init__(self, layer, freeze=False):
+        super().__init__()
+        self.layer = layer.requires_grad_(not freeze)
+
+    def forward(self, *inputs):
+        return tuple(x.detach() for x in self.layer(*inputs))
+
+
+@pytest.mark.parametrize('freeze', [False, True])
+def test_part_that_no_gradient_reaches(freeze):
+    context = Context(narrow())
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_network(context)
+        context.model.backbone = Cut(context.model.backbone, freeze)
+        check_loss(context)
+        (found,) = check_step(context)
+    assert found.status == ('ok' if freeze else 'warning')
+    assert freeze or found.text.startswith('model.backbone: no gradient reaches it')
+
+
+def test_a_layer_that_starts_at_zero_lets_gradients_through_later():
+    context = Context(narrow())
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_network(context)
+        nn.init.zeros_(context.model.head.fc.weight)
+        check_loss(context)
+        assert check_step(context)[0].status == 'ok'

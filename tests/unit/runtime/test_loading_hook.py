@@ -1,0 +1,255 @@
+"""What a run loads is of its network, and a resumed one goes on where its schedule was."""
+
+import copy
+import uuid
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import nn
+
+from gcp_mm.runtime.resume import LoadingHook
+
+IMAGES, EPOCHS = 24, 6
+ITERATIONS = dict(convert_to_iter_based=True)
+POLY = dict(type='PolyLR', power=1, **ITERATIONS)
+STEPS = dict(type='MultiStepLR', milestones=[2, 4])
+PLATEAU = dict(type='ReduceOnPlateauLR', monitor='loss')
+SGD = dict(type='SGD', lr=0.1, momentum=0.9)
+GROUPS = dict(custom_keys=dict(other=dict(lr_mult=0.5)))
+
+
+class Network(BaseModel):
+    def __init__(self, width=1):
+        super().__init__()
+        self.layer = nn.Linear(1, width)
+        self.other = nn.Linear(width, 1)
+
+    def forward(self, inputs, mode='loss'):
+        return dict(loss=self.other(self.layer(torch.stack(inputs))).square().mean())
+
+    def train_step(self, data, optim_wrapper):
+        if not isinstance(optim_wrapper, OptimWrapperDict):
+            return super().train_step(data, optim_wrapper)
+        for wrapper in optim_wrapper.values():
+            wrapper.update_params(self(**data)['loss'])
+        return {}
+
+
+class Watch(Hook):
+    """Learning rate and momentum of each parameter group, in each iteration of an epoch."""
+
+    def __init__(self):
+        self.values = {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.runner = runner
+        wrappers = getattr(runner.optim_wrapper, 'optim_wrappers', {'': runner.optim_wrapper})
+        self.values.setdefault(runner.epoch + 1, []).append(
+            [
+                [group['lr'], group.get('momentum', 0), *group.get('betas', ())]
+                for wrapper in wrappers.values()
+                for group in wrapper.optimizer.param_groups
+            ]
+        )
+
+
+def train(folder, *schedulers, batch=4, resume=None, **changes):
+    """Train a tiny network for some epochs; returns the Watch."""
+    watch = Watch()
+    hook = changes.pop('hook', {})
+    options = dict(
+        model=Network(),
+        train_cfg=dict(by_epoch=True, max_epochs=EPOCHS),
+        optim_wrapper=dict(optimizer=dict(SGD)),
+        param_scheduler=list(schedulers) or None,
+        load_from=resume and str(folder / resume),
+        custom_hooks=[],
+    )
+    options |= changes
+    options['custom_hooks'] = [watch, LoadingHook(), *options['custom_hooks']]
+    runner = Runner(
+        work_dir=str(folder),
+        train_dataloader=dict(
+            dataset=[dict(inputs=torch.ones(1)) for _ in range(IMAGES)],
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=batch,
+            num_workers=0,
+        ),
+        default_hooks=dict(checkpoint={'type': 'CheckpointHook', 'interval': 1, **hook}),
+        resume=resume is not None,
+        experiment_name=uuid.uuid4().hex,
+        log_level='ERROR',
+        **copy.copy(options),
+    )
+    runner.train()
+    return watch
+
+
+def assert_goes_on(folder, *schedulers, first=3, batch=8, resume='epoch_2.pth', **changes):
+    """A resumed run has the values of an uninterrupted one from epoch `first` on."""
+    resumed = train(folder, *schedulers, batch=batch, resume=resume, **changes)
+    straight = train(folder / 'straight', *schedulers, batch=batch, **changes)
+    assert_same(resumed, straight, first)
+    return resumed
+
+
+def assert_same(resumed, straight, first=3):
+    assert sorted(resumed.values) == list(range(first, max(straight.values) + 1))
+    for epoch, values in resumed.values.items():
+        right = torch.tensor(straight.values[epoch], dtype=torch.float64)
+        found = torch.tensor(values, dtype=torch.float64)
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
+    assert resumed.runner.iter == resumed.runner.max_iters
+
+
+@pytest.mark.parametrize('batch', [3, 8])
+@pytest.mark.parametrize(
+    'schedulers',
+    [
+        [POLY],
+        [dict(type='PolyLR', power=1, by_epoch=False)],  # to the end, as ShuffleNetV2's
+        [dict(type='CosineAnnealingLR', eta_min=0.01, **ITERATIONS)],
+        [
+            dict(type='LinearLR', start_factor=0.1, end=2, **ITERATIONS),
+            dict(type='MultiStepLR', milestones=[3, 5], **ITERATIONS),
+        ],
+        [dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=8), STEPS],
+        [POLY, dict(type='CosineAnnealingMomentum', eta_min=0.5, **ITERATIONS)],
+        [STEPS],
+        [],
+    ],
+)
+def test_another_batch(tmp_path, schedulers, batch):
+    train(tmp_path, *schedulers)
+    assert_goes_on(tmp_path, *schedulers, batch=batch)
+
+
+def test_closed_form(tmp_path):
+    """Half of the iterations: a rate of 0.1 (1 - t / 17) in iteration t of 18."""
+    train(tmp_path, POLY)
+    found = train(tmp_path, POLY, batch=8, resume='epoch_2.pth').values
+    rates = [group[0][0] for epoch in sorted(found) for group in found[epoch]]
+    assert rates == pytest.approx([0.1 * (1 - t / 17) for t in range(6, 18)], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    'optim_wrapper',
+    [
+        dict(optimizer=dict(SGD), paramwise_cfg=GROUPS),
+        dict(optimizer=dict(type='AdamW', lr=0.1)),
+        dict(optimizer=dict(SGD), accumulative_counts=5),  # the rest of an accumulation, too
+    ],
+)
+def test_optimizers(tmp_path, optim_wrapper):
+    options = dict(optim_wrapper=optim_wrapper)
+    momentum = dict(type='LinearMomentum', start_factor=0.5, end=4, **ITERATIONS)
+    train(tmp_path, POLY, momentum, **options)
+    assert_goes_on(tmp_path, POLY, momentum, **options)
+
+
+def two_optimizers():
+    network = Network()
+    wrappers = {
+        name: OptimWrapper(torch.optim.SGD(getattr(network, name).parameters(), lr=rate))
+        for name, rate in (('layer', 0.1), ('other', 0.2))
+    }
+    return dict(model=network, optim_wrapper=OptimWrapperDict(**wrappers))
+
+
+@pytest.mark.parametrize('schedulers', [[POLY], dict(layer=[POLY], other=[STEPS])])
+def test_schedulers_of_several_optimizers(tmp_path, schedulers):
+    def run(folder, **options):
+        return train(folder, param_scheduler=schedulers, **two_optimizers(), **options)
+
+    run(tmp_path)
+    assert_same(run(tmp_path, batch=8, resume='epoch_2.pth'), run(tmp_path / 'x', batch=8))
+
+
+@pytest.mark.parametrize('missing', ['save_optimizer', 'save_param_scheduler'])
+def test_checkpoint_without_a_part_of_the_state(tmp_path, missing):
+    """mmengine multiplies the first rate on, or begins the schedule anew."""
+    train(tmp_path, POLY, hook={missing: False})
+    assert_goes_on(tmp_path, POLY, batch=4)
+
+
+def test_checkpoint_inside_an_epoch(tmp_path):
+    """The epoch begins again, and so does its part of the schedule."""
+    train(tmp_path, POLY, hook=dict(by_epoch=False, interval=8))
+    assert_goes_on(tmp_path, POLY, batch=4, resume='iter_8.pth', first=2)
+
+
+def test_longer_training(tmp_path):
+    train(tmp_path, POLY)
+    longer = dict(by_epoch=True, max_epochs=9)
+    assert_goes_on(tmp_path, POLY, batch=4, train_cfg=longer)
+
+
+@pytest.mark.parametrize(('before', 'after'), [([POLY], []), ([STEPS], [POLY]), ([], [POLY])])
+def test_another_schedule(tmp_path, before, after):
+    """The config of the resumed run counts, not what the checkpoint says of the old one."""
+    train(tmp_path, *before)
+    assert_goes_on(tmp_path, *after, batch=4)
+
+
+def test_scaled_rate_follows_the_batch(tmp_path):
+    options = dict(auto_scale_lr=dict(enable=True, base_batch_size=4))
+    train(tmp_path, STEPS, **options)
+    found = assert_goes_on(tmp_path, STEPS, **options)
+    assert found.values[3][0][0][0] == pytest.approx(0.1 * 2 * 0.1)  # behind a milestone
+
+
+def test_training_by_iterations(tmp_path):
+    options = dict(train_cfg=dict(by_epoch=False, max_iters=20))
+    schedule = dict(type='PolyLR', by_epoch=False)
+    train(tmp_path, schedule, hook=dict(by_epoch=False, interval=8), **options)
+    resumed = train(tmp_path, schedule, batch=8, resume='iter_8.pth', **options)
+    straight = train(tmp_path / 'x', schedule, batch=8, **options)
+    rates = [[value for epoch in w.values.values() for value in epoch] for w in (resumed, straight)]
+    assert rates[0] == rates[1][8:]
+
+
+def test_same_settings_are_restored_bit_for_bit(tmp_path):
+    saved = train(tmp_path, POLY, PLATEAU)
+    resumed = train(tmp_path, POLY, PLATEAU, resume='epoch_2.pth')
+    assert resumed.values == {epoch: saved.values[epoch] for epoch in range(3, EPOCHS + 1)}
+
+
+def test_scheduler_of_past_metrics_is_refused(tmp_path):
+    train(tmp_path, POLY, PLATEAU)
+    with pytest.raises(ValueError, match=r'ReduceOnPlateauLR.*iteration 12 after 2.* has 3$'):
+        train(tmp_path, POLY, PLATEAU, batch=8, resume='epoch_2.pth')
+
+
+def test_averaged_weights(tmp_path):
+    options = dict(custom_hooks=[dict(type='EMAHook', momentum=0.25)])
+    train(tmp_path, POLY, **options)
+    resumed = assert_goes_on(tmp_path, POLY, **options)
+    hub = resumed.runner.message_hub
+    assert (hub.get_info('iter'), hub.get_info('max_iters')) == (17, 18)
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path):
+    path = tmp_path / 'a.pth'
+    for content in (
+        dict(state_dict={'backbone.weight': torch.zeros(1)}),
+        {'layer.weight': torch.zeros(5, 1)},  # of another shape
+        {},
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=f"'{path}' holds none of the 4 .* Network"):
+            train(tmp_path / 'run', load_from=str(path))
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_checkpoint_that_fits_in_part_is_told(tmp_path, prefix, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda _, text: said.append(text))
+    state = {prefix + name: w for name, w in Network(width=2).state_dict().items()}
+    torch.save(state, tmp_path / 'a.pth')
+    train(tmp_path / 'run', load_from=str(tmp_path / 'a.pth'))
+    (text,) = [text for text in said if 'keep their initial values' in text]
+    assert text.startswith('1 of 4 tensors of Network')  # other.bias
