@@ -18,19 +18,42 @@ from urllib.parse import urlparse
 
 import mmengine.fileio
 import torch
-from mmengine.runner.checkpoint import get_torchvision_models
+from mmengine.fileio.backends import prefix_to_backends
+from mmengine.runner.checkpoint import (
+    get_deprecated_model_names,
+    get_external_models,
+    get_torchvision_models,
+)
 
 from .._io import sha256
 from .unpickling import Unpickler
+
+
+def _openmmlab_models():
+    models = get_external_models()
+    return {
+        **models,
+        **{old: models.get(new, '') for old, new in get_deprecated_model_names().items()},
+    }
+
+
+# Tables of addresses by name, by the scheme that stands for them
+NAMED = {
+    'torchvision': get_torchvision_models,
+    'modelzoo': get_torchvision_models,
+    'openmmlab': _openmmlab_models,
+    'open-mmlab': _openmmlab_models,
+}
 
 
 def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = False) -> object:
     """Read a checkpoint, by default without executing anything that is in it.
 
     Args:
-        checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``, or one
-            that a file backend of mmengine serves. A download whose name ends in a hash, as in
-            ``resnet50-0676ba61.pth``, is checked against it.
+        checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``,
+            ``openmmlab://detectron/resnet50_caffe``, or one that a file backend of mmengine serves.
+            A download whose name ends in a hash, as in ``resnet50-0676ba61.pth``, is checked
+            against it.
         map_location: device to read the tensors onto.
         trust: read a file with arbitrary Python objects too, which executes what it says.
 
@@ -44,8 +67,9 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
             have the hash in its name, or if it holds Python objects and `trust` is not set.
     """
     file = _open(checkpoint)
+    records = _check_content(file, checkpoint)
     try:
-        return _read_safely(file, map_location, _check_content(file, checkpoint))
+        return _read_safely(file, map_location, records)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (.+?)(?= was not|$)', str(error))
         if not found:
@@ -69,13 +93,13 @@ def check_checkpoint_file(checkpoint: str) -> None:
     """Check that a checkpoint is there and complete, without reading its weights.
 
     Args:
-        checkpoint: local path, or an address with a scheme, which passes.
+        checkpoint: local path, or an address, of which the scheme alone is checked.
 
     Raises:
         TypeError: if `checkpoint` is not a string or a path.
         FileNotFoundError: if there is no such file.
         ValueError: if it is a folder, empty, a web page, a program of TorchScript or, a zip archive
-            as PyTorch writes them since 1.6, truncated or compressed.
+            as PyTorch writes them since 1.6, truncated or compressed; for an unknown scheme.
     """
     if not isinstance(checkpoint, str | Path):
         raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
@@ -142,9 +166,20 @@ def _check_content(file, checkpoint):
 
 
 def _scheme(checkpoint):
-    """The scheme of an address, '' for a local path."""
-    match = re.match(r'([\w-]+)://', str(checkpoint))
-    return match[1] if match else ''
+    """The scheme of an address, '' for a local path.
+
+    Raises:
+        ValueError: for one that nothing here reads, such as 'pavi' and 'mmcls', of mmengine.
+    """
+    match = re.match(r'(?:[\w-]+:)?([\w-]+)://', str(checkpoint))
+    scheme = match[1] if match else ''
+    known = {*prefix_to_backends, *NAMED}
+    if scheme not in known:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r}: the scheme {scheme!r} is none of '
+            f'{", ".join(sorted(known - {""}))}; download the file, and name its path'
+        )
+    return scheme
 
 
 def _open(checkpoint):
@@ -153,12 +188,14 @@ def _open(checkpoint):
     scheme, address = _scheme(checkpoint), str(checkpoint)
     if not scheme:
         return Path(checkpoint).expanduser()
-    if scheme in ('torchvision', 'modelzoo'):
-        models = get_torchvision_models()
-        name = address.partition('://')[2]
+    if scheme in NAMED:
+        models, name = NAMED[scheme](), address.partition('://')[2]
         if name not in models:
-            raise ValueError(f'checkpoint {address!r}: torchvision has no weights {name!r}')
-        address, scheme = models[name], 'https'
+            raise ValueError(f'checkpoint {address!r}: {scheme} has no weights {name!r}')
+        address = models[name]
+        if not address.startswith(('https://', 'http://')):
+            raise ValueError(f'checkpoint {name!r}: {scheme} names {address!r}, no address')
+        scheme = 'https'
     if scheme in ('http', 'https'):
         return _download(address)
     return io.BytesIO(mmengine.fileio.get(address))
@@ -205,9 +242,10 @@ def _read_safely(file, map_location, records):
     """
     if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0').lower() in ('1', 'y', 'yes', 'true'):
         return torch.load(file, map_location=map_location, weights_only=True)  # as the user wants
-    size = _size(file)
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
     module = types.ModuleType('restricted_pickle')
-    module.Unpickler = type('Limited', (Unpickler,), dict(size=size, records=records))
+    module.Unpickler = type('Limited', (Unpickler,), dict(size=_size(file), records=records))
     module.load = lambda file, **options: module.Unpickler(file, **options).load()
     return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
 

@@ -118,16 +118,8 @@ class Unpickler(pickle._Unpickler):
         for name in (
             *('PROTO', 'STOP', 'MARK', 'GLOBAL', 'BINGET', 'LONG_BINGET', 'BINPUT', 'LONG_BINPUT'),
             *('NONE', 'NEWTRUE', 'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT'),
-            *(
-                'BINUNICODE',
-                'SHORT_BINSTRING',
-                'EMPTY_TUPLE',
-                'TUPLE',
-                'TUPLE1',
-                'TUPLE2',
-                'TUPLE3',
-            ),
-            *('EMPTY_LIST', 'EMPTY_DICT'),
+            *('BINUNICODE', 'SHORT_BINSTRING', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2'),
+            *('TUPLE3', 'EMPTY_LIST', 'EMPTY_DICT'),
         )
         for code in getattr(pickle, name)
     }

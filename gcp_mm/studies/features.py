@@ -64,7 +64,7 @@ def read_features(path: str | Path) -> Features:
     path = Path(path)
     if path.suffix != '.npy':
         raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
-    vectors = np.load(path, mmap_mode='r')
+    vectors = np.load(path, mmap_mode='r', allow_pickle=False)
     description = json.loads(path.with_suffix('.json').read_text())
     keys = {field.name for field in fields(Features)} - {'vectors'}
     if not isinstance(description, dict) or description.keys() != keys:
