@@ -1,6 +1,7 @@
 """Feature vectors: from the network to a file."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -138,6 +139,31 @@ def test_partial_file_of_other_features_is_not_continued(model, stopped, tmp_pat
         extract_features(other, stopped, out)
     extract_features(model, stopped, out, stage='backbone', force=True)
     assert read_features(out).vectors.shape == (24, 512)
+
+
+@pytest.mark.parametrize('change', ['content', 'time'])
+def test_images_replaced_meanwhile_are_not_continued(model, stopped, tmp_path, change):
+    first = sorted((stopped / '0').rglob('*.png'))[0]
+    if change == 'content':
+        times = first.stat().st_atime_ns, first.stat().st_mtime_ns
+        Image.new('RGB', (32, 32)).save(first)
+        os.utime(first, ns=times)
+    else:
+        os.utime(first)
+    with pytest.raises(ValueError, match=r'x\.partial\.json .*content of images'):
+        extract_features(model, stopped, tmp_path / 'x.npy')
+    extract_features(model, stopped, tmp_path / 'x.npy', force=True)
+    assert len(read_features(tmp_path / 'x.npy').vectors) == 24
+
+
+def test_one_extraction_at_a_time(model, folders, tmp_path, monkeypatch):
+    def taken(path, output, wait):
+        raise BlockingIOError(11, 'process 7 is writing it', str(output))
+
+    monkeypatch.setattr('gcp_mm._lock._take', taken)
+    with pytest.raises(BlockingIOError, match=r'process 7 .*x\.npy'):
+        extract_features(model, folders / 'val', tmp_path / 'x.npy')
+    assert not list(tmp_path.iterdir())
 
 
 def test_existing_file_is_kept_without_force(model, folders, tmp_path):
