@@ -65,8 +65,16 @@ def read_features(path: str | Path) -> Features:
     path = Path(path)
     if path.suffix != '.npy':
         raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
-    vectors = np.load(path, mmap_mode='r', allow_pickle=False)
-    description = json.loads(path.with_suffix('.json').read_text())
+    try:
+        vectors = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
+        description = json.loads(path.with_suffix('.json').read_text())
+    except ValueError as error:
+        raise ValueError(f'{path}, or .json beside it: {error}; extract them again') from error
+    if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
+        raise ValueError(
+            f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
+            f'{vectors.shape}'
+        )
     keys = {field.name for field in fields(Features)} - {'vectors'}
     if not isinstance(description, dict) or description.keys() != keys:
         raise ValueError(f'{path.with_suffix(".json")}: expected the keys {sorted(keys)}')
@@ -75,6 +83,9 @@ def read_features(path: str | Path) -> Features:
             f'{path}: {len(vectors)} vectors beside {len(description["labels"])} labels; extract '
             'the features again'
         )
+    labels = range(len(description['classes']))
+    if not all(type(label) is int and label in labels for label in description['labels']):
+        raise ValueError(f'{path.with_suffix(".json")}: expected labels in {labels}')
     return Features(vectors, **description)
 
 
