@@ -82,7 +82,8 @@ def uninterrupted(trainings, tmp_path_factory):
 
 
 def files(work_dir):
-    return {path.name for path in work_dir.glob('*.pth*')}
+    """Names of the checkpoints and of what is left of one, without whose it was."""
+    return {re.sub(r'pth\..*part$', 'pth.part', path.name) for path in work_dir.glob('*.pth*')}
 
 
 def progress_of(output, work_dir):
@@ -91,7 +92,7 @@ def progress_of(output, work_dir):
     if not found:
         return 'at the start'
     number = found[-1].removeprefix('Saving checkpoint at ')
-    if (work_dir / f'epoch_{number}.pth.part').exists():
+    if f'epoch_{number}.pth.part' in files(work_dir):
         return f'in the middle of writing checkpoint {number}'
     return f'after {found[-1]}'
 
