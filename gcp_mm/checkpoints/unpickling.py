@@ -6,6 +6,7 @@ writes. PyTorch's own `weights_only` allows more, depending on its version: to a
 hash what is nested too deeply for Python, to make tensors larger than what the file holds of them.
 """
 
+import math
 import pickle
 from collections import OrderedDict
 from typing import ClassVar
@@ -26,7 +27,8 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, *mor
     numbers = (offset, *size, *stride)
     if type(storage) is not TypedStorage or metadata or len(size) != len(stride):
         raise refusal('tensor with metadata or without storage')
-    if not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+    whole = all(type(n) is int and 0 <= n < 2**48 for n in numbers)
+    if not whole or math.prod(size) >= 2**48:  # PyTorch counts in 64 bits
         raise ValueError(f'a tensor has shape {size} and stride {stride}')
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     held = storage._untyped_storage.nbytes()
@@ -182,14 +184,15 @@ class Unpickler(pickle._Unpickler):
                 'values for them'
             )
 
-    for codes, method in (
-        (pickle.REDUCE, _reduce),
-        (pickle.NEWOBJ, _new),
-        (pickle.BUILD, _build),
-        (pickle.APPEND, lambda self: self._extend([self.stack.pop()])),
-        (pickle.APPENDS, lambda self: self._extend(self.pop_mark())),
-        (pickle.SETITEM, lambda self: self._set_items([self.stack.pop(-2), self.stack.pop()])),
-        (pickle.SETITEMS, lambda self: self._set_items(self.pop_mark())),
-        (pickle.BINPERSID, _storage),
-    ):
-        dispatch[codes[0]] = method
+    dispatch.update(
+        {
+            pickle.REDUCE[0]: _reduce,
+            pickle.NEWOBJ[0]: _new,
+            pickle.BUILD[0]: _build,
+            pickle.APPEND[0]: lambda self: self._extend([self.stack.pop()]),
+            pickle.APPENDS[0]: lambda self: self._extend(self.pop_mark()),
+            pickle.SETITEM[0]: lambda self: self._set_items([self.stack.pop(-2), self.stack.pop()]),
+            pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
+            pickle.BINPERSID[0]: _storage,
+        }
+    )

@@ -131,7 +131,7 @@ def test_all_kinds_of_tensors_and_plain_values(tmp_path, zipped):
         complex=base * 1j,
         expanded=torch.ones(1).expand(5),
     )
-    if zipped:
+    if zipped and hasattr(torch, 'uint16'):
         tensors['uint16'] = base.to(torch.uint16)  # by `_rebuild_tensor_v3`
     tensors['parameter'].note = 'of its owner'
     plain = dict(
@@ -288,6 +288,14 @@ def test_expanded_tensors(tmp_path, zipped):
             read(path)
 
 
+def test_more_elements_than_64_bits_count(tmp_path):
+    size = b'(' + 2 * (b'\x8a\x05' + (2**32).to_bytes(5, 'little')) + b't'  # 2**64 of them
+    old, new = b'K\x04\x85q\x08K\x01\x85', size + b'q\x08K\x00K\x00\x86'
+    crafted(lambda record: record.replace(old, new), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=str(2**32)):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
 def test_storage_of_the_old_format_larger_than_the_file(tmp_path):
     torch.save({'a': torch.ones(4)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=False)
     content = (tmp_path / 'a.pth').read_bytes()
@@ -374,6 +382,23 @@ def test_download_is_checked_against_its_name(served, tmp_path):
     with pytest.raises(ValueError, match=r'promises the SHA-256 01234567.*removed'):
         read_checkpoint(f'{address}/net-01234567.pth')
     assert not list((tmp_path / 'hub').rglob('*01234567*'))
+
+
+def test_names_of_mmengine_are_downloaded_here(served, monkeypatch):
+    """Also those that were renamed; a table may not name a file of this machine."""
+    folder, address = served
+    torch.save(dict(a=Built(os.mkdir, (str(folder / 'sign'),))), folder / 'net.pth')
+    tables = dict(new=f'{address}/net.pth', local='net.pth')
+    monkeypatch.setattr('gcp_mm.checkpoints.reading.get_external_models', lambda: tables)
+    monkeypatch.setattr(
+        'gcp_mm.checkpoints.reading.get_deprecated_model_names', lambda: {'old': 'new'}
+    )
+    for name in ('openmmlab://new', 'open-mmlab://old'):
+        with pytest.raises(ValueError, match=r'mkdir.*--trust'):
+            read_checkpoint(name)
+    with pytest.raises(ValueError, match="'net.pth', no address"):
+        read_checkpoint('openmmlab://local')
+    assert not (folder / 'sign').exists()
 
 
 def test_web_page_instead_of_a_download(served):
