@@ -396,7 +396,7 @@ def test_names_of_mmengine_are_downloaded_here(served, monkeypatch):
     for name in ('openmmlab://new', 'open-mmlab://old'):
         with pytest.raises(ValueError, match=r'mkdir.*--trust'):
             read_checkpoint(name)
-    with pytest.raises(ValueError, match="'net.pth', no address"):
+    with pytest.raises(ValueError, match=r"'net\.pth', no address"):
         read_checkpoint('openmmlab://local')
     assert not (folder / 'sign').exists()
 
