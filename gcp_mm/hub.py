@@ -66,10 +66,10 @@ def resolve_config(config: str | Path | Config) -> Config:
         raise TypeError(f'config: expected a file, a name or a Config, got {config!r}')
     package, separator, _ = str(config).partition('::')
     if separator:
-        if package not in ('mmpretrain', 'mmdet'):
+        if package not in ('mmpretrain', 'mmdet') or Path(config).suffix != '.py':
             raise ValueError(
-                "config: expected a file, a name, or a config of 'mmpretrain::' or 'mmdet::', got "
-                f'{str(config)!r}'
+                "config: expected a file, a name, or a config (.py) of 'mmpretrain::' or "
+                f"'mmdet::', got {str(config)!r}"
             )
         return get_config(str(config))
     if Path(config).suffix != '.py':

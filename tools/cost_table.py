@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.hub import get_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from tqdm import tqdm
 
 from gcp_mm._io import check_writable, markdown_table, write_atomically
+from gcp_mm.hub import resolve_config
 from gcp_mm.studies.complexity import config_complexity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,9 +60,9 @@ def load(row: str) -> Config:
     """The config of a row; GCP reduces the channels to 256 and then to 128 in this table."""
     net, pooling = row.replace('-', '').lower().split()
     if net == 'resnet152':
-        return get_config('mmpretrain::resnet/resnet152_8xb32_in1k.py')
+        return resolve_config('mmpretrain::resnet/resnet152_8xb32_in1k.py')
     suffix = '-gcp-8k' if pooling == 'gcp' else ''
-    return Config.fromfile(ROOT / f'configs/imagenet/{net}{suffix}_8xb32-lrnorm_in1k.py')
+    return resolve_config(ROOT / f'configs/imagenet/{net}{suffix}_8xb32-lrnorm_in1k.py')
 
 
 def count(row: str, style: str):

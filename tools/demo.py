@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 from torchvision.utils import save_image
 
 from gcp_mm._io import markdown_table
+from gcp_mm.hub import resolve_config
 from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def config_file(name):
 
 def final_checkpoint(name):
     """Where the last epoch's checkpoint of a config goes."""
-    epochs = Config.fromfile(config_file(name)).train_cfg.max_epochs
+    epochs = resolve_config(config_file(name)).train_cfg.max_epochs
     return WORK_DIRS / name / f'epoch_{epochs}.pth'
 
 

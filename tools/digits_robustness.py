@@ -10,8 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+
+from gcp_mm.hub import resolve_config
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path('work_dirs/robustness')
@@ -32,7 +33,7 @@ def call(*command):
 
 def train(config, seed, work_dir):
     """Train unless the last epoch's checkpoint exists; returns its path."""
-    last = work_dir / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
+    last = work_dir / f'epoch_{resolve_config(config).train_cfg.max_epochs}.pth'
     # The name of the latest checkpoint is written when that checkpoint is complete.
     if Path(find_latest_checkpoint(work_dir) or '').name != last.name:
         options = ('--work-dir', work_dir, '--cfg-options', f'randomness.seed={seed}')

@@ -6,7 +6,7 @@ from arguments import add_run_arguments, run_config_of
 from mmengine.dist import is_main_process
 
 from gcp_mm.checks import check_config, raise_errors, warnings_in
-from gcp_mm.runtime import launch, set_auto_scale_lr, set_resume
+from gcp_mm.runtime import launch, only_job, set_auto_scale_lr, set_resume
 
 
 def parse_args():
@@ -46,7 +46,8 @@ def main():
                 runner.logger.warning(text)
         runner.train()
 
-    launch(cfg, train)
+    with only_job(cfg, cfg.work_dir, folder=True):
+        launch(cfg, train)
 
 
 if __name__ == '__main__':

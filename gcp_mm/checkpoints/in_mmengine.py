@@ -36,8 +36,9 @@ def install_safe_readers(trust: bool = False) -> None:
     """Have mmengine read files, on its own account or for the frameworks, without running code.
 
     Checkpoints, as its Runner loads and resumes them, are read by
-    :func:`gcp_mm.checkpoints.read_checkpoint`. Pickles that are no checkpoints, such as annotations
-    in a ``.pkl``, are refused, and YAML is read as plain values.
+    :func:`gcp_mm.checkpoints.read_checkpoint`, whatever their address. Pickles that are no
+    checkpoints, such as annotations in a ``.pkl``, are refused, and YAML is read as plain values.
+    Some datasets read pickles by themselves, which this does not reach: docs/weights.md.
 
     Args:
         trust: whether the files may run code, see :func:`gcp_mm.checkpoints.read_checkpoint`.
@@ -46,7 +47,7 @@ def install_safe_readers(trust: bool = False) -> None:
     def load(filename, map_location=None):
         return read_checkpoint(filename, map_location, trust)
 
-    for prefix in ('', 'http://', 'https://', 'torchvision://', 'modelzoo://'):
+    for prefix in list(CheckpointLoader._schemes):  # its own readers of some fall back to pickle
         CheckpointLoader.register_scheme(prefix, load, force=True)
     register_handler(['yaml', 'yml'])(YamlHandler if trust else _SafeYamlHandler)
     register_handler(['pickle', 'pkl'])(PickleHandler if trust else _RefusingPickleHandler)

@@ -1,40 +1,59 @@
 """Reading of checkpoint files without running anything that is in them.
 
-A checkpoint is a pickle, and a pickle is a program. PyTorch's `weights_only` reads tensors and
-plain Python values alone; mmengine falls back to running the program where that fails.
+A checkpoint is a pickle, and a pickle is a program, which mmengine runs where PyTorch's
+`weights_only` refuses it. Here :mod:`.unpickling` reads tensors and plain Python values alone.
 """
 
 import codecs
-import contextlib
 import hashlib
 import io
+import os
 import pickle
 import re
+import tarfile
 import types
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
-from typing import ClassVar
 from urllib.parse import urlparse
 
 import mmengine.fileio
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import get_torchvision_models
-from torch._weights_only_unpickler import _get_allowed_globals
+from mmengine.fileio.backends import prefix_to_backends
+from mmengine.runner.checkpoint import (
+    get_deprecated_model_names,
+    get_external_models,
+    get_torchvision_models,
+)
 
 from .._io import sha256
-from ..compat.records import DTYPES, RECORDS
+from .unpickling import Unpickler
+
+
+def _openmmlab_models():
+    models = get_external_models()
+    return {
+        **models,
+        **{old: models.get(new, '') for old, new in get_deprecated_model_names().items()},
+    }
+
+
+# Tables of addresses by name, by the scheme that stands for them
+NAMED = {
+    'torchvision': get_torchvision_models,
+    'modelzoo': get_torchvision_models,
+    'openmmlab': _openmmlab_models,
+    'open-mmlab': _openmmlab_models,
+}
 
 
 def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = False) -> object:
     """Read a checkpoint, by default without executing anything that is in it.
 
     Args:
-        checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``, or one
-            that a file backend of mmengine serves. A download whose name ends in a hash, as in
-            ``resnet50-0676ba61.pth``, is checked against it.
+        checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``,
+            ``openmmlab://detectron/resnet50_caffe``, or one that a file backend of mmengine serves.
+            A download whose name ends in a hash, as in ``resnet50-0676ba61.pth``, is checked
+            against it.
         map_location: device to read the tensors onto.
         trust: read a file with arbitrary Python objects too, which executes what it says.
 
@@ -48,11 +67,11 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
             have the hash in its name, or if it holds Python objects and `trust` is not set.
     """
     file = _open(checkpoint)
+    records = _check_content(file, checkpoint)
     try:
-        with _own_statistics():
-            return _read_safely(file, map_location)
+        return _read_safely(file, map_location, records)
     except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)', str(error))
+        found = re.search(r'GLOBAL (.+?)(?= was not|$)', str(error))
         if not found:
             raise _unreadable(checkpoint, 'PyTorch refuses what is in it') from error
         if not trust:
@@ -74,13 +93,13 @@ def check_checkpoint_file(checkpoint: str) -> None:
     """Check that a checkpoint is there and complete, without reading its weights.
 
     Args:
-        checkpoint: local path, or an address with a scheme, which passes.
+        checkpoint: local path, or an address, of which the scheme alone is checked.
 
     Raises:
         TypeError: if `checkpoint` is not a string or a path.
         FileNotFoundError: if there is no such file.
         ValueError: if it is a folder, empty, a web page, a program of TorchScript or, a zip archive
-            as PyTorch writes them since 1.6, truncated.
+            as PyTorch writes them since 1.6, truncated or compressed; for an unknown scheme.
     """
     if not isinstance(checkpoint, str | Path):
         raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')
@@ -94,27 +113,73 @@ def check_checkpoint_file(checkpoint: str) -> None:
             f'checkpoint {str(checkpoint)!r} does not exist; train the network it comes from '
             'first, or name another file'
         )
-    with path.open('rb') as file:
-        start = file.read(64)
+    _check_content(path, checkpoint)
+
+
+def _check_content(file, checkpoint):
+    """Check how a file begins and, of a zip archive, its table of contents.
+
+    Args:
+        file: path, or bytes.
+        checkpoint: what to call it.
+
+    Returns:
+        What a zip archive, as PyTorch writes them since 1.6, has of each storage, in bytes by key;
+        None for another file.
+    """
+    if isinstance(file, io.BytesIO):
+        start = bytes(file.getbuffer()[:64])
+    else:
+        with file.open('rb') as opened:
+            start = opened.read(64)
     if start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b'<':
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} cannot be read (it is a web page): no checkpoint. '
             'Sites that share large files send one in their place, to ask for a confirmation or '
             'to say that a quota is used up: download it with a browser'
         )
-    if not start or (start[:2] == b'PK' and not zipfile.is_zipfile(path)):
-        raise _unreadable(checkpoint, f'it ends after {path.stat().st_size} bytes')
-    if start[:2] == b'PK' and _is_program(path):
+    if not start or (start[:2] == b'PK' and not zipfile.is_zipfile(file)):
+        raise _unreadable(checkpoint, f'it ends after {_size(file)} bytes')
+    if start[:2] != b'PK':
+        if tarfile.is_tarfile(file):  # PyTorch would unpack it
+            raise _unreadable(checkpoint, 'it is a tar archive, as of PyTorch before 0.2')
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            records = {info.filename.lower(): info.file_size for info in archive.infolist()}
+            doubled = len(archive.infolist()) - len(records)
+    except Exception as error:  # whatever a damaged table of contents comes to
+        raise _unreadable(checkpoint, error) from error
+    if any(name.split('/')[-1] == 'constants.pkl' for name in records):
+        # PyTorch would build its objects by its own code.
         raise ValueError(
             f'checkpoint {str(checkpoint)!r} is a program of TorchScript, not a file of weights; '
             'save the state_dict() of the network it was made from'
         )
+    if doubled or sum(records.values()) > _size(file):
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r} cannot be read: its {sum(records.values()):,} bytes '
+            f'of records are compressed into {_size(file):,}, or have one name, which PyTorch '
+            'never writes; unpack it, and save it again by torch.save'
+        )
+    return {name.partition('/data/')[2]: size for name, size in records.items()}
 
 
 def _scheme(checkpoint):
-    """The scheme of an address, '' for a local path."""
-    match = re.match(r'([\w-]+)://', str(checkpoint))
-    return match[1] if match else ''
+    """The scheme of an address, '' for a local path.
+
+    Raises:
+        ValueError: for one that nothing here reads, such as 'pavi' and 'mmcls', of mmengine.
+    """
+    match = re.match(r'(?:[\w-]+:)?([\w-]+)://', str(checkpoint))
+    scheme = match[1] if match else ''
+    known = {*prefix_to_backends, *NAMED}
+    if scheme not in known:
+        raise ValueError(
+            f'checkpoint {str(checkpoint)!r}: the scheme {scheme!r} is none of '
+            f'{", ".join(sorted(known - {""}))}; download the file, and name its path'
+        )
+    return scheme
 
 
 def _open(checkpoint):
@@ -123,12 +188,14 @@ def _open(checkpoint):
     scheme, address = _scheme(checkpoint), str(checkpoint)
     if not scheme:
         return Path(checkpoint).expanduser()
-    if scheme in ('torchvision', 'modelzoo'):
-        models = get_torchvision_models()
-        name = address.partition('://')[2]
+    if scheme in NAMED:
+        models, name = NAMED[scheme](), address.partition('://')[2]
         if name not in models:
-            raise ValueError(f'checkpoint {address!r}: torchvision has no weights {name!r}')
-        address, scheme = models[name], 'https'
+            raise ValueError(f'checkpoint {address!r}: {scheme} has no weights {name!r}')
+        address = models[name]
+        if not address.startswith(('https://', 'http://')):
+            raise ValueError(f'checkpoint {name!r}: {scheme} names {address!r}, no address')
+        scheme = 'https'
     if scheme in ('http', 'https'):
         return _download(address)
     return io.BytesIO(mmengine.fileio.get(address))
@@ -162,75 +229,29 @@ def _download(url):
     return path
 
 
-def _is_program(path):
-    """Whether a zip archive is of TorchScript: PyTorch would build its objects by its own code."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.split('/')[-1] == 'constants.pkl' for name in archive.namelist())
-    except Exception as error:  # whatever a damaged table of contents comes to
-        raise _unreadable(path, error) from error
+def _read_safely(file, map_location, records):
+    """Read tensors, plain values and what a Runner saves, by :class:`Unpickler`.
 
-
-def _read_safely(file, map_location):
-    """torch.load with `weights_only` for what a Runner saves.
+    Args:
+        file: path or bytes.
+        map_location: as of `torch.load`.
+        records: bytes by key of the records of tensors in a zip archive, None of another file.
 
     Raises:
         pickle.UnpicklingError: for other objects, with 'GLOBAL <name>' in its message.
     """
-    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
-        # RECORDS are allowed since `import gcp_mm`, see gcp_mm.compat.records.allow_records.
-        return torch.load(file, map_location=map_location, weights_only=True)
-    # Before PyTorch 2.6 `weights_only` knows no exceptions, and does not hold for every format.
+    if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0').lower() in ('1', 'y', 'yes', 'true'):
+        return torch.load(file, map_location=map_location, weights_only=True)  # as the user wants
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
     module = types.ModuleType('restricted_pickle')
-    module.Unpickler = _Unpickler
-    module.load = lambda file, **options: _Unpickler(file, **options).load()
+    module.Unpickler = type('Limited', (Unpickler,), dict(size=_size(file), records=records))
+    module.load = lambda file, **options: module.Unpickler(file, **options).load()
     return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
 
 
-class _Unpickler(pickle._Unpickler):
-    """The rules of PyTorch's `weights_only`, and RECORDS; in Python, for these to be changed."""
-
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
-
-    def find_class(self, module, name):
-        full = f'{module}.{name}'.replace('__builtin__', 'builtins')  # Python 2's name of it
-        allowed = _get_allowed_globals() | RECORDS
-        if full not in allowed:
-            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {full}')
-        return allowed[full]
-
-    def load_reduce(self):
-        function = self.stack[-2]
-        if not any(function is known for known in (_get_allowed_globals() | RECORDS).values()):
-            raise pickle.UnpicklingError(f'call of GLOBAL {function!r}')
-        super().load_reduce()
-        if isinstance(self.stack[-1], np.dtype) and type(self.stack[-1]) not in DTYPES:
-            raise pickle.UnpicklingError(f'GLOBAL numpy.dtype {self.stack[-1]}')
-
-    def load_build(self):
-        state = self.stack.pop()
-        built = self.stack[-1]
-        if type(built) is OrderedDict:
-            built.__dict__.update(state)
-        elif type(built) in (torch.Tensor, HistoryBuffer, np.ndarray, *DTYPES):
-            built.__setstate__(state)
-        else:
-            raise pickle.UnpicklingError(f'state of GLOBAL {type(built).__name__}')
-
-    dispatch[pickle.REDUCE[0]] = load_reduce
-    dispatch[pickle.BUILD[0]] = load_build
-
-
-@contextlib.contextmanager
-def _own_statistics():
-    """Keep the statistics of all HistoryBuffers, to which one that is read adds its own."""
-    HistoryBuffer()  # the first one registers mmengine's, and may not have been made yet
-    before = HistoryBuffer._statistics_methods.copy()
-    try:
-        yield
-    finally:
-        HistoryBuffer._statistics_methods.clear()
-        HistoryBuffer._statistics_methods.update(before)
+def _size(file):
+    return len(file.getbuffer()) if isinstance(file, io.BytesIO) else file.stat().st_size
 
 
 def _unreadable(checkpoint, reason):

@@ -3,8 +3,10 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from .._lock import locked
 
 MANIFEST = 'made-with.json'
 
@@ -24,6 +26,12 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
         ValueError: if `root` exists and was made otherwise, or lacks files.
     """
     root = Path(root)
+    # Or one process would remove what another writes
+    with nullcontext() if root.exists() else locked(root, wait=True):
+        yield from _written_once(root, options)
+
+
+def _written_once(root, options):
     if root.exists():
         expected = dict(options=options, files=_count(root))
         found = json.loads((root / MANIFEST).read_text()) if (root / MANIFEST).exists() else None

@@ -221,7 +221,7 @@ def read_frames(path: Path) -> Sequence[np.ndarray]:
         files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
         return [np.asarray(read_image(file)) for file in files]
     if path.suffix.lower() == '.npy':
-        frames = np.load(path, allow_pickle=False)
+        frames = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
             raise ValueError(
                 f'{frames.dtype} of shape {frames.shape}; expected uint8 (frames, height, width, 3)'

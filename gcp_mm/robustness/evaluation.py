@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 
 from ..checkpoints import load_pretrained
 from ..checks import check_config, raise_errors
-from ..runtime import launch, unwrap
+from ..runtime import launch, only_job, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from .results import new_results, resume_results, write_results
+from .results import check_files, files_hash, new_results, resume_results, write_results
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
 # Settings of a training. custom_hooks: a hook such as EMAHook would replace the weights.
@@ -67,8 +67,9 @@ def evaluate(
         The file of the results, and the results; None in all but the first of several processes.
 
     Raises:
+        BlockingIOError: if another process writes `out`.
         FileNotFoundError, ValueError: for wrong arguments, a benchmark that lacks a folder, or
-            results of another evaluation in `out`; before anything is written.
+            results of another evaluation or of other files in `out`; before anything is written.
         TypeError: if the network does not give one vector of logits per image.
         ValueError: for a file that cannot be evaluated, unless `skip_bad`.
     """
@@ -91,9 +92,19 @@ def evaluate(
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
     raise_errors(check_config(cfg, 'test'))
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
+    with only_job(cfg, out):
+        return _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust)
+
+
+def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
+    folders = {
+        key: Path(loader['dataset']['data_root'], loader['dataset'].get('data_prefix', ''))
+        for key, (loader, _) in parts.items()
+    }
     results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
     results['name'] = name or results['name']
     done = results['parts']
+    check_files(out, results, folders)
     if cfg.launcher == 'none' and parts.keys() <= done.keys():
         return out, results
 
@@ -106,8 +117,10 @@ def evaluate(
             if key in shared[0]:
                 continue
             runner.logger.info(f'{key} ({number} of {len(parts)})')
+            files = files_hash(folders[key]) if is_main_process() else None
             done[key] = run_part(runner, *part)
             if is_main_process():
+                results.setdefault('files', {})[key] = files
                 write_results(out, results)
         runner.call_hook('after_run')
         return (out, results) if is_main_process() else None

@@ -10,7 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 import gcp_mm
 
-from .._io import check_integer, write_atomically
+from .._io import check_integer, sha256, write_atomically
+from .._lock import locked
 from ..data import IMAGE_SUFFIXES
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
 from .datasets import read_image
@@ -134,9 +135,10 @@ def make_set(
         the images left out, which are also listed in ``GENERATED.json``.
 
     Raises:
+        BlockingIOError: if another process writes into `target`.
         FileNotFoundError: if `source` holds no images.
         ValueError: for images of the same name, a class without images, a `target` inside `source`
-            or made otherwise, or an image that cannot be read.
+            or made otherwise or of other images, or an image that cannot be read.
         RuntimeError: if a process died.
     """
     source, target = Path(source), Path(target)
@@ -145,8 +147,24 @@ def make_set(
     images = find_images(source)
     digest = hashlib.sha256('\n'.join(images).encode()).hexdigest()
     made_with = dict(recipe.describe(), source=dict(images=len(images), sha256=digest))
-    check_target(target, made_with)
-    write_stamp(target, made_with, {})
+    with locked(target, folder=True):
+        return _make_set(recipe, source, target, images, made_with, workers, skip_bad)
+
+
+def _make_set(recipe, source, target, images, made_with, workers, skip_bad):
+    contents = {image: _content(source / image) for image in tqdm(images, desc=str(source))}
+    whole = replace(recipe, names=None, severities=SEVERITIES)  # of which this may be a part
+    before = check_target(target, made_with)
+    for image in () if before is None else contents:
+        there = before.get(image) != contents[image] and [
+            path for path in whole.files(image) if (target / path).exists()
+        ]
+        if there:
+            raise ValueError(
+                f'{target / there[0]} was made of another image than {source / image} is now; '
+                'remove the set, or name another folder'
+            )
+    write_stamp(target, made_with, contents, {})
     made, found, skipped = 0, 0, {}
     loader = DataLoader(
         images,
@@ -168,7 +186,7 @@ def make_set(
         if reason:
             skipped[image] = reason
         made, found = made + new, found + old
-    write_stamp(target, made_with, skipped)
+    write_stamp(target, made_with, contents, skipped)
     if len(skipped) == len(images):
         raise ValueError(f'{source}: none of the {len(images)} images can be read')
     return dict(made=made, found=found, skipped=skipped)
@@ -207,25 +225,42 @@ def find_images(source: Path) -> list[str]:
     return images
 
 
-def check_target(target: Path, made_with: dict) -> None:
-    """Raise ValueError if a folder holds anything but a set made with the same settings."""
+def _content(path):
+    """The first digits of the hash of a file, '' if it cannot be read."""
+    try:
+        return sha256(path)[:16]
+    except OSError:
+        return ''  # its absence is reported when it is decoded
+
+
+def check_target(target: Path, made_with: dict) -> dict[str, str] | None:
+    """Check that a folder holds nothing but a set made with the same settings.
+
+    Returns:
+        Hashes of the images by their name, of which its files were made; None of a new folder.
+
+    Raises:
+        ValueError: if it holds something else.
+    """
     path = target / STAMP
     if not path.is_file():
-        if target.is_dir() and any(target.iterdir()):
+        if any(target.glob('[!.]*')):
             raise ValueError(f'{target} was not made by this program; name another folder')
-        return
-    before = json.loads(path.read_text())['made_with']
+        return None
+    stamp = json.loads(path.read_text())
+    before = stamp['made_with']
     differ = [key for key in made_with if made_with[key] != before.get(key)]
     if differ:
         was, now = ({key: made.get(key) for key in differ} for made in (before, made_with))
         raise ValueError(
             f'{target} was made with {was}, and this is {now}; remove it or name another folder'
         )
+    return stamp.get('contents', {})
 
 
-def write_stamp(target: Path, made_with: dict, skipped: dict) -> None:
+def write_stamp(target: Path, made_with: dict, contents: dict, skipped: dict) -> None:
     """Write ``GENERATED.json``."""
-    stamp = dict(note=NOTE, made_with=made_with, skipped=skipped)
+    stamp = dict(note=NOTE, made_with=made_with, skipped=skipped, contents=contents)
     write_atomically(target / STAMP, (json.dumps(stamp, indent=2) + '\n').encode())
 
 

@@ -73,6 +73,34 @@ def resume_results(path: Path, new: dict) -> dict:
     return results
 
 
+def check_files(path: Path, results: dict, folders: Mapping[str, Path]) -> None:
+    """Check that the files of the parts that results hold are those that were evaluated.
+
+    Args:
+        path: file of the results.
+        results: of :func:`resume_results`.
+        folders: folder by part.
+
+    Raises:
+        ValueError: if a file was added, removed or changed since; the message names the folder.
+    """
+    for key in folders.keys() & results['parts'].keys():
+        if results.get('files', {}).get(key) != files_hash(folders[key]):
+            raise ValueError(
+                f'{path} holds results of other files than {str(folders[key])!r} has; give another '
+                '`out`, or remove it'
+            )
+
+
+def files_hash(folder: Path) -> str:
+    """SHA-256 of the names, sizes and times of all files in the folder of a part."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob('*') if path.is_file()):
+        stat = path.stat()
+        digest.update(f'{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()
+
+
 def read_results(path: str | Path) -> dict:
     """Read a file of :func:`write_results`.
 

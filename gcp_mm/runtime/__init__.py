@@ -3,7 +3,7 @@
 from .atomic_checkpoint import AtomicCheckpointHook
 from .divergence_hook import DivergenceHook
 from .epoch_seed import EpochSeedHook
-from .launch import launch, load_config, read_config, set_auto_scale_lr, set_tta
+from .launch import launch, load_config, only_job, read_config, set_auto_scale_lr, set_tta
 from .resume import set_resume
 from .wrapping import unwrap
 
@@ -13,6 +13,7 @@ __all__ = [
     'EpochSeedHook',
     'launch',
     'load_config',
+    'only_job',
     'read_config',
     'set_auto_scale_lr',
     'set_resume',

@@ -1,10 +1,13 @@
 """From a config to a Runner, for both frameworks and with or without an accelerator."""
 
 import gc
+import os
 import os.path as osp
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
@@ -13,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
+from .._lock import locked
 from ..checks import build_dataloader
 from ..checks.context import walk
 from ..compat.requirements import versions
@@ -126,6 +130,21 @@ def set_tta(cfg: Config) -> None:
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         step = dict(type='TestTimeAug', transforms=[flips, [{**last, **pack}]])
         dataset.pipeline = cfg.get('tta_pipeline') or [*steps, step]
+
+
+def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractContextManager:
+    """Context in which no other job writes an output; the first of its processes holds the lock.
+
+    Args:
+        cfg: the final config.
+        output, folder: as of :func:`gcp_mm._lock.locked`.
+
+    Raises:
+        BlockingIOError: in the first process, on entry, if another job writes it.
+    """
+    rank = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK').get(cfg.launcher)
+    first = not rank or os.environ.get(rank, '0') == '0'
+    return locked(output, folder) if first else nullcontext()
 
 
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from .._io import write_atomically
+from .._lock import locked
 from ..checks.dataloaders import load_named
 from ..data import IMAGE_SUFFIXES
 
@@ -65,8 +66,16 @@ def read_features(path: str | Path) -> Features:
     path = Path(path)
     if path.suffix != '.npy':
         raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
-    vectors = np.load(path, mmap_mode='r')
-    description = json.loads(path.with_suffix('.json').read_text())
+    try:
+        vectors = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
+        description = json.loads(path.with_suffix('.json').read_text())
+    except ValueError as error:
+        raise ValueError(f'{path}, or .json beside it: {error}; extract them again') from error
+    if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
+        raise ValueError(
+            f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
+            f'{vectors.shape}'
+        )
     keys = {field.name for field in fields(Features)} - {'vectors'}
     if not isinstance(description, dict) or description.keys() != keys:
         raise ValueError(f'{path.with_suffix(".json")}: expected the keys {sorted(keys)}')
@@ -75,6 +84,9 @@ def read_features(path: str | Path) -> Features:
             f'{path}: {len(vectors)} vectors beside {len(description["labels"])} labels; extract '
             'the features again'
         )
+    labels = range(len(description['classes']))
+    if not all(type(label) is int and label in labels for label in description['labels']):
+        raise ValueError(f'{path.with_suffix(".json")}: expected labels in {labels}')
     return Features(vectors, **description)
 
 
@@ -129,16 +141,22 @@ def extract_features(
         force: overwrite the file, and discard the partial ones of other features.
 
     Raises:
+        BlockingIOError: if another process writes `out`.
         FileExistsError: if `out` exists and `force` is not set.
         FileNotFoundError, RuntimeError, ValueError: for wrong arguments, a folder without images, a
-            damaged image, images of several sizes in a batch, the partial file of other features,
-            or features that are not finite in `dtype`.
+            damaged image, images of several sizes in a batch, the partial file of other features
+            or of images that have changed since, or features that are not finite in `dtype`.
         OSError: if the disk lacks the room.
         TypeError: if `model` is not an :class:`mmpretrain.models.ImageClassifier`.
     """
-    out = Path(out).expanduser()
-    _check_arguments(model, out, stage, dtype, force)
-    images = image_folder(Path(folder).expanduser(), model._config)
+    out, folder = Path(out).expanduser(), Path(folder).expanduser()
+    with locked(out):
+        _check_arguments(model, out, stage, dtype, force)
+        images = image_folder(folder, model._config)
+        _extract(model, images, out, stage, batch_size, workers, dtype, force)
+
+
+def _extract(model, images, out, stage, batch_size, workers, dtype, force):
     infos = [images.get_data_info(i) for i in range(len(images))]
     description = dict(
         labels=[int(info['gt_label']) for info in infos],
@@ -147,11 +165,15 @@ def extract_features(
         stage=stage,
         network=_network_hash(model),
     )
+    # A replaced image has another size or time. That of the rows done is in the record.
+    stats = [Path(info['img_path']).stat() for info in infos]
+    stats = [f'{stat.st_size} {stat.st_mtime_ns}\n'.encode() for stat in stats]
     part, record = out.with_suffix('.partial.npy'), out.with_suffix('.partial.json')
     made_with = dict(
         stage=stage, dtype=dtype, network=description['network'], images=_hash(description)
     )
-    done = _rows_done(record, made_with, force) if part.exists() else 0
+    done = _rows_done(record, made_with, stats, force) if part.exists() else 0
+    seen = hashlib.sha256(b''.join(stats[:done]))
     vectors = open_memmap(part, 'r+') if done else None
     rest = Subset(images, range(done, len(images)))
     loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=default_collate)
@@ -172,8 +194,10 @@ def extract_features(
                 vectors = _new_array(part, (len(images), block.shape[1]), dtype)
             vectors[done : done + len(block)] = block
             vectors.flush()
+            seen.update(b''.join(stats[done : done + len(block)]))
             done += len(block)
-            write_atomically(record, json.dumps(dict(made_with, done=done)).encode())
+            content = dict(made_with, done=done, seen=seen.hexdigest())
+            write_atomically(record, json.dumps(content).encode())
             progress.update(len(block))
     out.unlink(missing_ok=True)  # old vectors never lie beside new labels
     write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
@@ -214,12 +238,15 @@ def _vectors(features):
     return features
 
 
-def _rows_done(record, made_with, force):
+def _rows_done(record, made_with, stats, force):
     """Number of rows of the partial file, if those were made with the same arguments."""
     if not record.exists():
         return 0
     found = json.loads(record.read_text())
-    other = [key for key, value in made_with.items() if found[key] != value]
+    other = [key for key, value in made_with.items() if found.get(key) != value]
+    seen = hashlib.sha256(b''.join(stats[: found.get('done', 0)]))
+    if not other and seen.hexdigest() != found.get('seen'):
+        other = ['content of images that it has the vectors of']
     if other and not force:
         raise ValueError(
             f'{record} belongs to other features (other {", ".join(other)}); finish them with '

@@ -4,6 +4,7 @@
 """
 
 import functools
+import os
 import re
 import signal
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from tests.helpers.equality import assert_equal
 from tests.helpers.resumption import TABLE, newest, note_resumption, trained
-from tests.helpers.runs import ROOT, Training, finish, start, wait_for
+from tests.helpers.runs import ROOT, Training, finish, members, start, wait_for
 
 BEGUN = 'Checkpoints will be saved'
 # Heads as narrow as the backbone: what counts is where a step, a checkpoint, a validation begins.
@@ -82,7 +83,8 @@ def uninterrupted(trainings, tmp_path_factory):
 
 
 def files(work_dir):
-    return {path.name for path in work_dir.glob('*.pth*')}
+    """Names of the checkpoints and of what is left of one, without whose it was."""
+    return {re.sub(r'pth\..*part$', 'pth.part', path.name) for path in work_dir.glob('*.pth*')}
 
 
 def progress_of(output, work_dir):
@@ -91,7 +93,7 @@ def progress_of(output, work_dir):
     if not found:
         return 'at the start'
     number = found[-1].removeprefix('Saving checkpoint at ')
-    if (work_dir / f'epoch_{number}.pth.part').exists():
+    if f'epoch_{number}.pth.part' in files(work_dir):
         return f'in the middle of writing checkpoint {number}'
     return f'after {found[-1]}'
 
@@ -167,6 +169,28 @@ def test_killed_at_every_point(trainings, uninterrupted, tmp_path, record_proper
             row['newest checkpoint'] = newest(tmp_path)
     assert done.returncode == 0, done.stdout
     assert_equal(uninterrupted(name).state, training.final(tmp_path))
+
+
+@pytest.mark.slow
+def test_second_run_in_one_work_dir(narrow_cls, run_tool, tmp_path):
+    """It is refused before it writes anything; the first, of two processes, trains on."""
+    half = 'train_dataloader.batch_size=4'
+    first = start(*narrow_cls.command(tmp_path, half, processes=2))
+    wait_for(first, BEGUN)
+    stopped = members(first)
+    for number in stopped:
+        os.kill(number, signal.SIGSTOP)
+    lock = (tmp_path / '.lock').read_text()
+    logs = set(tmp_path.iterdir())
+    done = run_tool(*narrow_cls.command(tmp_path))
+    for number in stopped:
+        os.kill(number, signal.SIGCONT)
+    assert done.returncode != 0
+    assert f'{lock} is writing it' in done.stdout
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} <= logs
+    assert finish(first).returncode == 0
+    assert newest(tmp_path) == narrow_cls.epochs
+    assert not (tmp_path / '.lock').exists()
 
 
 def broken_copy(work_dir):

@@ -58,6 +58,9 @@ def test_unknown_name():
         gcp_mm.get_model('resnet50-gcp_8xb32-lradj_in1k')
     with pytest.raises(ValueError, match=r'list_models\(\) names them'):
         gcp_mm.get_model('vit')
+    for name in ('mmaction::a.py', 'mmpretrain::../a.yaml', 'a.yaml', 'a.json', 'mmdet::a'):
+        with pytest.raises(ValueError, match=name):  # mmengine would read the file, or install
+            resolve_config(name)
 
 
 @pytest.mark.parametrize('name', [CLS, DET])

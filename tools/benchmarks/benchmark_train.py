@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from isqrt_cov import isqrt_cov
 from measure import describe_machine, interleave, network_steps, write_report
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as CLASSIFIERS
 
 import gcp_mm
+from gcp_mm.hub import resolve_config
 from gcp_mm.ops import global_covariance_pooling
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ class TextbookPooling(gcp_mm.models.GlobalCovariancePooling):
 
 def build(name, depth):
     """A network with its optimizer, ready to train."""
-    config = Config.fromfile(ROOT / 'configs/imagenet/resnet50-gcp_8xb32-lradju_in1k.py')
+    config = resolve_config(ROOT / 'configs/imagenet/resnet50-gcp_8xb32-lradju_in1k.py')
     channels = 512 if depth < 50 else 2048
     model = config.model
     model.backbone.depth = depth

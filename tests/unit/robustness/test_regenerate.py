@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import socket
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sklearn.datasets import load_sample_image
 from gcp_mm.robustness import regenerate
 from gcp_mm.robustness.regenerate import Recipe, make_set
 
+ENDED = 2**22 + 1  # more than Linux numbers processes by
 SMALL_C = dict(names=('gaussian_noise', 'impulse_noise', 'glass_blur', 'frost'), severities=(1, 4))
 SMALL_P = dict(names=('shot_noise', 'snow', 'rotate'))
 IMAGES = ('cats/grey.png', 'cats/palette.png', 'dogs/alpha.png', 'dogs/print.jpg')
@@ -137,7 +139,7 @@ def test_stopped_run_goes_on(made, source, tmp_path, monkeypatch, kind):
         calls.append(path)
         if len(calls) == 7:  # the first is the stamp
             path.parent.mkdir(parents=True, exist_ok=True)
-            Path(f'{path}.part').write_bytes(content[:9])
+            Path(f'{path}.{socket.gethostname()}-{ENDED}.part').write_bytes(content[:9])
             raise KeyboardInterrupt
         write(path, content)
 
@@ -170,6 +172,31 @@ def test_set_made_otherwise_is_left_alone(made, source, own_source, tmp_path):
     with pytest.raises(ValueError, match='was not made by this program'):
         make_set(recipe(), source, own_source)
     assert contents(target) == before
+
+
+def test_images_of_another_source_are_not_mixed(made, own_source, tmp_path):
+    """Equal names, other images: refused before anything is written, also for other corruptions."""
+    target = shutil.copytree(made / 'c', tmp_path / 'c')
+    before = contents(target)
+    Image.open(own_source / 'cats/grey.png').rotate(90).save(own_source / 'cats/grey.png')
+    for part in (recipe(), recipe(names=['fog'])):
+        with pytest.raises(ValueError, match=r'cats/grey\.JPEG was made of another image'):
+            make_set(part, own_source, target)
+    assert contents(target) == before
+    # Where none of its files is there yet, the new one is as good.
+    for path in target.rglob('grey.JPEG'):
+        path.unlink()
+    assert make_set(recipe(), own_source, target)['made'] == 8
+
+
+def test_one_job_at_a_time(source, tmp_path, monkeypatch):
+    def taken(path, output, wait):
+        raise BlockingIOError(11, 'process 7 is writing it', str(output))
+
+    monkeypatch.setattr('gcp_mm._lock._take', taken)
+    with pytest.raises(BlockingIOError, match='process 7 '):
+        make_set(recipe(), source, tmp_path / 'c')
+    assert not list(tmp_path.rglob('*.*'))
 
 
 def spoil(root):

@@ -1,6 +1,7 @@
 """Feature vectors: from the network to a file."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -140,6 +141,31 @@ def test_partial_file_of_other_features_is_not_continued(model, stopped, tmp_pat
     assert read_features(out).vectors.shape == (24, 512)
 
 
+@pytest.mark.parametrize('change', ['content', 'time'])
+def test_images_replaced_meanwhile_are_not_continued(model, stopped, tmp_path, change):
+    first = sorted((stopped / '0').rglob('*.png'))[0]
+    if change == 'content':
+        times = first.stat().st_atime_ns, first.stat().st_mtime_ns
+        Image.new('RGB', (32, 32)).save(first)
+        os.utime(first, ns=times)
+    else:
+        os.utime(first)
+    with pytest.raises(ValueError, match=r'x\.partial\.json .*content of images'):
+        extract_features(model, stopped, tmp_path / 'x.npy')
+    extract_features(model, stopped, tmp_path / 'x.npy', force=True)
+    assert len(read_features(tmp_path / 'x.npy').vectors) == 24
+
+
+def test_one_extraction_at_a_time(model, folders, tmp_path, monkeypatch):
+    def taken(path, output, wait):
+        raise BlockingIOError(11, 'process 7 is writing it', str(output))
+
+    monkeypatch.setattr('gcp_mm._lock._take', taken)
+    with pytest.raises(BlockingIOError, match=r'process 7 .*x\.npy'):
+        extract_features(model, folders / 'val', tmp_path / 'x.npy')
+    assert not list(tmp_path.iterdir())
+
+
 def test_existing_file_is_kept_without_force(model, folders, tmp_path):
     (tmp_path / 'x.npy').write_text('precious')
     with pytest.raises(FileExistsError, match='--force'):
@@ -202,13 +228,42 @@ def test_overflow_of_half_precision_is_found(folders, tmp_path):
 def test_what_is_not_of_one_extraction_is_refused(extracted, tmp_path):
     with pytest.raises(ValueError, match=r'\.npz'):
         read_features(tmp_path / 'a.npz')
-    np.save(tmp_path / 'a.npy', np.zeros((2, 3)))
+    np.save(tmp_path / 'a.npy', np.zeros((2, 3), np.float32))
     (tmp_path / 'a.json').write_text('{"accuracy": 1}')
     with pytest.raises(ValueError, match='labels'):
         read_features(tmp_path / 'a.npy')
     features = dict(labels=[0], classes=['0'], files=['0'], stage='neck', network='')
     (tmp_path / 'a.json').write_text(json.dumps(features))
     with pytest.raises(ValueError, match='2 vectors beside 1'):
+        read_features(tmp_path / 'a.npy')
+    for labels in ([0, 1], [0, -1], [0, '0'], [0, True]):
+        (tmp_path / 'a.json').write_text(json.dumps(dict(features, labels=labels, files=['0'] * 2)))
+        with pytest.raises(ValueError, match=r'a\.json: expected labels in range\(0, 1\)'):
+            read_features(tmp_path / 'a.npy')
+    (tmp_path / 'a.json').write_text('{')
+    with pytest.raises(ValueError, match=r'a\.npy, or \.json'):
+        read_features(tmp_path / 'a.npy')
+
+
+@pytest.mark.parametrize(
+    ('shape', 'kind', 'words'),
+    [
+        ((2**28, 4), '<f4', 'greater than file size|mmap'),
+        ((4,), '<f4', r'got float32 of shape \(4,\)'),
+        ((), '<f4', r'of shape \(\)'),
+        ((1, 2), '<i8', 'got int64'),
+        ((1, 2), '|O', 'Python objects'),
+    ],
+)
+def test_arrays_that_are_no_features(tmp_path, shape, kind, words):
+    """More rows than the file has bytes for; of other numbers."""
+    with open(tmp_path / 'a.npy', 'wb') as file:
+        header = dict(descr=kind, fortran_order=False, shape=shape)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(16))
+    features = dict(labels=[0], classes=['0'], files=['0'], stage='neck', network='')
+    (tmp_path / 'a.json').write_text(json.dumps(features))
+    with pytest.raises(ValueError, match=rf'a\.npy.*({words})'):
         read_features(tmp_path / 'a.npy')
 
 

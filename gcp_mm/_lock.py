@@ -1,0 +1,74 @@
+"""A lock on an output, which the system releases when the process that holds it ends."""
+
+import errno
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+TAKEN = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iterator[None]:
+    """Be the only process that writes an output; of one machine or, on a shared disk, of several.
+
+    The lock is the file ``<output>.lock``, for a folder ``<output>/.lock``; it is removed at the
+    end. It is one of POSIX: processes forked meanwhile do not inherit it, and it does not outlive
+    this one. Where the system or the disk has none, that is warned of.
+
+    Args:
+        output: file to be written, or folder.
+        folder: whether it is a folder, which is made if it is absent.
+        wait: wait for another process to release it, instead of raising.
+
+    Raises:
+        BlockingIOError: if another process holds it; the message says which.
+    """
+    output = Path(output).resolve()
+    path = output / '.lock' if folder else Path(f'{output}.lock')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = _take(path, output, wait)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _take(path, output, wait):
+    while True:
+        file = open(path, 'a+')  # noqa: SIM115 - closing it releases the lock
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, 'this system has no such locks')
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                warnings.warn(f'{output}: no lock keeps a second job out ({error})', stacklevel=4)
+                return file
+            file.seek(0)
+            owner = file.read() or 'another process'
+            file.close()
+            if not wait:
+                raise BlockingIOError(
+                    error.errno,
+                    f'{owner} is writing it; wait until that has ended, or name another output',
+                    str(output),
+                ) from error
+            time.sleep(0.05)
+            continue
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}')
+            file.flush()
+            return file
+        file.close()  # its owner removed it before this process had the lock
