@@ -1,6 +1,7 @@
 """Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,13 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_figure(path: str | Path, figure, dpi: int) -> None:
+    """Write a figure of Matplotlib as a PNG, by :func:`write_atomically`."""
+    file = io.BytesIO()
+    figure.savefig(file, format='png', dpi=dpi)
+    write_atomically(path, file.getvalue())
 
 
 def append_jsonl(path: str | Path, record: dict) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import run
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hub import get_config
@@ -159,4 +160,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import run
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 from torchvision.utils import save_image
 
-from gcp_mm._io import markdown_table
+from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,9 @@ def say(text):
 
 def call(*command):
     say(' '.join(['python', *map(str, command)]))
-    subprocess.run([sys.executable, *map(str, command)], check=True)
+    status = subprocess.run([sys.executable, *map(str, command)]).returncode
+    if status:  # the command has said why
+        sys.exit(status)
 
 
 def config_file(name):
@@ -126,7 +129,7 @@ def report(metrics):
         *(f'{NAMES[name]}:\n\n![{NAMES[name]}]({name}.png)' for name in (FASTER, MASK)),
     ]
     text = '\n\n'.join(parts)
-    (REPORT / 'report.md').write_text(f'{text}\n')
+    write_atomically(REPORT / 'report.md', f'{text}\n'.encode())
     print(text)
     say(f'the report is {REPORT / "report.md"}')
 
@@ -142,4 +145,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

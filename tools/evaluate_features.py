@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+from arguments import check_outputs, run
+
 from gcp_mm._io import write_atomically
 from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
 from gcp_mm.studies.features import read_features
@@ -37,6 +39,8 @@ def main():
         raise ValueError(
             f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
         )
+    read = [Path(path) for path in (args.train, args.test) if path]
+    check_outputs([args.out], [*read, *(path.with_suffix('.json') for path in read)])
     train = queries = read_features(args.train)
     results = dict(stage=train.stage, length=train.vectors.shape[1], classes=len(train.classes))
     results['train'] = len(train.labels)
@@ -59,4 +63,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

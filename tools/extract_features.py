@@ -5,8 +5,9 @@ network. A run that was stopped continues with the same command. See docs/featur
 """
 
 import argparse
+from pathlib import Path
 
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import add_config_arguments, add_trust_argument, check_outputs, config_of, run
 from mmengine.device import get_device
 
 from gcp_mm import get_model
@@ -38,6 +39,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    outputs = args.out, Path(args.out).with_suffix('.json')
+    check_outputs(outputs, [args.config, args.checkpoint], [args.folder])
     model = get_model(config_of(args), args.checkpoint, args.device, args.trust)
     loading = dict(batch_size=args.batch_size, workers=args.workers)
     storage = dict(dtype=args.dtype, force=args.force)
@@ -45,4 +48,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

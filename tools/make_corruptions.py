@@ -13,6 +13,8 @@ import argparse
 import os
 from pathlib import Path
 
+from arguments import run
+
 from gcp_mm.robustness.errors import SEVERITIES
 from gcp_mm.robustness.regenerate import NAMES, Recipe, make_set
 
@@ -74,4 +76,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

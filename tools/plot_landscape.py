@@ -10,9 +10,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from arguments import run
 from matplotlib.figure import Figure
 
-from gcp_mm._io import markdown_table, read_jsonl, write_atomically
+from gcp_mm._io import markdown_table, read_jsonl, write_atomically, write_figure
 from gcp_mm.studies.landscape_hook import FILE
 
 QUANTITIES = {
@@ -27,12 +28,7 @@ def parse_args():
     )
     parser.add_argument('runs', nargs='+', metavar='[LABEL=]RUN', help='work dirs, GAP first')
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
-    args = parser.parse_args()
-    try:
-        args.steps, args.networks = read_networks(args.runs)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    return args
+    return parser.parse_args()
 
 
 def read_networks(runs):
@@ -41,8 +37,8 @@ def read_networks(runs):
     Bands are {label: {quantity: (seeds, steps, 2)}}, the last axis smallest and largest value.
     """
     found = []
-    for run in runs:
-        label, _, path = run.rpartition('=')
+    for argument in runs:
+        label, _, path = argument.rpartition('=')
         path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         records = {record['iter']: record for record in read_jsonl(path)}
         found.append((label or path.parent.name, path, records))
@@ -98,12 +94,12 @@ def draw(steps, networks, path):
         axes.set(xlabel='step', ylabel=title)
         axes.grid(alpha=0.3)
     panels[0].legend()
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def main():
     args = parse_args()
-    steps, networks = args.steps, args.networks
+    steps, networks = read_networks(args.runs)
     seeds = ', '.join(f'{label} {len(bands["losses"])}' for label, bands in networks.items())
     text = (
         f'{len(steps)} measurements from step {steps[0]} to {steps[-1]}; runs: {seeds}. '
@@ -117,4 +113,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import mmengine
-from arguments import add_run_arguments, run_config_of
+from arguments import add_run_arguments, run, run_config_of
 from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
@@ -72,4 +72,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import mmengine
+import numpy as np
 
 from .context import Context, Finding, name_of
 from .data import (
@@ -109,9 +110,19 @@ def inspect_dataset(config: dict, loader: str, scope: str | None = None) -> list
 
 def _count_labels(dataset, loader):
     """What is wrong with the labels of a dataset, or '', and how many classes they have."""
-    labels = {image['gt_label'] for image in dataset.data_list}
+    given = [image['gt_label'] for image in dataset.data_list]
+    if isinstance(given[0], dict):  # of several tasks
+        tasks = Counter(task for label in given for task in label)
+        return '', ', '.join(f'{number:,} labels of {task}' for task, number in tasks.items())
+    # One of each image, several or, of a test set, None
+    given = [np.ravel(label) for label in given if label is not None]
+    labels = {int(label) for labels in given for label in labels}
+    if not labels and loader != 'test_dataloader':
+        return f'no image has a label; {REMEDY}', ''
     classes = len(dataset.metainfo.get('classes') or labels)
-    if min(labels) < 0 or max(labels) >= classes:
+    if 'classes' not in dataset.metainfo and any(len(each) > 1 for each in given):
+        classes = max(labels) + 1  # such as InShop's queries, whose labels are images
+    if labels and (min(labels) < 0 or max(labels) >= classes):
         got = f'{min(labels)} to {max(labels)}'
         return f'expected labels 0 to {classes - 1}, got {got}; {REMEDY}', ''
     folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file

@@ -21,6 +21,7 @@ from ..checkpoints import (
     is_pretrained,
     load_pretrained,
 )
+from ..hub import input_channels
 from ..models.pretrained import StrictlyPretrained
 from .context import Context, Finding, name_of, walk
 from .data import check_data, find_heads
@@ -152,7 +153,8 @@ def check_loss(context: Context) -> list[Finding]:
     for key, value in STARTED.items():
         hub.update_info(key, value)
     try:
-        data = (real_batch if real else random_objects if detector else random_batch)(cfg)
+        random = random_objects if detector else random_batch
+        data = real_batch(cfg) if real else random(cfg, input_channels(model))
         data = model.train().data_preprocessor(data, training=True)
         loss, parts = model.parse_losses(model(**data, mode='loss'))
     except Exception as error:
@@ -171,18 +173,19 @@ def real_batch(cfg: Config) -> dict:
     return next(iter(Runner.build_dataloader(loader, seed=0)))
 
 
-def random_batch(cfg: Config) -> dict:
+def random_batch(cfg: Config, channels: int = 3) -> dict:
     """Random images of class 0, sent through the transforms of a classifier's train_dataloader."""
     steps = next((n['pipeline'] for _, n in walk(cfg.get('train_dataloader')) if 'pipeline' in n))
     steps = [step for step in steps if not name_of(step).startswith('Load')]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     rng = np.random.default_rng(0)
     shape = (256, 256)
+    size = shape if channels == 1 else (*shape, channels)  # as images are loaded
     return pseudo_collate(
         [
             pipeline(
                 dict(
-                    img=rng.integers(256, size=(*shape, 3), dtype=np.uint8),
+                    img=rng.integers(256, size=size, dtype=np.uint8),
                     img_shape=shape,
                     ori_shape=shape,
                     gt_label=0,
@@ -193,13 +196,13 @@ def random_batch(cfg: Config) -> dict:
     )
 
 
-def random_objects(cfg: Config) -> dict:
+def random_objects(cfg: Config, channels: int = 3) -> dict:
     """Random images of 512x512 pixels with random objects, for a detector."""
     from mmdet.testing import demo_mm_inputs
 
     return demo_mm_inputs(
         IMAGES,
-        (3, 512, 512),
+        (channels, 512, 512),
         num_classes=max([2, *(number for _, number in find_heads(cfg))]),
         with_mask=any('mask_head' in path for path, _ in walk(cfg.model)),
         with_semantic='semantic' in str(cfg.model),

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from .._io import read_jsonl
+from .._io import read_jsonl, write_figure
 
 
 def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[int, float]:
@@ -94,7 +94,7 @@ def plot_validation(
     if target:
         axes.axhline(target[1], color='grey', ls='--', lw=1, label=target[0])
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def plot_learning_rates(
@@ -106,7 +106,7 @@ def plot_learning_rates(
         width = 1.5 + 0.9 * (len(curves) - 1 - i)  # equal curves are seen beneath each other
         axes.plot(epochs, rates, drawstyle='steps-post', lw=width, label=name)
     figure.legend(loc='outside lower center', fontsize='small')
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def _figure(xlabel, ylabel):

@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gcp_mm import get_model
+from gcp_mm.data import LoadCheckedImage
 from tests.helpers.runs import CLS, ROOT
 
 TOOL = 'tools/image_demo.py'
@@ -235,7 +236,7 @@ def test_checkpoint_of_another_network_is_refused(
 
 def test_results_are_not_written_over_unasked(demo, pictures):
     first = demo(CLS, pictures / 'a.png')
-    with pytest.raises(ValueError, match=r'out is not empty; .* --force'):
+    with pytest.raises(ValueError, match=r"out' is not empty; .* --force"):
         demo(CLS, pictures / 'a.png')
     assert demo(CLS, pictures / 'a.png', '--force') == first
 
@@ -250,6 +251,6 @@ def test_inputs_are_found_below_the_folder_they_share(pictures):
 
 def test_a_video_that_ends_early_is_reported(video):
     video.write_bytes(video.read_bytes()[:-600])
-    frames = runpy.run_path(str(ROOT / TOOL))['read_frames'](video)
+    frames = runpy.run_path(str(ROOT / TOOL))['read_frames'](video, LoadCheckedImage())
     with pytest.raises(ValueError, match=r'\b[12] of 3 frames'):
         list(frames)
