@@ -152,21 +152,22 @@ def check_target(path: Path, force: bool = False) -> None:
         FileExistsError: if it exists and `force` is not set.
         ImportError: if its format takes a package that is not installed.
     """
+    name = repr(str(path))
     if path.suffix not in FORMATS:
-        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {path}')
+        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {name}')
     if path.exists() and not force:
-        raise FileExistsError(f'path: {path} exists; name another file, or set force (--force)')
+        raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
     if path.suffix == '.pt2' and not _has_dynamic_shapes():
         raise ValueError(
-            f'path: {path}: PyTorch {torch.__version__} exports programs for one number of images '
+            f'path: {name}: PyTorch {torch.__version__} exports programs for one number of images '
             'alone; install 2.2 or later, or take .onnx or .pt'
         )
     if path.suffix == '.onnx':
         needed = ['onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else [])]
-        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
         if missing:
             raise ImportError(
-                f'{path}: to write and validate ONNX takes packages that are not installed: pip '
+                f'{name}: to write and validate ONNX takes packages that are not installed: pip '
                 f'install {" ".join(missing)}'
             )
 

@@ -37,7 +37,7 @@ def main():
     args = parse_args()
     if args.test and Path(args.test).resolve() == Path(args.train).resolve():
         raise ValueError(
-            f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
+            f'{args.test!r} is both TRAIN and TEST; name one file to rank its own images'
         )
     read = [Path(path) for path in (args.train, args.test) if path]
     check_outputs([args.out], [*read, *(path.with_suffix('.json') for path in read)])

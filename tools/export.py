@@ -49,7 +49,7 @@ def main():
     cfg = config_of(args)
     if cfg.get('default_scope') == 'mmdet':
         raise ValueError(
-            f'config: {args.config} is of a detector, and only classifiers are exported; '
+            f'config: {args.config!r} is of a detector, and only classifiers are exported; '
             'docs/export.md has how to export the backbone and FPN of a detector'
         )
     model = get_model(cfg, args.checkpoint, device=args.device, trust=args.trust)

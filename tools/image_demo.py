@@ -137,7 +137,7 @@ def main():
     cfg = config_of(args)
     scope = cfg.get('default_scope')
     if scope == 'mmdet' and args.covariance:
-        raise ValueError(f'--covariance is for classifiers, and {args.config} is a detector')
+        raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
         text = f'{str(args.out_dir)!r} is not empty; name another, or use --force'
         raise ValueError(f'--out-dir: {text}')

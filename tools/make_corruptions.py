@@ -72,7 +72,7 @@ def main():
         done = make_set(recipe, args.src, target, args.workers, args.skip_bad)
         print(f'{target}: {done["made"]} made, {done["found"]} were there')
         for image, reason in done['skipped'].items():
-            print(f'{target}: left out {image}: {reason}')
+            print(f'{target}: left out {image!r}: {reason}')
 
 
 if __name__ == '__main__':

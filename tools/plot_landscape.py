@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from gcp_mm._io import markdown_table, read_jsonl, write_atomically, write_figure
 from gcp_mm.studies.landscape_hook import FILE
 
+FIELDS = dict(iter=int, etas=list, losses=list, gradient_distances=list)  # of a record
 QUANTITIES = {
     'losses': ('loss', r'loss $M_l$'),
     'gradient_distances': ('gradient', r'distance of the gradients $M_g$'),
@@ -40,7 +41,7 @@ def read_networks(runs):
     for argument in runs:
         label, _, path = argument.rpartition('=')
         path = Path(path) / FILE if Path(path).is_dir() else Path(path)
-        records = {record['iter']: record for record in read_jsonl(path)}
+        records = {record['iter']: record for record in read_jsonl(path, **FIELDS)}
         found.append((label or path.parent.name, path, records))
     steps = sorted(set.intersection(*(set(records) for *_, records in found)))
     if not steps:
@@ -48,10 +49,15 @@ def read_networks(runs):
     networks = {}
     for label, path, records in found:
         if records[steps[0]]['etas'] != found[0][2][steps[0]]['etas']:
-            raise ValueError(f'{path} was measured with another eta_range than {found[0][1]}')
+            first = str(found[0][1])
+            raise ValueError(f'{str(path)!r} was measured with another eta_range than {first!r}')
         network = networks.setdefault(label, {key: [] for key in QUANTITIES})
         for key, bands in network.items():
-            bands.append([(min(records[s][key]), max(records[s][key])) for s in steps])
+            try:
+                values = [np.array(records[step][key], float) for step in steps]
+                bands.append([(each.min(), each.max()) for each in values])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'{str(path)!r}: {key}: expected numbers, {error}') from error
     return steps, {
         label: {key: np.array(bands) for key, bands in network.items()}
         for label, network in networks.items()

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import numpy as np
 
-from .._io import write_atomically
+from .._io import read_json, write_atomically
 
 ALEXNET = Path(__file__).with_name('alexnet.json')
 
@@ -55,17 +55,28 @@ def load_baseline(path: str | PathLike = ALEXNET) -> Robustness:
         FileNotFoundError: if there is no such file.
         ValueError: if it has other content.
     """
-    try:
-        content = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'baseline {str(path)!r} is not a JSON file: {error}') from error
+    content = read_json(path, name=str, provenance=dict)
     known = {f.name for f in fields(Robustness)}
-    if not isinstance(content, dict) or not {'name', 'provenance'} <= content.keys() <= known:
+    if not content.keys() <= known:
         raise ValueError(
             f'baseline {str(path)!r}: expected the fields {", ".join(sorted(known))}, of which '
             'name and provenance are required; tools/measure_baseline.py writes such a file'
         )
-    return Robustness(**content)
+    network = Robustness(**content)
+    try:
+        check_numbers(network)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f'baseline {str(path)!r}: {error}') from error
+    return network
+
+
+def check_numbers(network: Robustness) -> None:
+    """Raise AttributeError, TypeError or ValueError unless all numbers of a network are such."""
+    fields = network.corruption_error, network.flip_probability, network.top5_distance
+    values = [value for field in fields for value in field.values()]
+    for value in [*values, *([] if network.clean_error is None else [network.clean_error])]:
+        if np.asarray(value).dtype.kind not in 'fi' or not np.size(value):
+            raise TypeError(f'expected numbers, got {value!r:.50}')
 
 
 def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import gcp_mm
 
-from .._io import check_integer, write_atomically
+from .._io import check_integer, read_json, write_atomically
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
 from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -208,7 +208,7 @@ def check_target(target: Path, made_with: dict) -> None:
         if target.is_dir() and any(target.iterdir()):
             raise ValueError(f'{target} was not made by this program; name another folder')
         return
-    before = json.loads(path.read_text())['made_with']
+    before = read_json(path, made_with=dict)['made_with']
     differ = [key for key in made_with if made_with[key] != before.get(key)]
     if differ:
         was, now = ({key: made.get(key) for key in differ} for made in (before, made_with))

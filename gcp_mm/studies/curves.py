@@ -32,8 +32,8 @@ def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict
     curve = {step: line[metric] for step, line in _logged(run_dir, metric).items()}
     if not curve:
         raise ValueError(
-            f'{run_dir}: no validation has logged the metric {metric!r}; the names are in its '
-            '*/vis_data/scalars.json'
+            f'{str(run_dir)!r}: no validation has logged the metric {metric!r}; the names are in '
+            'its */vis_data/scalars.json'
         )
     return curve
 
@@ -122,12 +122,12 @@ def _logged(run_dir, key):
     files = sorted(Path(run_dir).glob('*/vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(
-            f'{run_dir}: there is no */vis_data/scalars.json in it; name the work dir of a '
+            f'{str(run_dir)!r}: there is no */vis_data/scalars.json in it; name the work dir of a '
             'training that has logged something'
         )
     joined = {}
     for file in files:
-        lines = {line['step']: line for line in read_jsonl(file) if key in line}
+        lines = {line['step']: line for line in read_jsonl(file, step=int) if key in line}
         if lines:
             joined = {step: line for step, line in joined.items() if step < min(lines)} | lines
     return joined

@@ -38,5 +38,5 @@ def test_records_survive_a_crash_and_a_resumption(tmp_path):
     assert path.read_text() == ''.join(whole.splitlines(True)[:3])
     assert list(tmp_path.iterdir()) == [path]
     path.write_text('{"iter": 0\n' + whole)
-    with pytest.raises(ValueError, match=r'landscape\.jsonl, line 1: .*mend or delete'):
+    with pytest.raises(ValueError, match=r"landscape\.jsonl', line 1: .*mend or delete"):
         read_jsonl(path)
