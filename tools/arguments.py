@@ -10,6 +10,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
@@ -136,10 +137,26 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def device(name: str) -> str:
+    """The type of an argument that names a device, which has to be there."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        raise ArgumentTypeError(str(error).splitlines()[0]) from None
+    return name
+
+
 def config_of(args: Namespace) -> Config:
-    """Read the config of :func:`add_config_arguments`, with files read safely from here on."""
+    """Read the config of :func:`add_config_arguments`, with files read safely from here on.
+
+    Raises:
+        ValueError: if it has no model.
+    """
     install_safe_readers(getattr(args, 'trust', False))
-    return read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
+    if not cfg.get('model'):
+        raise ValueError(f'config: {args.config!r} has no model; name the config of a network')
+    return cfg
 
 
 def run_config_of(args: Namespace) -> Config:

@@ -127,6 +127,8 @@ def main():
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
     args = parser.parse_args()
+    if min(args.batch, args.size, args.repeats) < 1:
+        parser.error('--batch, --size and --repeats: expected positive numbers')
     args.device = torch.device(get_device())
 
     torch.manual_seed(0)

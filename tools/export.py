@@ -8,7 +8,14 @@ the PyTorch model.
 import argparse
 from pathlib import Path
 
-from arguments import add_config_arguments, add_trust_argument, check_outputs, config_of, run
+from arguments import (
+    add_config_arguments,
+    add_trust_argument,
+    check_outputs,
+    config_of,
+    device,
+    run,
+)
 
 from gcp_mm import get_model
 from gcp_mm.export import BATCHES, check_target, export_classifier, image_size
@@ -35,7 +42,7 @@ def parse_args():
         help='the file takes RGB images of 0 to 255 and normalises them itself',
     )
     parser.add_argument(
-        '--device', default='cpu', help='the device that runs the file, such as cuda'
+        '--device', type=device, default='cpu', help='the device that runs the file, such as cuda'
     )
     parser.add_argument('--force', action='store_true', help='replace OUT where it exists')
     add_trust_argument(parser)

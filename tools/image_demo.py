@@ -19,6 +19,7 @@ from arguments import (
     add_trust_argument,
     check_outputs,
     config_of,
+    device,
     printable,
     run,
 )
@@ -44,7 +45,7 @@ def parse_args():
     add('inputs', nargs='+', type=Path, help='pictures, videos, and folders of them')
     add('--out-dir', type=Path, required=True, help='where the results go')
     add('--force', action='store_true', help='write to a folder that is not empty')
-    add('--device', default=get_device(), help='default: %(default)s')
+    add('--device', type=device, default=get_device(), help='default: %(default)s')
     add('--score-thr', type=float, default=0.3, help='of drawn objects; default: %(default)s')
     add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)

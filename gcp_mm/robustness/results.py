@@ -80,11 +80,11 @@ def read_results(path: str | Path) -> dict:
         FileNotFoundError: if there is no such file.
         ValueError: if it has other content.
     """
-    results = read_json(path, **FIELDS)
     try:
+        results = read_json(path, **FIELDS)
         check_numbers(robustness_of(results))
         skipped = [item['reason'] for part in results['parts'].values() for item in part['skipped']]
-        '\n'.join(skipped)
+        ''.join([*results['regenerated'], *skipped])  # of texts
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f'{str(path)!r} holds no results of tools/test_robustness.py, or damaged ones: '

@@ -128,6 +128,10 @@ def _logged(run_dir, key):
     joined = {}
     for file in files:
         lines = {line['step']: line for line in read_jsonl(file, step=int) if key in line}
+        for line in lines.values():
+            if not isinstance(line[key], int | float):
+                text = f'step {line["step"]}: {key}: expected a number, got {line[key]!r}'
+                raise ValueError(f'{str(file)!r}: {text}; delete the line')
         if lines:
             joined = {step: line for step, line in joined.items() if step < min(lines)} | lines
     return joined

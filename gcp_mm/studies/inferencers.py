@@ -26,7 +26,13 @@ SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
 def image_loader(cfg: Config) -> LoadCheckedImage:
-    """What loads images as the test pipeline of a config does, bad ones refused."""
+    """What loads images as the test pipeline of a config does, bad ones refused.
+
+    Raises:
+        ValueError: if the config has no test pipeline.
+    """
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{cfg.filename!r}: expected a test_dataloader, whose pipeline is used')
     steps = load_named(cfg.test_dataloader.dataset.pipeline)
     step = next((step for step in steps if step['type'] == 'LoadCheckedImage'), {})
     return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage'})

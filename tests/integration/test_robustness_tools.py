@@ -69,7 +69,7 @@ def run_here(tool, *argv):
     """Run a tool in this process, which has imported everything; returns what it prints."""
     out = io.StringIO()
     with patch.object(sys, 'argv', [str(word) for word in (tool, *argv)]), redirect_stdout(out):
-        runpy.run_path(str(ROOT / tool), run_name='__main__')
+        runpy.run_path(str(ROOT / tool))['main']()
     return out.getvalue()
 
 
