@@ -114,13 +114,13 @@ def _count_labels(dataset, loader):
     if isinstance(given[0], dict):  # of several tasks
         tasks = Counter(task for label in given for task in label)
         return '', ', '.join(f'{number:,} labels of {task}' for task, number in tasks.items())
-    # One of each image, several or, of a test set, None
-    given = [np.ravel(label) for label in given if label is not None]
-    labels = {int(label) for labels in given for label in labels}
+    # One of each image, a list or, of a test set, None
+    lists = any(isinstance(label, list) for label in given)
+    labels = {int(one) for label in given if label is not None for one in np.ravel(label)}
     if not labels and loader != 'test_dataloader':
         return f'no image has a label; {REMEDY}', ''
     classes = len(dataset.metainfo.get('classes') or labels)
-    if 'classes' not in dataset.metainfo and any(len(each) > 1 for each in given):
+    if lists and labels and 'classes' not in dataset.metainfo:
         classes = max(labels) + 1  # such as InShop's queries, whose labels are images
     if labels and (min(labels) < 0 or max(labels) >= classes):
         got = f'{min(labels)} to {max(labels)}'

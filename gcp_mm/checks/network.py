@@ -188,12 +188,18 @@ def random_batch(cfg: Config, channels: int = 3) -> dict:
                     img=rng.integers(256, size=size, dtype=np.uint8),
                     img_shape=shape,
                     ori_shape=shape,
-                    gt_label=0,
+                    gt_label=_first_class(cfg.model.get('head') or {}),
                 )
             )
             for _ in range(IMAGES)
         ]
     )
+
+
+def _first_class(head):
+    """The label 0 or, of a head of several tasks, that of each."""
+    tasks = head.get('task_heads')
+    return {task: _first_class(own) for task, own in tasks.items()} if tasks else 0
 
 
 def random_objects(cfg: Config, channels: int = 3) -> dict:
