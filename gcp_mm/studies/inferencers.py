@@ -55,6 +55,19 @@ def _check_channels(model, image):
         )
 
 
+def _empty_sample(head):
+    """A sample of the tasks of a head, without labels: heads of several labels fail without one."""
+    from mmpretrain.models import MultiTaskHead
+    from mmpretrain.structures import DataSample, MultiTaskDataSample
+
+    if not isinstance(head, MultiTaskHead):
+        return DataSample()
+    sample = MultiTaskDataSample()
+    for task, own in head.task_heads.items():
+        sample.set_field(_empty_sample(own), task)
+    return sample
+
+
 def _record(sample, head, classes):
     """What a head says, as JSON: the class, all classes above its threshold, or each task's."""
     from mmpretrain.models import MultiLabelClsHead, MultiTaskHead
@@ -103,7 +116,7 @@ class Classifier:
 
     def __init__(self, model: nn.Module, covariance: bool = False):
         from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.models import BaseClassifier
+        from mmpretrain.models import BaseClassifier, MultiTaskHead
         from mmpretrain.visualization import UniversalVisualizer
 
         if not isinstance(model, BaseClassifier):
@@ -118,6 +131,7 @@ class Classifier:
                 f'{type(neck).__name__} and {type(head).__name__}'
             )
         self.model, self.covariance = model, covariance
+        self.several_tasks = isinstance(head, MultiTaskHead)
         self.inferencer = ImageClassificationInferencer(model)
         self.visualizer = UniversalVisualizer()
 
@@ -125,18 +139,20 @@ class Classifier:
         """Classify an image."""
         (data,) = self.inferencer.preprocess([image])
         _check_channels(self.model, data['inputs'][0])
-        (sample,) = self.inferencer.forward(data)
         head, classes = getattr(self.model, 'head', None), self.inferencer.classes
+        if self.several_tasks:
+            data['data_samples'] = [_empty_sample(head)]
+        (sample,) = self.inferencer.forward(data)
         record, figure = _record(sample, head, classes), None
         drawing = self.visualizer.visualize_cls(
             _drawable(image),
             sample,
             classes,
             draw_gt=False,
-            draw_pred='tasks' not in record,
+            draw_pred=not self.several_tasks,
             resize=max(SHORT_SIDE, min(image.shape[:2])),
         )
-        if 'tasks' in record:
+        if self.several_tasks:
             drawing = self._draw_tasks(record)
         if self.covariance:
             figure, record['covariance'] = self._explain(data, record['top5'][0]['score'])
