@@ -5,6 +5,7 @@ Mask R-CNN from the latter, evaluates all four and writes work_dirs/demo/report.
 the command a user would type; a second run resumes or skips what is done.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def evaluate(name):
 def contact_sheet(folder, path, count=6, columns=2):
     """Put the first pictures of a folder side by side."""
     pictures = [to_tensor(Image.open(file)) for file in sorted(folder.glob('*.png'))[:count]]
-    save_image(pictures, path, nrow=columns, padding=0)
+    file = io.BytesIO()
+    save_image(pictures, file, nrow=columns, padding=0, format='png')
+    write_atomically(path, file.getvalue())
 
 
 def table_of_classifiers(metrics, curves):

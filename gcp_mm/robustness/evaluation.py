@@ -71,8 +71,8 @@ def evaluate(
         FileNotFoundError, ValueError: for wrong arguments, a benchmark that lacks a folder, or
             results of another evaluation in `out`; before anything is written.
         TypeError: if the network does not give one vector of logits per image.
-        ValueError: if it does not take images of three channels.
-        ValueError: for a file that cannot be evaluated, unless `skip_bad`.
+        ValueError: if it does not take images of three channels; for a file that cannot be
+            evaluated, unless `skip_bad`.
     """
     roots = {'clean': clean, 'imagenet-c': imagenet_c, 'imagenet-p': imagenet_p}
     roots = {key: root for key, root in roots.items() if root}

@@ -300,6 +300,11 @@ def test_detector_is_refused(network, trees, tmp_path):
         run_here(*arguments(network, trees, tmp_path, config=config))
 
 
+def test_network_of_one_channel_is_refused(network, trees, tmp_path):
+    with pytest.raises(ValueError, match='takes 1 channels, the images have 3'):
+        run_here(*arguments(network, trees, tmp_path), 'model.backbone.in_channels=1')
+
+
 def test_comparison_of_runs(evaluated, tmp_path):
     results = evaluated[0] / 'robustness.json'
     baseline = tmp_path / 'baseline.json'
