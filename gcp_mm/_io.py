@@ -3,6 +3,7 @@
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 import socket
@@ -88,6 +89,13 @@ def _ended(process):
     return False
 
 
+def write_figure(path: str | Path, figure, dpi: int) -> None:
+    """Write a figure of Matplotlib as a PNG, by :func:`write_atomically`."""
+    file = io.BytesIO()
+    figure.savefig(file, format='png', dpi=dpi)
+    write_atomically(path, file.getvalue())
+
+
 def append_jsonl(path: str | Path, record: dict) -> None:
     """Append one line of JSON to a file and see it on the disk."""
     with open(path, 'a') as file:
@@ -96,21 +104,55 @@ def append_jsonl(path: str | Path, record: dict) -> None:
         os.fsync(file.fileno())
 
 
-def read_jsonl(path: str | Path) -> list[dict]:
-    """Records of a JSON-lines file, without a last line that a crash cut short.
+def read_json(path: str | Path, **fields: type) -> dict:
+    """Read the object that a JSON file holds.
+
+    Args:
+        path: of the file.
+        **fields: type of the value of each key that it must have.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a line before the last is not JSON.
+        ValueError: if it has other content.
+    """
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r} is not a JSON file: {error}') from error
+    _check_fields(content, fields, repr(str(path)))
+    return content
+
+
+def read_jsonl(path: str | Path, **fields: type) -> list[dict]:
+    """Records of a JSON-lines file, without a last line that a crash cut short.
+
+    Args:
+        path: of the file.
+        **fields: as of :func:`read_json`, of each record.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line before the last is not JSON, or such a record.
     """
     lines = Path(path).read_text().split('\n')
     records = []
     for number, line in enumerate(lines[:-1], 1):  # complete lines end in a line break
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{path}, line {number}: {error}; mend or delete the line') from error
+            _check_fields(records[-1], fields, 'record')
+        except ValueError as error:
+            text = f'{str(path)!r}, line {number}: {error}; mend or delete the line'
+            raise ValueError(text) from error
     return records
+
+
+def _check_fields(content, fields, name):
+    if not isinstance(content, dict):
+        raise ValueError(f'{name}: expected an object, got {content!r:.50}')
+    for key, kind in fields.items():
+        if not isinstance(content.get(key), kind):
+            got = f'{content[key]!r:.50}' if key in content else 'none'
+            raise ValueError(f'{name}: expected {key}, of type {kind.__name__}, got {got}')
 
 
 def drop_jsonl(path: str | Path, start: int) -> int:
@@ -125,7 +167,7 @@ def drop_jsonl(path: str | Path, start: int) -> int:
     """
     if not Path(path).exists():
         return 0
-    records = read_jsonl(path)
+    records = read_jsonl(path, iter=int)
     kept = [record for record in records if record['iter'] < start]
     write_atomically(path, ''.join(json.dumps(record) + '\n' for record in kept).encode())
     return len(records) - len(kept)

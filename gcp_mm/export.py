@@ -22,6 +22,7 @@ from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
 from ._io import write_atomically
+from .hub import input_channels
 from .models import GlobalCovariancePooling
 from .ops.precision import full_float32
 
@@ -61,8 +62,9 @@ class LogitNetwork(nn.Module):
                 'deviation; leave it out'
             )
         self.model = model
+        self.channels = input_channels(model)
         self.with_normalisation = with_normalisation
-        # MMPretrain reads images as BGR, and its preprocessor turns them round or does not.
+        # MMPretrain reads images as BGR, and its preprocessor turns three channels round or not.
         self.takes_rgb = getattr(preprocessor, 'to_rgb', False)
         self.eval()
 
@@ -70,15 +72,16 @@ class LogitNetwork(nn.Module):
         """Logits of images.
 
         Args:
-            images: (B, 3, H, W) float32: what the data preprocessor gives, or, with the
-                normalisation, RGB of 0 to 255.
+            images: (B, C, H, W) float32: what the data preprocessor gives, or, with the
+                normalisation, of 0 to 255 and, of three channels, RGB.
 
         Returns:
             (B, classes).
         """
         if self.with_normalisation:
             preprocessor = self.model.data_preprocessor
-            images = images if self.takes_rgb else images.flip(1)
+            if self.channels == 3 and not self.takes_rgb:
+                images = images.flip(1)
             images = (images - preprocessor.mean) / preprocessor.std
         return self.model(images, mode='tensor')
 
@@ -99,8 +102,8 @@ def export_classifier(
         path: path of the file; its suffix, one of ``.pt2``, ``.onnx`` and ``.pt``, is the format.
             Its folder is made if it is absent.
         size: height and width of the images, in pixels.
-        with_normalisation: whether the file takes RGB images of 0 to 255 and normalises them
-            itself.
+        with_normalisation: whether the file takes images of 0 to 255, RGB if they have three
+            channels, and normalises them itself.
         force: whether to replace a file that exists, once the new one is validated.
 
     Returns:
@@ -149,32 +152,34 @@ def check_target(path: Path, force: bool = False) -> None:
         FileExistsError: if it exists and `force` is not set.
         ImportError: if its format takes a package that is not installed.
     """
+    name = repr(str(path))
     if path.suffix not in FORMATS:
-        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {path}')
+        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {name}')
     if path.exists() and not force:
-        raise FileExistsError(f'path: {path} exists; name another file, or set force (--force)')
+        raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
     if path.suffix == '.pt2' and not _has_dynamic_shapes():
         raise ValueError(
-            f'path: {path}: PyTorch {torch.__version__} exports programs for one number of images '
+            f'path: {name}: PyTorch {torch.__version__} exports programs for one number of images '
             'alone; install 2.2 or later, or take .onnx or .pt'
         )
     if path.suffix == '.onnx':
         needed = ['onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else [])]
-        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        missing = [package for package in needed if importlib.util.find_spec(package) is None]
         if missing:
             raise ImportError(
-                f'{path}: to write and validate ONNX takes packages that are not installed: pip '
+                f'{name}: to write and validate ONNX takes packages that are not installed: pip '
                 f'install {" ".join(missing)}'
             )
 
 
-def image_size(cfg: Config) -> tuple[int, int]:
+def image_size(cfg: Config, channels: int = 3) -> tuple[int, int]:
     """Height and width of the images that a classifier is tested with.
 
     The test pipeline of the config runs on two blank images of different sizes.
 
     Args:
         cfg: config of a classifier of MMPretrain.
+        channels: of the images.
 
     Raises:
         ValueError: if the pipeline gives images of different sizes, or there is none.
@@ -184,7 +189,8 @@ def image_size(cfg: Config) -> tuple[int, int]:
     pipeline = Compose([t for t in transforms if not type(t).__name__.startswith('Load')])
     sizes = set()
     for shape in ((1200, 1600), (1800, 1000)):
-        blank = dict(img=np.zeros((*shape, 3), np.uint8), img_shape=shape, ori_shape=shape)
+        image = np.zeros(shape if channels == 1 else (*shape, channels), np.uint8)  # as loaded
+        blank = dict(img=image, img_shape=shape, ori_shape=shape)
         result = pipeline(blank)
         sizes.add(tuple(result['inputs'].shape[-2:]) if 'inputs' in result else shape)
     if len(sizes) > 1:
@@ -199,7 +205,7 @@ def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
     """Largest difference of a network's logits from those in float64, in units of the largest.
 
     Args:
-        network: images (B, 3, H, W) to logits (B, classes), float32; left as it is.
+        network: images (B, C, H, W) to logits (B, classes), float32; left as it is.
         batches: at least one, float32.
     """
     precise = copy.deepcopy(network).double()
@@ -297,7 +303,7 @@ def _random_images(network, size, batches):
     parameter = next(network.parameters())
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
-        images = torch.randn(batch, 3, *size, generator=generator)
+        images = torch.randn(batch, network.channels, *size, generator=generator)
         if network.with_normalisation:
             images = (127.5 + 64 * images).clamp(0, 255)
         yield images.to(parameter)

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.hub import get_config
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from .checkpoints import load_pretrained
 
@@ -129,6 +130,19 @@ def get_model(
         meta = load_pretrained(network, pretrained, map_location=device, trust=trust)
         _set_classes(network, cfg, meta)
     return network
+
+
+def input_channels(network: nn.Module) -> int:
+    """Number of channels of the images that a network takes, from its first convolution.
+
+    Of a network without one it is 3.
+    """
+    for module in network.modules():
+        if type(module).__name__ == 'Focus':  # MMDetection's, which turns 2x2 pixels into channels
+            return module.conv.conv.in_channels // 4
+        if isinstance(module, _ConvNd):
+            return module.in_channels
+    return 3
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument
+from arguments import add_config_arguments, add_trust_argument, run
 from findings import print_findings
 from mmengine.logging import MMLogger
 
@@ -40,4 +40,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

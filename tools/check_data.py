@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import add_config_arguments, add_trust_argument, config_of, run
 from findings import print_findings
 
 from gcp_mm.checks import run_checks
@@ -22,4 +22,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -6,6 +6,9 @@ Several results under one name are runs of one network: their mean and spread is
 import argparse
 from pathlib import Path
 
+from arguments import check_outputs, run
+
+from gcp_mm._io import write_atomically
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.report import compare, plot
 from gcp_mm.robustness.results import read_results, robustness_of
@@ -37,19 +40,21 @@ def parse_args():
 
 def main():
     args = parse_args()
-    groups = {}
+    groups, paths = {}, [args.baseline]
     for argument in args.results:
         label, _, path = argument.rpartition('=')
+        paths.append(path)
         network = robustness_of(read_results(path))
         groups.setdefault(label or network.name, []).append(network)
     baseline = load_baseline(args.baseline)
     page, picture = (args.out.with_name(args.out.name + ending) for ending in ('.md', '.png'))
-    page.parent.mkdir(parents=True, exist_ok=True)
+    check_outputs([page, picture], paths)
     plot(groups, baseline, picture)
     tables = compare(groups, baseline)
-    page.write_text(f'# Robustness\n\n{tables}\n\n![robustness]({picture.name})\n')
+    text = f'# Robustness\n\n{tables}\n\n![robustness]({picture.name})\n'
+    write_atomically(page, text.encode())
     print(f'{tables}\n{page}, {picture}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from arguments import add_trust_argument
+from arguments import add_trust_argument, run
 
 from gcp_mm.checkpoints import convert_checkpoint
 
@@ -26,4 +26,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

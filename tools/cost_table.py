@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from arguments import run
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
@@ -126,6 +127,8 @@ def main():
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
     args = parser.parse_args()
+    if min(args.batch, args.size, args.repeats) < 1:
+        parser.error('--batch, --size and --repeats: expected positive numbers')
     args.device = torch.device(get_device())
 
     check_writable(args.out / 'cost_table.json')
@@ -160,4 +163,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -5,17 +5,19 @@ Mask R-CNN from the latter, evaluates all four and writes work_dirs/demo/report.
 the command a user would type; a second run resumes or skips what is done.
 """
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+from arguments import run
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 from torchvision.utils import save_image
 
-from gcp_mm._io import markdown_table
+from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
 
@@ -40,7 +42,9 @@ def say(text):
 
 def call(*command):
     say(' '.join(['python', *map(str, command)]))
-    subprocess.run([sys.executable, *map(str, command)], check=True)
+    status = subprocess.run([sys.executable, *map(str, command)]).returncode
+    if status:  # the command has said why
+        sys.exit(status)
 
 
 def config_file(name):
@@ -77,7 +81,9 @@ def evaluate(name):
 def contact_sheet(folder, path, count=6, columns=2):
     """Put the first pictures of a folder side by side."""
     pictures = [to_tensor(Image.open(file)) for file in sorted(folder.glob('*.png'))[:count]]
-    save_image(pictures, path, nrow=columns, padding=0)
+    file = io.BytesIO()
+    save_image(pictures, file, nrow=columns, padding=0, format='png')
+    write_atomically(path, file.getvalue())
 
 
 def table_of_classifiers(metrics, curves):
@@ -126,7 +132,7 @@ def report(metrics):
         *(f'{NAMES[name]}:\n\n![{NAMES[name]}]({name}.png)' for name in (FASTER, MASK)),
     ]
     text = '\n\n'.join(parts)
-    (REPORT / 'report.md').write_text(f'{text}\n')
+    write_atomically(REPORT / 'report.md', f'{text}\n'.encode())
     print(text)
     say(f'the report is {REPORT / "report.md"}')
 
@@ -142,4 +148,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

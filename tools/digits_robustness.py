@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arguments import run
 from mmengine.runner import find_latest_checkpoint
 
 from gcp_mm.hub import resolve_config
@@ -28,7 +29,9 @@ SIZE = 64
 
 def call(*command):
     print('\n[robustness] python', *command, flush=True)
-    subprocess.run([sys.executable, *map(str, command)], check=True)
+    status = subprocess.run([sys.executable, *map(str, command)]).returncode
+    if status:  # the command has said why
+        sys.exit(status)
 
 
 def train(config, seed, work_dir):
@@ -82,4 +85,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

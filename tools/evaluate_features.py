@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+from arguments import check_outputs, run
+
 from gcp_mm._io import check_writable, write_atomically
 from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
 from gcp_mm.studies.features import read_features
@@ -35,10 +37,12 @@ def main():
     args = parse_args()
     if args.test and Path(args.test).resolve() == Path(args.train).resolve():
         raise ValueError(
-            f'{args.test} is both TRAIN and TEST; name one file to rank its own images'
+            f'{args.test!r} is both TRAIN and TEST; name one file to rank its own images'
         )
     if args.out:
         check_writable(args.out)
+    read = [Path(path) for path in (args.train, args.test) if path]
+    check_outputs([args.out], [*read, *(path.with_suffix('.json') for path in read)])
     train = queries = read_features(args.train)
     results = dict(stage=train.stage, length=train.vectors.shape[1], classes=len(train.classes))
     results['train'] = len(train.labels)
@@ -61,4 +65,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

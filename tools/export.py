@@ -8,10 +8,18 @@ the PyTorch model.
 import argparse
 from pathlib import Path
 
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import (
+    add_config_arguments,
+    add_trust_argument,
+    check_outputs,
+    config_of,
+    device,
+    run,
+)
 
 from gcp_mm import get_model
 from gcp_mm.export import BATCHES, check_target, export_classifier, image_size
+from gcp_mm.hub import input_channels
 
 
 def parse_args():
@@ -34,7 +42,7 @@ def parse_args():
         help='the file takes RGB images of 0 to 255 and normalises them itself',
     )
     parser.add_argument(
-        '--device', default='cpu', help='the device that runs the file, such as cuda'
+        '--device', type=device, default='cpu', help='the device that runs the file, such as cuda'
     )
     parser.add_argument('--force', action='store_true', help='replace OUT where it exists')
     add_trust_argument(parser)
@@ -44,20 +52,23 @@ def parse_args():
 def main():
     args = parse_args()
     check_target(args.out, args.force)
+    check_outputs([args.out], [args.config, args.checkpoint])
     cfg = config_of(args)
     if cfg.get('default_scope') == 'mmdet':
         raise ValueError(
-            f'config: {args.config} is of a detector, and only classifiers are exported; '
+            f'config: {args.config!r} is of a detector, and only classifiers are exported; '
             'docs/export.md has how to export the backbone and FPN of a detector'
         )
-    height, width = args.size or image_size(cfg)
     model = get_model(cfg, args.checkpoint, device=args.device, trust=args.trust)
+    channels = input_channels(model)
+    height, width = args.size or image_size(cfg, channels)
     print(f'writing {args.out} ...')
     difference = export_classifier(
         model, args.out, (height, width), args.with_normalisation, args.force
     )
-    kind = 'RGB, 0 to 255' if args.with_normalisation else 'normalised as in training'
-    print(f'takes   images (batch, 3, {height}, {width}), float32, {kind}')
+    kind = 'RGB, 0 to 255' if channels == 3 else '0 to 255'
+    kind = kind if args.with_normalisation else 'normalised as in training'
+    print(f'takes   images (batch, {channels}, {height}, {width}), float32, {kind}')
     print('gives   logits (batch, classes)')
     print(
         f'largest difference from the network, of the largest logit: {difference:.1e} at batches '
@@ -66,4 +77,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -5,8 +5,16 @@ network. A run that was stopped continues with the same command. See docs/featur
 """
 
 import argparse
+from pathlib import Path
 
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import (
+    add_config_arguments,
+    add_trust_argument,
+    check_outputs,
+    config_of,
+    device,
+    run,
+)
 from mmengine.device import get_device
 
 from gcp_mm import get_model
@@ -30,7 +38,7 @@ def parse_args():
     add('--dtype', choices=DTYPES, default='float32', help='in the file; default: %(default)s')
     add('--batch-size', type=int, default=32, help='images at a time; default: %(default)s')
     add('--workers', type=int, default=2, help='processes that read images; default: %(default)s')
-    add('--device', default=get_device(), help='default: %(default)s')
+    add('--device', type=device, default=get_device(), help='default: %(default)s')
     add('--force', action='store_true', help='overwrite OUT')
     add_trust_argument(parser)
     return parser.parse_args()
@@ -38,6 +46,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    outputs = args.out, Path(args.out).with_suffix('.json')
+    check_outputs(outputs, [args.config, args.checkpoint], [args.folder])
     model = get_model(config_of(args), args.checkpoint, args.device, args.trust)
     loading = dict(batch_size=args.batch_size, workers=args.workers)
     storage = dict(dtype=args.dtype, force=args.force)
@@ -45,4 +55,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 
+from arguments import printable
+
 from gcp_mm.checks import Finding
 
 SIGNS = dict(ok='ok', warning='WARNING', error='ERROR', skipped='skipped')
@@ -19,6 +21,6 @@ def print_findings(findings: Iterable[Finding]) -> int:
     with redirect_stdout(sys.stderr):
         for finding in findings:
             line = f'{finding.check:<11} {SIGNS[finding.status]:<7} {finding.text}'
-            print(line, file=out, flush=True)
+            print(printable(line), file=out, flush=True)
             failed |= finding.status == 'error'
     return int(failed)

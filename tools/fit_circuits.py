@@ -19,8 +19,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from arguments import run
 from scipy.optimize import least_squares
 from tqdm import trange
+
+from gcp_mm._io import write_atomically
 
 TABLE = Path(__file__).resolve().parent.parent / 'gcp_mm/ops/circuits.json'
 # (kind, iterations, squarings, reach, random starts); add yours. With fewer squarings or less reach
@@ -122,9 +125,9 @@ def main():
             f'{circuit["kind"]}, {circuit["iterations"]} iterations: {len(circuit["a"])} '
             f'squarings, largest error of p on [0, 1] {circuit["max_error_of_p"]:.2e}'
         )
-    args.out.write_text(json.dumps(circuits, indent=1) + '\n')
+    write_atomically(args.out, (json.dumps(circuits, indent=1) + '\n').encode())
     print(f'written: {args.out}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

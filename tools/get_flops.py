@@ -7,7 +7,7 @@ it is evaluated. That table's bottlenecks have their stride in the first 1x1 con
 
 import argparse
 
-from arguments import add_config_arguments, config_of
+from arguments import add_config_arguments, config_of, run
 
 import gcp_mm  # noqa: F401  registers its modules for stock configs with --cfg-options
 from gcp_mm.studies.complexity import config_complexity
@@ -28,10 +28,8 @@ def main():
     args = parser.parse_args()
     cfg = config_of(args)
     detector = cfg.get('default_scope') == 'mmdet'
-    height, width = args.shape or ((800, 1280) if detector else (224, 224))
-
-    complexity = config_complexity(cfg, (height, width))
-    print(f'image            3 x {height} x {width}')
+    complexity = config_complexity(cfg, args.shape or ((800, 1280) if detector else (224, 224)))
+    print(f'image            {" x ".join(map(str, complexity.image))}')
     print(f'parameters       {complexity.parameters / 1e6:10.3f} M')
     print(f'multiply-adds    {complexity.total / 1e9:10.3f} G, of')
     for name, number in complexity.multiply_adds.items():
@@ -42,4 +40,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

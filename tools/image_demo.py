@@ -14,17 +14,26 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import (
+    add_config_arguments,
+    add_trust_argument,
+    check_outputs,
+    config_of,
+    device,
+    printable,
+    run,
+)
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.utils import scandir
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm._io import write_atomically
-from gcp_mm.data import IMAGE_SUFFIXES, LoadCheckedImage, count_suffixes
-from gcp_mm.studies.inferencers import Classifier, Detector
+from gcp_mm._io import write_atomically, write_figure
+from gcp_mm.data import IMAGE_SUFFIXES, count_suffixes
+from gcp_mm.studies.inferencers import Classifier, Detector, image_loader
 
+ENDINGS = ('.png', '.mp4')  # of drawings
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
 
 
@@ -36,7 +45,7 @@ def parse_args():
     add('inputs', nargs='+', type=Path, help='pictures, videos, and folders of them')
     add('--out-dir', type=Path, required=True, help='where the results go')
     add('--force', action='store_true', help='write to a folder that is not empty')
-    add('--device', default=get_device(), help='default: %(default)s')
+    add('--device', type=device, default=get_device(), help='default: %(default)s')
     add('--score-thr', type=float, default=0.3, help='of drawn objects; default: %(default)s')
     add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)
@@ -58,45 +67,50 @@ def find_inputs(paths):
         else:
             files.append(path)
     if not files:
-        raise ValueError(f'inputs: no picture or video is in {", ".join(map(str, paths))}')
+        names = ', '.join(repr(str(path)) for path in paths)
+        raise ValueError(f'inputs: no picture or video is in {names}')
     files = {Path(os.path.abspath(file)): file for file in files}
     common = os.path.commonpath([full.parent for full in files])
     return {file: full.relative_to(common) for full, file in files.items()}
 
 
-def read_frames(file):
-    """Yield (number, (H, W, 3) uint8 BGR) of each frame of a video, or (None, a picture)."""
+def read_frames(file, loader):
+    """Yield (number, image) of each frame of a video, or (None, a picture), as loader gives it."""
     if file.suffix.lower() in VIDEO_EXTENSIONS:
         video = mmcv.VideoReader(str(file))
-        yield from enumerate(video)
+        grey = str(loader.color_type).startswith('grayscale')
+        for number, frame in enumerate(video):
+            yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if grey else frame
         if video.position < video.frame_cnt:
             raise ValueError(f'only {video.position} of {video.frame_cnt} frames can be read')
     else:
-        yield None, LoadCheckedImage().load(dict(img_path=str(file)))
+        yield None, loader.load(dict(img_path=str(file)))
 
 
-def draw(predict, file, path, out_dir, records):
+def draw(predict, loader, file, path, out_dir, records):
     """Draw what the network finds in a picture or in each frame, and add it to the records."""
-    video, before = None, len(records)
-    for number, image in read_frames(file):
-        drawing, found, figure = predict(image)
-        drawing = np.ascontiguousarray(drawing[..., ::-1])
-        record = dict(input=str(file))
-        if number is None:
-            record['drawing'] = f'vis/{path}.png'
-            mmcv.imwrite(drawing, str(out_dir / record['drawing']))
-        else:
-            record |= dict(drawing=f'vis/{path}.mp4', frame=number)
-            video = video or open_video(out_dir / record['drawing'], file, drawing)
-            video.write(drawing)
-        records.append(record | found)
-        if figure:
-            part = '' if number is None else f'/{number:06d}'
-            picture = found['covariance']['picture'] = f'covariance/{path}{part}.png'
-            (out_dir / picture).parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(out_dir / picture, dpi=100)
-    if video:
-        video.release()
+    video, before, part = None, len(records), out_dir / f'vis/{path}.part.mp4'
+    try:
+        for number, image in read_frames(file, loader):
+            drawing, found, figure = predict(image)
+            drawing = np.ascontiguousarray(drawing[..., ::-1])
+            record = dict(input=str(file))
+            if number is None:
+                record['drawing'] = f'vis/{path}.png'
+                content = cv2.imencode('.png', drawing)[1].tobytes()
+                write_atomically(out_dir / record['drawing'], content)
+            else:
+                record |= dict(drawing=f'vis/{path}.mp4', frame=number)
+                video = video or open_video(part, file, drawing)
+                video.write(drawing)
+            records.append(record | found)
+            if figure:
+                frame = '' if number is None else f'/{number:06d}'
+                picture = found['covariance']['picture'] = f'covariance/{path}{frame}.png'
+                write_figure(out_dir / picture, figure, dpi=100)
+    finally:
+        if video:
+            close_video(video, part, len(records) - before)
     if len(records) == before:
         raise ValueError('OpenCV finds no frame in it')
 
@@ -107,8 +121,19 @@ def open_video(path, source, drawing):
     codec = cv2.VideoWriter_fourcc(*'mp4v')
     video = cv2.VideoWriter(str(path), codec, fps, drawing.shape[1::-1])
     if not video.isOpened():
-        raise OSError(f'OpenCV has no encoder for {path}; install opencv-python')
+        raise OSError(f'OpenCV has no encoder for {str(path)!r}; install opencv-python')
     return video
+
+
+def close_video(video, part, frames):
+    """Finish a drawing, under its name if all of its frames are in it."""
+    video.release()
+    with mmcv.VideoReader(str(part)) as written:
+        found = written.frame_cnt
+    if found != frames:  # OpenCV does not say that the disk is full
+        part.unlink(missing_ok=True)
+        raise OSError(f'of the {frames} frames of its drawing {found} were written; make room')
+    part.replace(part.with_name(f'{part.name.removesuffix(".part.mp4")}.mp4'))
 
 
 def main():
@@ -116,10 +141,18 @@ def main():
     cfg = config_of(args)
     scope = cfg.get('default_scope')
     if scope == 'mmdet' and args.covariance:
-        raise ValueError(f'--covariance is for classifiers, and {args.config} is a detector')
+        raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
-        raise ValueError(f'--out-dir: {args.out_dir} is not empty; name another, or use --force')
+        text = f'{str(args.out_dir)!r} is not empty; name another, or use --force'
+        raise ValueError(f'--out-dir: {text}')
     inputs, records, failed = find_inputs(args.inputs), [], {}
+    drawings = [args.out_dir / f'vis/{path}{end}' for path in inputs.values() for end in ENDINGS]
+    check_outputs(
+        [args.out_dir, args.out_dir / 'predictions.json', *drawings],
+        [args.config, args.checkpoint, *inputs],
+        [path for path in args.inputs if path.is_dir()],
+    )
+    loader = image_loader(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         model = cfg, args.checkpoint, args.device, args.trust
         if scope == 'mmdet':
@@ -128,18 +161,19 @@ def main():
             predict = Classifier(get_model(*model), args.covariance)
         for file, path in tqdm(inputs.items(), unit='file'):
             try:
-                draw(predict, file, path, args.out_dir, records)
+                draw(predict, loader, file, path, args.out_dir, records)
             except (OSError, ValueError) as error:
                 failed[str(file)] = str(error)
-                tqdm.write(f'{file}: {error}')
+                tqdm.write(f'{str(file)!r}: {printable(str(error))}')
     path = args.out_dir / 'predictions.json'
     about = dict(config=args.config, checkpoint=args.checkpoint)
     content = about | dict(predictions=records, failed=failed)
     write_atomically(path, f'{json.dumps(content)}\n'.encode())
-    print(f'{path}: {len(records)} predictions, drawn in {args.out_dir / "vis"}')
+    print(printable(f'{path}: {len(records)} predictions, drawn in {args.out_dir / "vis"}'))
     if failed:
-        sys.exit(f'{len(failed)} of {len(inputs)} files failed: {", ".join(failed)}')
+        names = ', '.join(map(repr, failed))
+        sys.exit(f'{len(failed)} of {len(inputs)} files failed: {names}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from arguments import add_config_arguments, add_trust_argument, config_of
+from arguments import add_config_arguments, add_trust_argument, config_of, run
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mmengine.dataset import default_collate
@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm._io import check_writable, markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_atomically, write_figure
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
@@ -150,7 +150,7 @@ def draw(found, path):
     plane.set(xlabel='direction 1', ylabel='direction 2', aspect='equal')
     for axis in (line.xaxis, plane.xaxis, plane.yaxis):
         axis.set_major_locator(MaxNLocator(5))
-    figure.savefig(path, dpi=100)
+    write_figure(path, figure, dpi=100)
 
 
 def main():
@@ -173,4 +173,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

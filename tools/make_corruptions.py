@@ -13,6 +13,8 @@ import argparse
 import os
 from pathlib import Path
 
+from arguments import run
+
 from gcp_mm.data import count_suffixes
 from gcp_mm.robustness.errors import SEVERITIES
 from gcp_mm.robustness.regenerate import NAMES, Recipe, find_left_out, make_set
@@ -73,8 +75,8 @@ def main():
         done = make_set(recipe, args.src, target, args.workers, args.skip_bad)
         print(f'{target}: {done["made"]} made, {done["found"]} were there')
         for image, reason in done['skipped'].items():
-            print(f'{target}: left out {image}: {reason}')
+            print(f'{target}: left out {image!r}: {reason}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

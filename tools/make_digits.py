@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from arguments import run
+
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
 
@@ -33,4 +35,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

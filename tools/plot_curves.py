@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from arguments import add_config_arguments, config_of
+from arguments import add_config_arguments, config_of, run
 
 import gcp_mm  # noqa: F401  registers what configs name
 from gcp_mm._io import markdown_table, write_atomically
@@ -138,4 +138,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -10,11 +10,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from arguments import run
 from matplotlib.figure import Figure
 
-from gcp_mm._io import markdown_table, read_jsonl, write_atomically
+from gcp_mm._io import markdown_table, read_jsonl, write_atomically, write_figure
 from gcp_mm.studies.landscape_hook import FILE
 
+FIELDS = dict(iter=int, etas=list, losses=list, gradient_distances=list)  # of a record
 QUANTITIES = {
     'losses': ('loss', r'loss $M_l$'),
     'gradient_distances': ('gradient', r'distance of the gradients $M_g$'),
@@ -27,12 +29,7 @@ def parse_args():
     )
     parser.add_argument('runs', nargs='+', metavar='[LABEL=]RUN', help='work dirs, GAP first')
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
-    args = parser.parse_args()
-    try:
-        args.steps, args.networks = read_networks(args.runs)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    return args
+    return parser.parse_args()
 
 
 def read_networks(runs):
@@ -41,10 +38,10 @@ def read_networks(runs):
     Bands are {label: {quantity: (seeds, steps, 2)}}, the last axis smallest and largest value.
     """
     found = []
-    for run in runs:
-        label, _, path = run.rpartition('=')
+    for argument in runs:
+        label, _, path = argument.rpartition('=')
         path = Path(path) / FILE if Path(path).is_dir() else Path(path)
-        records = {record['iter']: record for record in read_jsonl(path)}
+        records = {record['iter']: record for record in read_jsonl(path, **FIELDS)}
         found.append((label or path.parent.name, path, records))
     steps = sorted(set.intersection(*(set(records) for *_, records in found)))
     if not steps:
@@ -52,10 +49,15 @@ def read_networks(runs):
     networks = {}
     for label, path, records in found:
         if records[steps[0]]['etas'] != found[0][2][steps[0]]['etas']:
-            raise ValueError(f'{path} was measured with another eta_range than {found[0][1]}')
+            first = str(found[0][1])
+            raise ValueError(f'{str(path)!r} was measured with another eta_range than {first!r}')
         network = networks.setdefault(label, {key: [] for key in QUANTITIES})
         for key, bands in network.items():
-            bands.append([(min(records[s][key]), max(records[s][key])) for s in steps])
+            try:
+                values = [np.array(records[step][key], float) for step in steps]
+                bands.append([(each.min(), each.max()) for each in values])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'{str(path)!r}: {key}: expected numbers, {error}') from error
     return steps, {
         label: {key: np.array(bands) for key, bands in network.items()}
         for label, network in networks.items()
@@ -98,12 +100,12 @@ def draw(steps, networks, path):
         axes.set(xlabel='step', ylabel=title)
         axes.grid(alpha=0.3)
     panels[0].legend()
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def main():
     args = parse_args()
-    steps, networks = args.steps, args.networks
+    steps, networks = read_networks(args.runs)
     seeds = ', '.join(f'{label} {len(bands["losses"])}' for label, bands in networks.items())
     text = (
         f'{len(steps)} measurements from step {steps[0]} to {steps[-1]}; runs: {seeds}. '
@@ -117,4 +119,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -8,14 +8,14 @@ import argparse
 import json
 from pathlib import Path
 
-from arguments import add_options_argument, add_trust_argument
+from arguments import add_options_argument, add_trust_argument, run
 from matplotlib.figure import Figure
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from gcp_mm import get_model
-from gcp_mm._io import check_writable, markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_atomically, write_figure
 from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.runtime import read_config
@@ -113,7 +113,7 @@ def plot(rows, path):
     axes.set(xscale='log', xlabel='damping', ylabel='cosine of GAP + K-FAC, at dL/dW')
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def main():
@@ -144,4 +144,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from arguments import add_run_arguments, run_config_of
+from arguments import add_run_arguments, run, run_config_of
 from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 
@@ -112,4 +112,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -7,9 +7,9 @@ them is a table in Markdown. Several processes: tools/dist_test_robustness.sh.
 import argparse
 from pathlib import Path
 
-from arguments import add_run_arguments, run_config_of
+from arguments import add_run_arguments, run, run_config_of
 
-from gcp_mm._io import check_writable
+from gcp_mm._io import check_writable, write_atomically
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.evaluation import evaluate
 from gcp_mm.robustness.report import report
@@ -77,10 +77,10 @@ def main():
         return
     path, results = done
     page = report(robustness_of(results), baseline, results['parts'])
-    path.with_suffix('.md').write_text(page)
+    write_atomically(path.with_suffix('.md'), page.encode())
     print(page)
     print(f'{path}, {path.with_suffix(".md")}')
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

@@ -5,6 +5,7 @@ import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 from itertools import product
+from types import SimpleNamespace
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -39,6 +40,8 @@ def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
 def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | None:
     """Build a dataset without its transforms; None for another than the frameworks' BaseDatasets.
 
+    MMPretrain's MultiTaskDataset, which is none, comes as what the checks read of it.
+
     Args:
         config: of one dataset.
         scope: the framework's, in which its class is looked up.
@@ -49,6 +52,11 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
     """
     with DefaultScope.overwrite_default_scope(scope):
         classes = find_classes(config.get('type', ''), [DATASETS])
+        if [each.__name__ for each in classes] == ['MultiTaskDataset']:
+            read = DATASETS.build({**config, 'pipeline': []})
+            kept = dict(data_list=read.data_list, metainfo=read.metainfo, ann_file=read.ann_file)
+            prefix = dict(img_path=read.data_prefix)
+            return SimpleNamespace(**kept, data_prefix=prefix, full_init=lambda: None)
         if not any(
             package_of(found) in FRAMEWORKS
             and inspect.isclass(found)

@@ -3,8 +3,10 @@
 import copy
 import os
 import os.path as osp
+from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
@@ -203,9 +205,19 @@ def inspect_dataset(
 
 def _count_labels(dataset, loader):
     """What is wrong with the labels of a dataset, or '', and how many classes they have."""
-    labels = {image['gt_label'] for image in dataset.data_list}
+    given = [image['gt_label'] for image in dataset.data_list]
+    if isinstance(given[0], dict):  # of several tasks
+        tasks = Counter(task for label in given for task in label)
+        return '', ', '.join(f'{number:,} labels of {task}' for task, number in tasks.items())
+    # One of each image, a list or, of a test set, None
+    lists = any(isinstance(label, list) for label in given)
+    labels = {int(one) for label in given if label is not None for one in np.ravel(label)}
+    if not labels and loader != 'test_dataloader':
+        return f'no image has a label; {REMEDY}', ''
     classes = len(dataset.metainfo.get('classes') or labels)
-    if min(labels) < 0 or max(labels) >= classes:
+    if lists and labels and 'classes' not in dataset.metainfo:
+        classes = max(labels) + 1  # such as InShop's queries, whose labels are images
+    if labels and (min(labels) < 0 or max(labels) >= classes):
         got = f'{min(labels)} to {max(labels)}'
         return f'expected labels 0 to {classes - 1}, got {got}; {REMEDY}', ''
     folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file

@@ -22,6 +22,7 @@ from ..checkpoints import (
     load_pretrained,
 )
 from ..checkpoints.pretrained import count_matches, read_weights
+from ..hub import input_channels
 from ..models.pretrained import StrictlyPretrained
 from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
@@ -168,8 +169,8 @@ def check_loss(context: Context) -> list[Finding]:
                 if isinstance(module, GlobalCovariancePool2d):
                     note = partial(_note_maps, maps, name)
                     hooks.callback(module.register_forward_pre_hook(note).remove)
-            make = real_batch if context.real else random_objects if detector else random_batch
-            batch = make(cfg)
+            random = random_objects if detector else random_batch
+            batch = real_batch(cfg) if context.real else random(cfg, input_channels(model))
             data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
             loss, parts = model.parse_losses(model(**data, mode='loss'))
     except Exception as error:
@@ -203,21 +204,22 @@ def real_batch(cfg: Config) -> dict:
     return next(iter(small_loader(cfg.train_dataloader)))
 
 
-def random_batch(cfg: Config) -> dict:
+def random_batch(cfg: Config, channels: int = 3) -> dict:
     """Random images of class 0, sent through the transforms of a classifier's train_dataloader."""
     steps = next((n['pipeline'] for _, n in walk(cfg.get('train_dataloader')) if 'pipeline' in n))
     steps = [step for step in steps if not name_of(step).startswith('Load')]
     pipeline = Compose([TRANSFORMS.build(step) for step in steps])
     rng = np.random.default_rng(0)
     shape = (256, 256)
+    size = shape if channels == 1 else (*shape, channels)  # as images are loaded
     return pseudo_collate(
         [
             pipeline(
                 dict(
-                    img=rng.integers(256, size=(*shape, 3), dtype=np.uint8),
+                    img=rng.integers(256, size=size, dtype=np.uint8),
                     img_shape=shape,
                     ori_shape=shape,
-                    gt_label=0,
+                    gt_label=_first_class(cfg.model.get('head') or {}),
                 )
             )
             for _ in range(IMAGES)
@@ -225,13 +227,19 @@ def random_batch(cfg: Config) -> dict:
     )
 
 
-def random_objects(cfg: Config) -> dict:
+def _first_class(head):
+    """The label 0 or, of a head of several tasks, that of each."""
+    tasks = head.get('task_heads')
+    return {task: _first_class(own) for task, own in tasks.items()} if tasks else 0
+
+
+def random_objects(cfg: Config, channels: int = 3) -> dict:
     """Random images of 512x512 pixels with random objects, for a detector."""
     from mmdet.testing import demo_mm_inputs
 
     return demo_mm_inputs(
         IMAGES,
-        (3, 512, 512),
+        (channels, 512, 512),
         num_classes=max([2, *(number for _, number in find_heads(cfg))]),
         with_mask=any('mask_head' in path for path, _ in walk(cfg.model)),
         with_semantic='semantic' in str(cfg.model),

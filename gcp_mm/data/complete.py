@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from .._io import read_json
 from .._lock import locked
 
 MANIFEST = 'made-with.json'
@@ -34,10 +35,11 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
 def _written_once(root, options):
     if root.exists():
         expected = dict(options=options, files=_count(root))
-        found = json.loads((root / MANIFEST).read_text()) if (root / MANIFEST).exists() else None
+        found = read_json(root / MANIFEST) if (root / MANIFEST).exists() else None
         if found != expected:
             raise ValueError(
-                f'{root} holds {found}, expected {expected}; remove it or name another folder'
+                f'{str(root)!r} holds {found}, expected {expected}; remove it or name another '
+                'folder'
             )
         yield None
         return

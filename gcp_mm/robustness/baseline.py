@@ -7,7 +7,7 @@ their provenance; you can give another file of the same form.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import isnan, nan
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,7 @@ from statistics import fmean
 
 import numpy as np
 
-from .._io import write_atomically
+from .._io import read_json, write_atomically
 
 ALEXNET = Path(__file__).with_name('alexnet.json')
 
@@ -56,16 +56,31 @@ def load_baseline(path: str | PathLike = ALEXNET) -> Robustness:
         ValueError: if it has other content.
     """
     try:
-        content = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'baseline {str(path)!r} is not a JSON file: {error}') from error
-    known = {f.name for f in fields(Robustness)}
-    if not isinstance(content, dict) or not {'name', 'provenance'} <= content.keys() <= known:
+        network = Robustness(**read_json(path, name=str, provenance=dict))
+        check_numbers(network)
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f'baseline {str(path)!r}: expected the fields {", ".join(sorted(known))}, of which '
-            'name and provenance are required; tools/measure_baseline.py writes such a file'
-        )
-    return Robustness(**content)
+            f'baseline: {str(path)!r} is no file of tools/measure_baseline.py, or a damaged one: '
+            f'{error}'
+        ) from error
+    return network
+
+
+def check_numbers(network: Robustness) -> None:
+    """Raise AttributeError, TypeError or ValueError unless the numbers of a network can be such."""
+    clean = {} if network.clean_error is None else dict(clean=network.clean_error)
+    for numbers, sizes, most in (
+        (network.corruption_error, (1, 5), 1),
+        ({**network.flip_probability, **clean}, (1,), 1),
+        (network.top5_distance, (1,), 18),
+    ):
+        for name, value in numbers.items():
+            array = np.asarray(value)
+            right = array.dtype.kind in 'fi' and array.size in sizes
+            if not right or array.ndim >= len(sizes):
+                raise TypeError(f'{name}: expected a number, or 5 of errors, got {value!r:.50}')
+            if (array < 0).any() or (array > most).any():
+                raise ValueError(f'{name}: expected 0 to {most}, got {value!r:.50}')
 
 
 def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:

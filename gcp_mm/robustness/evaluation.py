@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from ..checkpoints import load_pretrained
 from ..checks import check_config, raise_errors
+from ..hub import input_channels
 from ..runtime import launch, only_job, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import check_files, files_hash, new_results, resume_results, write_results
@@ -71,7 +72,8 @@ def evaluate(
         FileNotFoundError, ValueError: for wrong arguments, a benchmark that lacks a folder, or
             results of another evaluation or of other files in `out`; before anything is written.
         TypeError: if the network does not give one vector of logits per image.
-        ValueError: for a file that cannot be evaluated, unless `skip_bad`.
+        ValueError: if it does not take images of three channels; for a file that cannot be
+            evaluated, unless `skip_bad`.
     """
     roots = {'clean': clean, 'imagenet-c': imagenet_c, 'imagenet-p': imagenet_p}
     roots = {key: root for key, root in roots.items() if root}
@@ -109,7 +111,10 @@ def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
         return out, results
 
     def run(runner):
-        load_pretrained(unwrap(runner.model), str(checkpoint), trust=trust)
+        model = unwrap(runner.model)
+        if input_channels(model) != 3:
+            raise ValueError(f'model: it takes {input_channels(model)} channels, the images have 3')
+        load_pretrained(model, str(checkpoint), trust=trust)
         shared = [done]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
         runner.call_hook('before_run')

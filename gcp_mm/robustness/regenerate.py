@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import gcp_mm
 
-from .._io import check_integer, sha256, write_atomically
+from .._io import check_integer, read_json, sha256, write_atomically
 from .._lock import locked
 from ..data import IMAGE_SUFFIXES
 from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
@@ -247,7 +247,7 @@ def check_target(target: Path, made_with: dict) -> dict[str, str] | None:
         if any(target.glob('[!.]*')):
             raise ValueError(f'{target} was not made by this program; name another folder')
         return None
-    stamp = json.loads(path.read_text())
+    stamp = read_json(path, made_with=dict)
     before = stamp['made_with']
     differ = [key for key in made_with if made_with[key] != before.get(key)]
     if differ:

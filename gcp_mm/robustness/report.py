@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from .._io import markdown_table
+from .._io import markdown_table, write_figure
 from .baseline import Robustness, percent_of
 from .errors import (
     CORRUPTIONS,
@@ -204,7 +204,7 @@ def plot(
     for axis, (key, names) in zip(axes, panels.items(), strict=True):
         draw_panel(axis, key, names, groups, baseline)
     axes[0].legend(ncols=len(groups) + 1, loc='lower right', bbox_to_anchor=(1, 1), frameon=False)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def draw_panel(axis, key, names, groups, baseline):

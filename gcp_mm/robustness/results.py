@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .._io import sha256, write_atomically
-from .baseline import Robustness
+from .._io import read_json, sha256, write_atomically
+from .baseline import Robustness, check_numbers
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
-FIELDS = {'name', 'checkpoint', 'identity', 'roots', 'regenerated', 'parts'}
+FIELDS = dict(name=str, checkpoint=str, identity=dict, roots=dict, regenerated=list, parts=dict)
 STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
 
 
@@ -65,8 +65,8 @@ def resume_results(path: Path, new: dict) -> dict:
         for key, value in new[section].items():
             if old.get(key, value) != value:
                 raise ValueError(
-                    f'{path} holds results of another evaluation: its {key} is {old[key]}, not '
-                    f'{value}; give another `out`, or remove it'
+                    f'{str(path)!r} holds results of another evaluation: its {key} is {old[key]}, '
+                    f'not {value}; give another `out`, or remove it'
                 )
     results['roots'].update(new['roots'])
     results['regenerated'] = sorted({*results['regenerated'], *new['regenerated']})
@@ -109,11 +109,15 @@ def read_results(path: str | Path) -> dict:
         ValueError: if it has other content.
     """
     try:
-        results = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is not a JSON file: {error}') from error
-    if not isinstance(results, dict) or not results.keys() >= FIELDS:
-        raise ValueError(f'{path} holds no results of tools/test_robustness.py')
+        results = read_json(path, **FIELDS)
+        check_numbers(robustness_of(results))
+        skipped = [item['reason'] for part in results['parts'].values() for item in part['skipped']]
+        ''.join([*results['regenerated'], *skipped])  # of texts
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{str(path)!r} holds no results of tools/test_robustness.py, or damaged ones: '
+            f'{type(error).__name__}: {error}'
+        ) from error
     return results
 
 

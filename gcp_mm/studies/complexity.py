@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+from ..hub import input_channels
 from ..models import GlobalCovariancePooling
 
 # Operators whose multiply-adds count, and the kind they are reported as.
@@ -36,11 +37,13 @@ class Complexity:
     """Size and cost of a network for one image.
 
     Attributes:
+        image: (C, H, W).
         parameters: number of parameters.
         multiply_adds: multiply-adds by what they are spent on, zero ones left out.
         uncounted: names of the operators that took part and were not counted.
     """
 
+    image: tuple[int, int, int]
     parameters: int
     multiply_adds: dict[str, int]
     uncounted: list[str]
@@ -120,6 +123,7 @@ def count_complexity(model: nn.Module, images: Tensor) -> Complexity:
             spent[PRODUCTS[name]] += number
     others = {name.split('::')[-1] for name in outside_poolings(analyzer.unsupported_ops)}
     return Complexity(
+        image=tuple(images.shape[1:]),
         parameters=parameter_count(model)[''],
         multiply_adds={kind: spent[kind] for kind in KINDS if spent[kind]},
         uncounted=sorted(others | operators.keys() - PRODUCTS.keys()),
@@ -146,7 +150,7 @@ def config_complexity(cfg: Config, shape: tuple[int, int]) -> Complexity:
             sizes = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
             sample = DetDataSample(metainfo=dict.fromkeys(sizes, shape) | dict(scale_factor=(1, 1)))
             model.forward = partial(model.forward, data_samples=[sample])
-        return count_complexity(model, torch.randn(1, 3, *shape))
+        return count_complexity(model, torch.randn(1, input_channels(model), *shape))
 
 
 def _count_attention(inputs, outputs):

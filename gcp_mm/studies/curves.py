@@ -12,7 +12,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from .._io import read_jsonl
+from .._io import read_jsonl, write_figure
 
 
 def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[int, float]:
@@ -32,8 +32,8 @@ def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict
     curve = {step: line[metric] for step, line in _logged(run_dir, metric).items()}
     if not curve:
         raise ValueError(
-            f'{run_dir}: no validation has logged the metric {metric!r}; the names are in its '
-            '*/vis_data/scalars.json'
+            f'{str(run_dir)!r}: no validation has logged the metric {metric!r}; the names are in '
+            'its */vis_data/scalars.json'
         )
     return curve
 
@@ -94,7 +94,7 @@ def plot_validation(
     if target:
         axes.axhline(target[1], color='grey', ls='--', lw=1, label=target[0])
     axes.legend()
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def plot_learning_rates(
@@ -106,7 +106,7 @@ def plot_learning_rates(
         width = 1.5 + 0.9 * (len(curves) - 1 - i)  # equal curves are seen beneath each other
         axes.plot(epochs, rates, drawstyle='steps-post', lw=width, label=name)
     figure.legend(loc='outside lower center', fontsize='small')
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def _figure(xlabel, ylabel):
@@ -122,12 +122,16 @@ def _logged(run_dir, key):
     files = sorted(Path(run_dir).glob('*/vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(
-            f'{run_dir}: there is no */vis_data/scalars.json in it; name the work dir of a '
+            f'{str(run_dir)!r}: there is no */vis_data/scalars.json in it; name the work dir of a '
             'training that has logged something'
         )
     joined = {}
     for file in files:
-        lines = {line['step']: line for line in read_jsonl(file) if key in line}
+        lines = {line['step']: line for line in read_jsonl(file, step=int) if key in line}
+        for line in lines.values():
+            if not isinstance(line[key], int | float):
+                text = f'step {line["step"]}: {key}: expected a number, got {line[key]!r}'
+                raise ValueError(f'{str(file)!r}: {text}; delete the line')
         if lines:
             joined = {step: line for step, line in joined.items() if step < min(lines)} | lines
     return joined

@@ -1,23 +1,105 @@
 """Predictions for single images, by the inferencers of MMPretrain and MMDetection.
 
-A prediction is three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a
-figure of :mod:`gcp_mm.studies.covariance_view`, or None.
+An image is (H, W) or (H, W, C), BGR if C is 3, as :func:`image_loader` gives it. A prediction is
+three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a figure of
+:mod:`gcp_mm.studies.covariance_view`, or None.
 """
 
 from dataclasses import asdict
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 from torch import nn
 
-from ..hub import get_model
+from ..checks.dataloaders import load_named
+from ..data import LoadCheckedImage
+from ..hub import get_model, input_channels
 from ..models import GlobalCovariancePooling
 from .covariance_view import draw_covariance, view_covariance
 
 SHORT_SIDE = 320  # pixels of a classifier's drawing, at least: its text is not legible on less
 # Keys of :meth:`mmdet.apis.DetInferencer.pred2dict`, and those of a single object
 SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
+
+
+def image_loader(cfg: Config) -> LoadCheckedImage:
+    """What loads images as the test pipeline of a config does, bad ones refused.
+
+    Raises:
+        ValueError: if the config has no test pipeline.
+    """
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{cfg.filename!r}: expected a test_dataloader, whose pipeline is used')
+    steps = load_named(cfg.test_dataloader.dataset.pipeline)
+    step = next((step for step in steps if step['type'] == 'LoadCheckedImage'), {})
+    return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage'})
+
+
+def _drawable(image):
+    """An image as (H, W, 3) uint8 RGB; of more channels than three the first, of one its grey."""
+    image = image.reshape(*image.shape[:2], -1)
+    if image.dtype != np.uint8:
+        image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    return image[..., [2, 1, 0] if image.shape[2] >= 3 else [0, 0, 0]]
+
+
+def _check_channels(model, image):
+    """Raise ValueError unless an image of the pipeline, (C, H, W), has the network's channels."""
+    if len(image) != input_channels(model):
+        raise ValueError(
+            f'the network takes images of {input_channels(model)} channels, and the test pipeline '
+            f'gives {len(image)}'
+        )
+
+
+def _empty_sample(head):
+    """A sample of the tasks of a head, without labels: heads of several labels fail without one."""
+    from mmpretrain.models import MultiTaskHead
+    from mmpretrain.structures import DataSample, MultiTaskDataSample
+
+    if not isinstance(head, MultiTaskHead):
+        return DataSample()
+    sample = MultiTaskDataSample()
+    for task, own in head.task_heads.items():
+        sample.set_field(_empty_sample(own), task)
+    return sample
+
+
+def _record(sample, head, classes):
+    """What a head says, as JSON: the class, all classes above its threshold, or each task's."""
+    from mmpretrain.models import MultiLabelClsHead, MultiTaskHead
+
+    if isinstance(head, MultiTaskHead):
+        heads = head.task_heads.items()
+        return dict(tasks={task: _record(sample.get(task), own, None) for task, own in heads})
+
+    def named(labels):
+        scores = sample.pred_score[labels].tolist()
+        return [
+            {'label': label, 'class': _name(label, classes), 'score': score}
+            for label, score in zip(labels.tolist(), scores, strict=True)
+        ]
+
+    top5 = named(sample.pred_score.topk(min(5, len(sample.pred_score))).indices)
+    if isinstance(head, MultiLabelClsHead):
+        return dict(labels=named(sample.pred_label), top5=top5)
+    return dict(top5[0], top5=top5)
+
+
+def _name(label, classes):
+    return str(label) if classes is None else classes[label]
+
+
+def _lines(record, task=''):
+    """What was found, a line for each task of a record of :class:`Classifier`."""
+    if 'tasks' in record:
+        parts = record['tasks'].items()
+        return [line for name, part in parts for line in _lines(part, f'{task}{name}: ')]
+    found = (f'{one["class"]}, {one["score"]:.2f}' for one in record.get('labels', [record]))
+    return [task + '; '.join(found)]
 
 
 class Classifier:
@@ -28,59 +110,78 @@ class Classifier:
         covariance: whether to draw what decided each class.
 
     Raises:
+        TypeError: if `model` is no classifier.
         ValueError: for `covariance` without global covariance pooling and a linear head.
     """
 
     def __init__(self, model: nn.Module, covariance: bool = False):
         from mmpretrain.apis import ImageClassificationInferencer
+        from mmpretrain.models import BaseClassifier, MultiTaskHead
         from mmpretrain.visualization import UniversalVisualizer
 
-        neck, fc = getattr(model, 'neck', None), getattr(model.head, 'fc', None)
+        if not isinstance(model, BaseClassifier):
+            raise TypeError(f'model: expected a classifier, got {type(model).__name__}')
+        neck, head = getattr(model, 'neck', None), getattr(model, 'head', None)
         if covariance and not (
-            isinstance(neck, GlobalCovariancePooling) and isinstance(fc, nn.Linear)
+            isinstance(neck, GlobalCovariancePooling)
+            and isinstance(getattr(head, 'fc', None), nn.Linear)
         ):
             raise ValueError(
                 'covariance: expected the neck GlobalCovariancePooling and a linear head, got '
-                f'{type(neck).__name__} and {type(model.head).__name__}'
+                f'{type(neck).__name__} and {type(head).__name__}'
             )
         self.model, self.covariance = model, covariance
+        self.several_tasks = isinstance(head, MultiTaskHead)
         self.inferencer = ImageClassificationInferencer(model)
         self.visualizer = UniversalVisualizer()
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, Figure | None]:
-        """Classify an image, (H, W, 3) uint8 BGR."""
+        """Classify an image."""
         (data,) = self.inferencer.preprocess([image])
+        _check_channels(self.model, data['inputs'][0])
+        head, classes = getattr(self.model, 'head', None), self.inferencer.classes
+        if self.several_tasks:
+            data['data_samples'] = [_empty_sample(head)]
         (sample,) = self.inferencer.forward(data)
+        record, figure = _record(sample, head, classes), None
         drawing = self.visualizer.visualize_cls(
-            image[..., ::-1],
+            _drawable(image),
             sample,
-            self.inferencer.classes,
+            classes,
             draw_gt=False,
+            draw_pred=not self.several_tasks,
             resize=max(SHORT_SIDE, min(image.shape[:2])),
         )
-        scores, labels = sample.pred_score.topk(min(5, len(sample.pred_score)))
-        top5 = [
-            {'label': label, 'class': self._name(label), 'score': score}
-            for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
-        ]
-        record, figure = dict(top5[0], top5=top5), None
+        if self.several_tasks:
+            drawing = self._draw_tasks(record)
         if self.covariance:
-            figure, record['covariance'] = self._explain(data, top5[0]['score'])
+            figure, record['covariance'] = self._explain(data, record['top5'][0]['score'])
         return drawing, record, figure
+
+    def _draw_tasks(self, record):
+        """Add what the tasks found to the picture that the visualizer holds."""
+        size = min(self.visualizer.get_image().shape[:2]) / 32
+        self.visualizer.draw_texts(
+            '\n'.join(_lines(record)),
+            np.array([size, size]),
+            font_sizes=int(size),
+            colors='white',
+            font_families='monospace',
+            bboxes=dict(facecolor='black', alpha=0.5, boxstyle='Round'),
+        )
+        return self.visualizer.get_image()
 
     def _explain(self, data, score):
         inputs = self.model.data_preprocessor(data)['inputs']
         (features,) = self.model.extract_feat(inputs, stage='backbone')
         maps, (vector,) = self.model.neck.reduction(features)[0], self.model.neck(features)
         view = view_covariance(vector, self.model.head.fc.weight, self.model.head.fc.bias)
-        picture = data['inputs'][0].permute(1, 2, 0).flip(2).numpy()  # BGR, as pipelines load it
-        names = self._name(view.label), self._name(view.runner_up)
+        picture = _drawable(data['inputs'][0].permute(1, 2, 0).numpy())
+        classes = self.inferencer.classes
+        names = _name(view.label, classes), _name(view.runner_up, classes)
         record = asdict(view) | dict(order=view.order.tolist())
         del record['root']
         return draw_covariance(view, picture, maps, names, score), record
-
-    def _name(self, label):
-        return str(label) if self.inferencer.classes is None else self.inferencer.classes[label]
 
 
 class Detector:
@@ -105,13 +206,16 @@ class Detector:
         self.score_thr = score_thr
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, None]:
-        """Detect objects in an image, (H, W, 3) uint8 BGR."""
+        """Detect objects in an image."""
         ((_, data),) = self.inferencer.preprocess([image])
+        _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
+        if 'pred_instances' not in sample:  # of a panoptic segmentation
+            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(
-            [image[..., ::-1]], [sample], return_vis=True, pred_score_thr=self.score_thr
+            [_drawable(image)], [sample], return_vis=True, pred_score_thr=self.score_thr
         )
         found = self.inferencer.pred2dict(sample)
         found = {SINGULAR[key]: values for key, values in found.items()}

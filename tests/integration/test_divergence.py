@@ -223,7 +223,7 @@ def test_two_processes_stop_together(run_tool, short_cls, tmp_path, files):
     hooks = "hook=dict(type='DivergenceHook')"
     done = train_in_two(run_tool, short_cls, tmp_path, hooks, files[1][2])
     assert done.returncode != 0
-    assert 'FloatingPointError: iteration ' in done.stdout
+    assert 'train.py: error: iteration ' in done.stdout
     assert 'Timeout' not in done.stdout
     (name,) = reports(tmp_path)
     assert f'report: {tmp_path}/divergence/{name}' in done.stdout

@@ -256,6 +256,32 @@ def test_size_is_that_of_the_test_pipeline(pipeline, size, loader):
             image_size(cfg)
 
 
+@pytest.mark.parametrize('channels', [1, 5])
+def test_size_of_images_of_other_channels(channels):
+    norm = dict(type='Normalize', mean=[0] * channels, std=[1] * channels, to_rgb=False)
+    crop = dict(type='CenterCrop', crop_size=32)
+    pipeline = [dict(type='LoadImageFromFile'), crop, norm, dict(type='PackInputs')]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    assert image_size(cfg, channels) == (32, 32)
+
+
+@pytest.mark.parametrize('to_rgb', [False, True])
+@pytest.mark.parametrize('channels', [1, 5])
+def test_other_channels_are_exported(channels, to_rgb, tmp_path):
+    mean, std = [100.0 + i for i in range(channels)], [50.0 + i for i in range(channels)]
+    model = get_model(
+        'resnet18_1xb64-5e_digits',
+        backbone=dict(in_channels=channels),
+        data_preprocessor=dict(mean=mean, std=std, to_rgb=to_rgb),
+    )
+    path = str(tmp_path / 'network.pt')
+    export_classifier(model, path, (32, 32), with_normalisation=True)
+    images = torch.randint(256, (3, channels, 32, 32)).float()
+    with torch.no_grad():
+        expected = model(**model.data_preprocessor(dict(inputs=images)), mode='tensor')
+        torch.testing.assert_close(load(path)(images), expected, rtol=0, atol=1e-4)
+
+
 def test_no_test_pipeline_gives_no_size():
     with pytest.raises(ValueError, match=r'size: .*\(--size\)'):
         image_size(Config())

@@ -206,8 +206,8 @@ def test_full_disk_and_a_broken_copy(
     narrow_cls, uninterrupted, run_tool, tmp_path, record_property
 ):
     done = run_tool(*narrow_cls.command(tmp_path, at='full', epoch=2))
-    assert done.returncode == 1
-    assert 'OSError: [Errno 27] File too large; the file was not written, earlier' in done.stdout
+    assert done.returncode == 2
+    assert 'error: [Errno 27] File too large; the file was not written, earlier' in done.stdout
     assert str(tmp_path / 'epoch_2.pth') in done.stdout
     assert files(tmp_path) == {'epoch_1.pth'}
     row = {'injected': 'pretraining: disk full at a checkpoint, and a broken one named the latest'}
@@ -229,8 +229,8 @@ def test_full_disk_at_the_log(narrow_cls, uninterrupted, run_tool, tmp_path, rec
     # a pipe, for the file that takes the output here is subject to the limit too
     piped = ('bash', '-c', 'set -o pipefail; "$@" 2>&1 | cat', 'bash', sys.executable)
     done = run_tool(*piped, *narrow_cls.command(tmp_path, at='log', epoch=3))
-    assert done.returncode == 1
-    assert done.stdout.endswith('OSError: [Errno 27] File too large\n')
+    assert done.returncode == 2
+    assert 'train.py: error: [Errno 27] File too large (' in done.stdout.splitlines()[-1]
     assert files(tmp_path) == {'epoch_2.pth'}
     row = {'injected': 'pretraining: disk full at a log', 'newest checkpoint': newest(tmp_path)}
     done = run_tool(*narrow_cls.command(tmp_path, '--resume'))

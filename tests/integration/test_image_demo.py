@@ -8,12 +8,15 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.dataset import Compose, default_collate
+from mmengine.registry import TRANSFORMS, DefaultScope
 from mmpretrain.apis import ImageClassificationInferencer
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from gcp_mm import get_model
+from gcp_mm.data import LoadCheckedImage
+from gcp_mm.studies.inferencers import Classifier
 from tests.helpers.runs import CLS, ROOT
 
 TOOL = 'tools/image_demo.py'
@@ -28,11 +31,11 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp('checkpoints')
 
     def make(config):
-        path = folder / f'{config.split("/")[-1]}.pth'
+        path = folder / f'{config.replace("/", "_")}.pth'
         if not path.exists():
             torch.manual_seed(0)
             model = get_model(config)
-            if config != MASK:
+            if config != MASK and hasattr(model.head, 'fc'):
                 with torch.no_grad():
                     model.head.fc.weight *= 1000  # untrained, it hardly tells pictures apart
             state = model.state_dict()
@@ -236,9 +239,174 @@ def test_checkpoint_of_another_network_is_refused(
 
 def test_results_are_not_written_over_unasked(demo, pictures):
     first = demo(CLS, pictures / 'a.png')
-    with pytest.raises(ValueError, match=r'out is not empty; .* --force'):
+    with pytest.raises(ValueError, match=r"out' is not empty; .* --force"):
         demo(CLS, pictures / 'a.png')
     assert demo(CLS, pictures / 'a.png', '--force') == first
+
+
+@pytest.fixture
+def other(checkpoint, tmp_path):
+    """Config of the digits' network with other settings, and its checkpoint."""
+
+    def make(**settings):
+        path = tmp_path / 'config.py'
+        lines = [f'{name} = {value!r}' for name, value in settings.items()]
+        path.write_text('\n'.join([f'_base_ = {str(ROOT / CLS)!r}', *lines]))
+        return str(path)
+
+    return make
+
+
+def expected_predictions(config, weights, files):
+    """What the network says of images that its test pipeline loads."""
+    model = get_model(config, weights)
+    steps = model._config.test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+        batch = default_collate([pipeline(dict(img_path=str(file))) for file in files])
+        with torch.no_grad():
+            return model.test_step(batch)
+
+
+@pytest.mark.parametrize('covariance', [[], ['--covariance']])
+def test_network_of_one_channel(demo, other, checkpoint, pictures, tmp_path, covariance):
+    """Of grey pictures it is given what the test pipeline loads, and of colours their grey."""
+    colours = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(pictures / 'colours.jpg'), colours)
+    loader = dict(type='LoadImageFromFile', color_type='grayscale')
+    pipeline = [loader, dict(type='PackInputs')]
+    config = other(
+        model=dict(backbone=dict(in_channels=1)),
+        data_preprocessor=dict(mean=[120], std=[60], to_rgb=False),
+        test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+    )
+    files = [pictures / name for name in ('a.png', 'colours.jpg')]
+    records = demo(config, *files, *covariance)
+    expected = expected_predictions(config, checkpoint(config), files)
+    for record, sample in zip(records, expected, strict=True):
+        assert record['label'] == sample.pred_label.item()
+        assert record['score'] == pytest.approx(sample.pred_score.max().item(), rel=1e-5)
+        assert ('covariance' in record) == bool(covariance)
+        drawn = cv2.imread(str(tmp_path / 'out' / record['drawing']))
+        assert (drawn[60:, :, 0] == drawn[60:, :, 1]).all()  # grey
+
+
+def test_grey_frames_of_a_video(video):
+    read = runpy.run_path(str(ROOT / TOOL))['read_frames']
+    grey = read(video, LoadCheckedImage(color_type='grayscale'))
+    for (_, image), (_, frame) in zip(grey, read(video, LoadCheckedImage()), strict=True):
+        np.testing.assert_array_equal(image, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
+
+
+@pytest.mark.parametrize('channels', [1, 5])
+def test_pictures_of_other_channels_fail(demo, other, pictures, tmp_path, channels):
+    norm = dict(mean=[120] * channels, std=[60] * channels, to_rgb=False)
+    config = other(model=dict(backbone=dict(in_channels=channels)), data_preprocessor=norm)
+    with pytest.raises(SystemExit, match='1 of 1 files failed'):
+        demo(config, pictures / 'a.png')
+    failed = json.loads((tmp_path / 'out/predictions.json').read_text())['failed']
+    assert f'{channels} channels, and the test pipeline gives 3' in failed[str(pictures / 'a.png')]
+
+
+def test_pictures_of_five_channels(demo, other, checkpoint, tmp_path):
+    """As a TIFF has them."""
+    tifffile = pytest.importorskip('tifffile')
+    path = tmp_path / 'a.tiff'
+    image = np.random.default_rng(0).integers(256, size=(32, 32, 5), dtype=np.uint8)
+    tifffile.imwrite(path, image, photometric='minisblack')
+    loader = dict(type='LoadImageFromFile', color_type='unchanged', imdecode_backend='tifffile')
+    config = other(
+        model=dict(backbone=dict(in_channels=5)),
+        data_preprocessor=dict(mean=[120] * 5, std=[60] * 5, to_rgb=False),
+        test_dataloader=dict(dataset=dict(pipeline=[loader, dict(type='PackInputs')])),
+    )
+    (record,) = demo(config, path)
+    (sample,) = expected_predictions(config, checkpoint(config), [path])
+    assert record['score'] == pytest.approx(sample.pred_score.max().item(), rel=1e-5)
+    drawn = cv2.imread(str(tmp_path / 'out' / record['drawing']))
+    np.testing.assert_array_equal(drawn[60:], cv2.resize(image[..., :3], (320, 320))[60:])
+
+
+MANY = dict(type='MultiLabelLinearClsHead', num_classes=10, in_channels=8256, _delete_=True)
+ONE = dict(type='LinearClsHead', num_classes=3, in_channels=8256)
+TASKS = dict(type='MultiTaskHead', task_heads=dict(c=ONE))
+TASKS = dict(type='MultiTaskHead', task_heads=dict(a=ONE, b=dict(MANY, thr=0.5), n=TASKS))
+del TASKS['task_heads']['b']['_delete_']
+
+
+@pytest.mark.parametrize('thr', [0.2, 0.5, 1])
+def test_several_labels(demo, other, checkpoint, pictures, thr):
+    config = other(model=dict(head=dict(MANY, thr=thr)))
+    (record,) = demo(config, pictures / 'a.png', '--covariance')
+    (sample,) = expected_predictions(config, checkpoint(config), [pictures / 'a.png'])
+    assert [one['label'] for one in record['labels']] == sample.pred_label.tolist()
+    scores = sample.pred_score[sample.pred_label].tolist()
+    assert [one['score'] for one in record['labels']] == pytest.approx(scores, rel=1e-4)
+    assert [one['class'] for one in record['labels']] == list(map(str, sample.pred_label.tolist()))
+    assert record['top5'][0]['label'] == sample.pred_score.argmax()
+    assert not record.keys() & {'label', 'class', 'score'}
+    assert record['covariance']['label'] == record['top5'][0]['label']
+
+
+def test_several_tasks(demo, other, checkpoint, pictures, tmp_path):
+    config = other(model=dict(head=dict(TASKS, _delete_=True)))
+    (record,) = demo(config, pictures / 'a.png')
+    model = get_model(config, checkpoint(config))
+    image = torch.tensor(cv2.imread(str(pictures / 'a.png'))).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        logits = model(model.data_preprocessor(dict(inputs=image))['inputs'])
+    tasks = record.pop('tasks')
+    assert record.keys() == {'input', 'drawing'}
+    for found, values in ((tasks['a'], logits['a']), (tasks['n']['tasks']['c'], logits['n']['c'])):
+        assert found['label'] == values.argmax()
+        assert found['score'] == pytest.approx(values.softmax(1).max().item(), rel=1e-4)
+    above = (logits['b'][0].sigmoid() >= 0.5).nonzero()[:, 0].tolist()
+    assert [one['label'] for one in tasks['b']['labels']] == above
+    plain = mmcv.imresize(cv2.imread(record['input']), (320, 320))
+    changed = (cv2.imread(str(tmp_path / 'out' / record['drawing'])) != plain).any(2)
+    assert changed[:50, :100].mean() > 0.3  # three lines
+    assert not changed[100:].any()
+    with pytest.raises(ValueError, match='MultiTaskHead'):
+        demo(config, pictures / 'a.png', '--covariance', out='other')
+
+
+def test_pretraining_is_no_classifier():
+    with pytest.raises(TypeError, match='Linear'):
+        Classifier(torch.nn.Linear(1, 1))
+
+
+def test_full_disk_leaves_no_picture(demo, pictures, tmp_path, monkeypatch):
+    imencode = cv2.imencode
+
+    def full(*arguments):
+        monkeypatch.setattr('os.fsync', raises)
+        return imencode(*arguments)
+
+    def raises(_):
+        monkeypatch.undo()
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(cv2, 'imencode', full)
+    with pytest.raises(SystemExit, match='1 of 2 files failed'):
+        demo(CLS, pictures / 'a.png', pictures / 'large.png')
+    assert [path.name for path in (tmp_path / 'out/vis').iterdir()] == ['large.png.png']
+
+
+def test_video_cut_short_gets_no_name(video, tmp_path):
+    close_video = runpy.run_path(str(ROOT / TOOL))['close_video']
+    part = video.rename(tmp_path / 'clip.avi.part.mp4')
+    with pytest.raises(OSError, match='of the 4 frames of its drawing 3'):
+        close_video(cv2.VideoWriter(), part, 4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_are_printed_without_control_characters(demo, pictures, capsys):
+    path = pictures / 'a\x1b[31m\n.png'
+    path.write_bytes(b'')
+    with pytest.raises(SystemExit, match=r"failed: '.*a\\x1b\[31m\\n\.png'"):
+        demo(CLS, path)
+    said = capsys.readouterr()
+    assert '\x1b[31m' not in said.out + said.err
 
 
 def test_inputs_are_found_below_the_folder_they_share(pictures, capsys):
@@ -254,6 +422,6 @@ def test_inputs_are_found_below_the_folder_they_share(pictures, capsys):
 
 def test_a_video_that_ends_early_is_reported(video):
     video.write_bytes(video.read_bytes()[:-600])
-    frames = runpy.run_path(str(ROOT / TOOL))['read_frames'](video)
+    frames = runpy.run_path(str(ROOT / TOOL))['read_frames'](video, LoadCheckedImage())
     with pytest.raises(ValueError, match=r'\b[12] of 3 frames'):
         list(frames)

@@ -57,18 +57,27 @@ def test_bands_and_their_ratio(call_tool, capsys, tmp_path):
         (dict(start=5), 'no step in common'),
     ],
 )
-def test_runs_that_cannot_be_compared(call_tool, capsys, tmp_path, other, words):
+def test_runs_that_cannot_be_compared(call_tool, tmp_path, other, words):
     runs = write_run(tmp_path / 'a', (1,), (1,)), write_run(tmp_path / 'b', (1,), (1,), **other)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match=words):
         call_tool('tools/plot_landscape.py', *runs, '--out', tmp_path / 'out')
-    assert words in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_run_without_measurements(call_tool, capsys, tmp_path):
-    with pytest.raises(SystemExit):
+def test_run_without_measurements(call_tool, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'landscape\.jsonl'):
         call_tool('tools/plot_landscape.py', tmp_path, '--out', tmp_path / 'out')
-    assert f"No such file or directory: '{tmp_path}/landscape.jsonl'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('bad', [None, 'x', 3, [], [None], ['x'], {}])
+@pytest.mark.parametrize('key', ['iter', 'etas', 'losses', 'gradient_distances'])
+def test_damaged_measurements_are_named(call_tool, tmp_path, key, bad):
+    if (key, bad) == ('iter', 3) or (key == 'etas' and isinstance(bad, list)):
+        return  # which may be
+    record = dict(iter=0, etas=[1.0], losses=[1.0, 2.0], gradient_distances=[0.1, 0.2])
+    append_jsonl(tmp_path / 'landscape.jsonl', record | {key: bad})
+    with pytest.raises(ValueError, match=r"landscape\.jsonl'.*" + key):
+        call_tool('tools/plot_landscape.py', tmp_path, '--out', tmp_path / 'out')
 
 
 @pytest.fixture(scope='module')

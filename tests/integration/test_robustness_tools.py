@@ -69,7 +69,7 @@ def run_here(tool, *argv):
     """Run a tool in this process, which has imported everything; returns what it prints."""
     out = io.StringIO()
     with patch.object(sys, 'argv', [str(word) for word in (tool, *argv)]), redirect_stdout(out):
-        runpy.run_path(str(ROOT / tool), run_name='__main__')
+        runpy.run_path(str(ROOT / tool))['main']()
     return out.getvalue()
 
 
@@ -299,6 +299,11 @@ def test_detector_is_refused(network, trees, tmp_path):
     config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
     with pytest.raises(ValueError, match='config is of a detector, the file of a classifier'):
         run_here(*arguments(network, trees, tmp_path, config=config))
+
+
+def test_network_of_one_channel_is_refused(network, trees, tmp_path):
+    with pytest.raises(ValueError, match='takes 1 channels, the images have 3'):
+        run_here(*arguments(network, trees, tmp_path), 'model.backbone.in_channels=1')
 
 
 def test_comparison_of_runs(evaluated, tmp_path):

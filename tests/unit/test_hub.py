@@ -7,7 +7,7 @@ import yaml
 from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm
-from gcp_mm.hub import CONFIGS, resolve_config
+from gcp_mm.hub import CONFIGS, input_channels, resolve_config
 
 CLS = 'resnet18-gcp_1xb64-5e_digits'
 GAP = 'resnet18_1xb64-5e_digits'
@@ -156,3 +156,20 @@ def test_inferencers_of_mmdet(files):
     assert len(ours) > 0
     np.testing.assert_allclose(theirs['scores'], ours.scores, rtol=1e-5)
     np.testing.assert_allclose(theirs['bboxes'], ours.bboxes, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('channels', [1, 3, 5])
+def test_channels_of_a_network(channels):
+    assert input_channels(gcp_mm.get_model(GAP, backbone=dict(in_channels=channels))) == channels
+
+
+def test_channels_of_other_networks():
+    assert input_channels(torch.nn.Linear(7, 2)) == 3
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        assert input_channels(MODELS.build(dict(type='LeNet5', num_classes=10))) == 1
+        vit = dict(type='VisionTransformer', arch='deit-tiny', in_channels=4)
+        assert input_channels(MODELS.build(vit)) == 4
+    pytest.importorskip('mmdet')
+    with DefaultScope.overwrite_default_scope('mmdet'):  # its first convolution takes 2x2 pixels
+        yolox = dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125)
+        assert input_channels(MODELS.build(yolox)) == 3

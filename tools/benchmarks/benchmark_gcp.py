@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from measure import describe_machine, interleave, saved_bytes, write_report
 from tqdm import tqdm
 
+from gcp_mm._io import write_figure
 from gcp_mm.ops import covariance, global_covariance_pooling, matrix_sqrt_newton_schulz, triu_vector
 
 circuit = functools.partial(global_covariance_pooling, method='circuit')
@@ -95,7 +96,7 @@ def draw(rows, path):
     axes.set_ylabel('forward + backward, ms per image')
     axes.grid(axis='y', alpha=0.3)
     figure.legend(loc='outside upper center', fontsize='small', ncols=5)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def main():

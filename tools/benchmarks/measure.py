@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmpretrain.structures import DataSample
 
-from gcp_mm._io import markdown_table
+from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.ops import extension
 
 
@@ -120,7 +120,7 @@ def write_report(folder, name, machine, rows):
     text = '\n'.join(f'- {key}: {value}' for key, value in machine.items())
     text += '\n\n' + table(rows) + '\n'
     print(text)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f'{name}.md').write_text(text)
-    (folder / f'{name}.json').write_text(json.dumps(dict(machine=machine, rows=rows), indent=1))
+    content = json.dumps(dict(machine=machine, rows=rows), indent=1)
+    write_atomically(folder / f'{name}.md', text.encode())
+    write_atomically(folder / f'{name}.json', content.encode())
     print(f'written: {folder}/{name}.md, {name}.json')

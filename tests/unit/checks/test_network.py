@@ -29,6 +29,8 @@ from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS
 
+GAP = 'resnet18_1xb64-5e_digits'
+
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)
 FLOAT = 4  # bytes
 
@@ -292,6 +294,47 @@ def test_loss_of_random_images(tmp_path):
         (found,) = check_loss(context)
     assert found.status == 'error'
     assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
+
+
+@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('several', [None, 'MultiLabelLinearClsHead', 'MultiTaskHead'])
+def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, several):
+    cfg = resolve_config(GAP)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(tmp_path / 'absent')
+    cfg.model.backbone.in_channels = channels
+    cfg.data_preprocessor = dict(mean=[120] * channels, std=[60] * channels, num_classes=10)
+    if several == 'MultiLabelLinearClsHead':
+        cfg.model.head = dict(type=several, num_classes=10, in_channels=512)
+    elif several:
+        task = dict(type='LinearClsHead', num_classes=2, in_channels=512)
+        tasks = dict(a=task, b=dict(type=several, task_heads=dict(c=task)))
+        cfg.model.head = dict(type=several, task_heads=tasks)
+        pack = dict(type='PackMultiTaskInputs', multi_task_fields=('gt_label',))
+        pack['task_handlers'] = dict(b=dict(pack))
+        cfg.train_dataloader.dataset.pipeline[-1] = pack
+    context = Context(cfg)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_network(context)
+        (found,) = check_loss(context)
+    assert found.text.startswith('of 2 random images: loss '), found.text
+
+
+def test_loss_of_random_objects_of_one_channel(tmp_path):
+    pytest.importorskip('mmdet')
+    cfg = resolve_config('faster-rcnn_r18-gcp-m_fpn_4e_digits')
+    cfg.merge_from_dict(
+        {
+            'train_dataloader.dataset.data_root': str(tmp_path / 'absent'),
+            'model.backbone': dict(in_channels=1, init_cfg=None),
+            'model.data_preprocessor': dict(mean=[120], std=[60], bgr_to_rgb=False),
+        }
+    )
+    context = Context(cfg)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        check_network(context)
+        (found,) = check_loss(context)
+    assert found.text.startswith('of 2 random images: loss'), found.text
 
 
 def test_a_module_that_asks_how_far_the_training_is(monkeypatch):

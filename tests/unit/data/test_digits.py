@@ -73,6 +73,9 @@ def test_foreign_folder_is_refused(tmp_path):
     (tmp_path / 'precious.txt').touch()
     with pytest.raises(ValueError, match='holds None'):
         write_classification(tmp_path)
+    (tmp_path / 'made-with.json').write_text('{')
+    with pytest.raises(ValueError, match=r"made-with\.json'"):
+        write_classification(tmp_path)
     assert (tmp_path / 'precious.txt').exists()
 
 

@@ -61,6 +61,18 @@ def test_small_network_by_hand(neck, root):
     assert complexity.uncounted == ['batch_norm']
 
 
+@pytest.mark.parametrize('channels', [1, 5])
+def test_channels_are_the_networks(channels):
+    cfg = Config.fromfile(ROOT / 'configs/digits/resnet18_1xb64-5e_digits.py')
+    three = config_complexity(cfg, (64, 64))
+    cfg.model.backbone.in_channels = channels
+    found = config_complexity(cfg, (64, 64))
+    assert (three.image, found.image) == ((3, 64, 64), (channels, 64, 64))
+    weights = (channels - 3) * 64 * 7 * 7
+    assert found.parameters - three.parameters == weights
+    assert found.total - three.total == weights * 32 * 32
+
+
 def test_attention_by_hand():
     class Attention(nn.Module):
         def forward(self, x):

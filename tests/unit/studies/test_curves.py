@@ -36,6 +36,13 @@ def test_training_accuracy_is_the_mean_of_an_epoch(tmp_path):
     assert training_curve(tmp_path, 'coco/bbox_mAP') == {}
 
 
+@pytest.mark.parametrize('line', [1, {}, {'step': 'x'}, {'step': 1, 'accuracy/top1': None}])
+def test_damaged_log_is_named(tmp_path, line):
+    write_log(tmp_path, '20260101_000000', *validations(50.0), line)
+    with pytest.raises(ValueError, match=r"scalars\.json'"):
+        validation_curve(tmp_path)
+
+
 def test_run_without_the_metric_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='work dir of a training'):
         validation_curve(tmp_path)

@@ -1,0 +1,167 @@
+"""Mistakes of a user: every tool ends in one line, with exit code 2, and writes over no input."""
+
+import runpy
+import sys
+
+import pytest
+from mmengine.config import Config
+
+from gcp_mm.robustness.baseline import Robustness
+from tests.helpers.runs import CLS, ROOT
+
+GONE = '{}/gone'
+# Tools with a config, and their further arguments
+CONFIGURED = {
+    'check_config': [],
+    'check_data': [],
+    'export': [GONE, '{}/out.pt'],
+    'extract_features': [GONE, '{}', '{}.npy'],
+    'get_flops': [],
+    'image_demo': [GONE, GONE, '--out-dir', '{}/out'],
+    'landscape': [GONE],
+    'second_order': [GONE, '--gap', CLS, GONE],
+    'test': [GONE],
+    'test_robustness': [GONE, '--clean', '{}'],
+    'train': [],
+}
+KEY = 'test_dataloader.dataset.pipeline.99.type=x'
+MISTAKES = [
+    *((tool, ['{}/gone.py', *rest], 'gone.py') for tool, rest in CONFIGURED.items()),
+    *((tool, ['gone', *rest], "model 'gone'") for tool, rest in CONFIGURED.items()),
+    *((tool, [CLS, *rest, '--cfg-options', KEY], 'Index 99') for tool, rest in CONFIGURED.items()),
+    *((tool, [CLS, *rest, '--cfg-options', 'a'], "got 'a'") for tool, rest in CONFIGURED.items()),
+    ('check_config', [CLS, '--gpus', '0'], '--gpus 0'),
+    ('check_data', [CLS, '--workers', 'x'], "'x'"),
+    ('compare_robustness', [GONE], 'gone'),
+    ('compare_robustness', ['{}/x.json'], 'x.json'),
+    ('convert_checkpoint', [GONE, '{}/x.pth'], 'gone'),
+    ('convert_checkpoint', ['{}/x.json', '{}/x.pth'], 'x.json'),
+    ('convert_checkpoint', [GONE, '{}/x.foo'], 'x.foo'),
+    ('cost_table', ['--rows', 'Foo'], "'Foo'"),
+    ('cost_table', ['--batch', '0'], '--batch'),
+    ('evaluate_features', ['{}/gone.npy'], 'gone.npy'),
+    ('evaluate_features', ['{}/x.json'], 'x.json'),
+    ('export', [CLS, GONE, '{}/x.foo'], 'x.foo'),
+    ('export', [CLS, GONE, '{}/x.pt'], 'gone'),
+    ('export', [CLS, GONE, '{}/x.pt', '--device', 'foo'], 'foo'),
+    ('extract_features', [CLS, GONE, '{}', '{}.npy', '--stage', 'foo'], "'foo'"),
+    ('fit_circuits', ['--foo'], '--foo'),
+    ('get_flops', [CLS, '--cfg-options', 'model.backbone.type=Foo'], 'Foo is not in'),
+    ('get_flops', [CLS, '--cfg-options', 'model.backbone.dpth=1'], "'dpth'"),
+    ('get_flops', ['{}/empty.py'], 'empty.py'),
+    ('get_flops', ['{}/syntax.py'], 'syntax.py'),
+    ('image_demo', [CLS, GONE, GONE, '--out-dir', '{}/out'], 'gone'),
+    ('landscape', [CLS, GONE, '--grid', '4'], '--grid 4'),
+    ('make_corruptions', ['{}', '{}/x', '--size', '3'], 'got 3'),
+    ('make_corruptions', ['{}', '{}/x', '--corruptions', 'foo'], "'foo'"),
+    ('make_digits', ['--out', '{}', '--image-size', '0'], 'got 0'),
+    ('make_digits', ['--out', '{}/x.json'], 'x.json'),
+    ('measure_baseline', ['{}/b.json', GONE, '--name', 'x'], 'gone'),
+    ('measure_baseline', ['{}/b.json', '{}/x.json', '--name', 'x'], 'x.json'),
+    ('plot_curves', [GONE], 'gone'),
+    ('plot_curves', ['--lr', '{}/gone.py'], 'gone.py'),
+    ('plot_curves', ['--lr', f'{CLS} param_scheduler.type=Foo'], 'Foo'),
+    ('plot_landscape', [GONE, '--out', '{}/x'], 'gone'),
+    ('test', [CLS, GONE, '--out', 'x.foo'], 'x.foo'),
+    ('test_robustness', [CLS, GONE], 'nothing to evaluate'),
+    ('test_robustness', [CLS, GONE, '--clean', GONE], 'gone'),
+    ('train', [CLS, '--resume', GONE], 'gone'),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Files to name, and the project's root as the current folder."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / 'x.json').write_text('{"a": 1}\n')
+    (tmp_path / 'empty.py').write_text('a = 1\n')
+    (tmp_path / 'syntax.py').write_text('model = dict(\n')
+    return tmp_path
+
+
+@pytest.fixture
+def mistake(folder, monkeypatch, capsys):
+    """Run a tool as Python runs it; returns its line."""
+
+    def run(tool, arguments):
+        words = [str(word).replace('{}', str(folder)) for word in arguments]
+        monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *words])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+        said = capsys.readouterr().err
+        assert end.value.code == 2, said
+        assert 'Traceback' not in said
+        assert said.count('error: ') == 1, said
+        line = said.splitlines()[-1]
+        assert line.startswith(f'{tool}.py: error: ')
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize(('tool', 'arguments', 'words'), MISTAKES)
+def test_mistake_ends_a_tool_with_a_line(mistake, folder, tool, arguments, words):
+    before = sorted(folder.iterdir())
+    assert words in mistake(tool, arguments)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_every_tool_has_mistakes():
+    scripts = [path for path in (ROOT / 'tools').glob('*.py') if '__main__' in path.read_text()]
+    assert all('    run(main)\n' in path.read_text() for path in scripts)
+    tried = {tool for tool, *_ in MISTAKES} | {'demo', 'digits_robustness'}  # without arguments
+    assert {path.stem for path in scripts} == tried
+
+
+@pytest.fixture
+def inputs(folder):
+    """Files and folders that tools read, and links to them."""
+    for name in ('a.pt', 'a.npy', 'in/a.json', 'in/images/3/a.png'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b'input')
+    Robustness('a', {}).save(folder / 'baseline.json')
+    for link, target in dict(link='in', images='in/images', one='in/images/3').items():
+        (folder / link).symlink_to(folder / target)
+    pipeline = Config.fromfile(CLS).test_dataloader.dataset.pipeline
+    dataset = dict(type='CustomDataset', data_root=f'{folder}/in/images', pipeline=pipeline)
+    listed = dict(type='MultiLabelDataset', ann_file=f'{folder}/in/a.json')
+    (folder / 'config.py').write_text(
+        f"_base_ = '{ROOT / CLS}'\n"
+        f'test_dataloader = dict(dataset=dict(_delete_=True, **{dataset}))\n'
+        f'test_evaluator = dict(ann_file="{listed["ann_file"]}")\n'
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments'),
+    [
+        ('export', [CLS, '{}/a.pt', '{}/in/../a.pt', '--force']),
+        ('extract_features', [CLS, '{}/a.pt', '{}/images', '{}/in/images/x.npy']),
+        ('evaluate_features', ['{}/a.npy', '--out', '{}/a.npy']),
+        ('measure_baseline', ['{}/link/a.json', '{}/in/a.json', '--name', 'x']),
+        ('image_demo', [CLS, '{}/a.pt', '{}/in', '--out-dir', '{}/link', '--force']),
+        ('image_demo', [CLS, '{}/a.pt', '{}/in/images', '--out-dir', '{}/images', '--force']),
+        ('test', ['{}/config.py', '{}/a.pt', '--show-dir', '{}/one']),
+        ('test', ['{}/config.py', '{}/a.pt', '--out', '{}/link/a.json']),
+    ],
+)
+def test_no_tool_writes_over_its_inputs(mistake, inputs, tool, arguments):
+    before = {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()}
+    assert 'output ' in mistake(tool, arguments)
+    assert {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()} == before
+
+
+def test_baseline_is_written_over_a_baseline_alone(mistake, inputs):
+    assert 'a.npy' in mistake('measure_baseline', ['{}/a.npy', '{}/in/a.json', '--name', 'x'])
+    assert (inputs / 'a.npy').read_bytes() == b'input'
+
+
+def test_drawing_named_like_an_input_is_not_written(mistake, inputs):
+    """Of a.png beside a.png.png, with the output one folder up."""
+    for name in ('a.png', 'a.png.png'):
+        (inputs / 'vis').mkdir(exist_ok=True)
+        (inputs / 'vis' / name).write_bytes(b'input')
+    files = ['{}/vis/a.png', '{}/vis/a.png.png']
+    line = mistake('image_demo', [CLS, '{}/a.pt', *files, '--out-dir', '{}', '--force'])
+    assert 'a.png.png' in line
