@@ -1,10 +1,14 @@
 """What checks are given, and what they return."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
 from torch import nn
+
+# Variables of the environment that hold the number of a process, by launcher
+RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Context:
     def scope(self) -> str | None:
         """Name of the framework, 'mmpretrain' or 'mmdet'."""
         return self.cfg.get('default_scope')
+
+
+def is_first_process(cfg: Config) -> bool:
+    """Whether this is the first process of a config's run, as its environment says."""
+    return os.environ.get(RANKS.get(cfg.get('launcher'), ''), '0') == '0'
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
 from .annotations import inspect_annotations, inspect_evaluator, reads_coco
-from .context import Context, Finding, name_of, walk
+from .context import Context, Finding, is_first_process, name_of, walk
 from .data import (
     REMEDY,
     find_annotated,
@@ -35,6 +35,8 @@ def check_annotations(context: Context) -> list[Finding]:
 
     These are files in COCO's format, and the lists of images and labels of a classifier.
     """
+    if not is_first_process(context.cfg):  # files may be large, and are the same for all
+        return [Finding('annotations', 'skipped', 'the first process of the run reads them')]
     heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
     number, found = 0, []
     for split in splits_of(context):

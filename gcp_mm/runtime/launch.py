@@ -1,7 +1,6 @@
 """From a config to a Runner, for both frameworks and with or without an accelerator."""
 
 import gc
-import os
 import os.path as osp
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ from mmengine.runner import Runner
 from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
-from ..checks.context import walk
+from ..checks.context import is_first_process, walk
 from ..compat.requirements import versions
 from .resume import LoadingHook
 
@@ -142,9 +141,7 @@ def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractC
     Raises:
         BlockingIOError: in the first process, on entry, if another job writes it.
     """
-    rank = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK').get(cfg.launcher)
-    first = not rank or os.environ.get(rank, '0') == '0'
-    return locked(output, folder) if first else nullcontext()
+    return locked(output, folder) if is_first_process(cfg) else nullcontext()
 
 
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
