@@ -1,5 +1,6 @@
 """Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -52,10 +53,8 @@ def _ended(process):
         return False
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # of another user
-        return False
+    except OSError as error:
+        return error.errno == errno.ESRCH  # or it is of another user
     return False
 
 
