@@ -82,10 +82,8 @@ def _ended(process):
         return False
     try:
         os.kill(int(process), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # of another user
-        return False
+    except OSError as error:
+        return error.errno == errno.ESRCH  # or it is of another user
     return False
 
 

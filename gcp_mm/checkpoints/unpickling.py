@@ -21,10 +21,10 @@ HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 PLAIN = (str, bytes, int, float, bool, type(None))
 
 
-def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, *more):
+def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
     """In place of `torch._utils._rebuild_tensor` and `_v2`, which make more storage, or read on."""
-    metadata = more[-1] if more else None  # says whether it is a conjugate
     numbers = (offset, *size, *stride)
+    # `metadata` says whether it is a conjugate
     if type(storage) is not TypedStorage or metadata or len(size) != len(stride):
         raise refusal('tensor with metadata or without storage')
     whole = all(type(n) is int and 0 <= n < 2**48 for n in numbers)
@@ -38,25 +38,10 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, *mor
     return tensor.requires_grad_(requires_grad is True)
 
 
-def _tensor_of_new_kind(storage, offset, size, stride, requires_grad, hooks, dtype, *more):
-    """In place of `_rebuild_tensor_v3`, for the kinds of numbers that have no storage's class."""
-    if type(storage) is not TypedStorage or type(dtype) is not torch.dtype:
-        raise refusal('tensor without storage or kind of number')
-    storage = TypedStorage(wrap_storage=storage._untyped_storage, dtype=dtype, _internal=True)
-    return _tensor(storage, offset, size, stride, requires_grad, hooks, *more)
-
-
 def _parameter(data, requires_grad, hooks, attributes=None):
     if not isinstance(data, Tensor):
         raise refusal('parameter without a tensor')
     return nn.Parameter(data, requires_grad is True)
-
-
-def _with_attributes(function, kind, arguments, attributes):
-    """In place of `_rebuild_from_type_v2`: the tensor alone."""
-    if kind not in ('Tensor', 'Parameter') or function not in (_tensor, _tensor_of_new_kind):
-        raise refusal(f'tensor of type {kind!r}')
-    return function(*arguments)
 
 
 def _check_keys(keys):
@@ -86,17 +71,10 @@ CALLS = {
     'torch.device': torch.device,
     'torch._utils._rebuild_tensor': _tensor,
     'torch._utils._rebuild_tensor_v2': _tensor,
-    'torch._utils._rebuild_tensor_v3': _tensor_of_new_kind,
     'torch._utils._rebuild_parameter': _parameter,
     'torch._utils._rebuild_parameter_with_state': _parameter,
-    'torch._tensor._rebuild_from_type_v2': _with_attributes,
 }
-NAMES = {
-    'torch.Tensor': 'Tensor',
-    'torch.nn.parameter.Parameter': 'Parameter',
-    'torch.storage.UntypedStorage': torch.UntypedStorage,
-    **{str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)},
-}
+NAMES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
 class Unpickler(pickle._Unpickler):
@@ -172,9 +150,8 @@ class Unpickler(pickle._Unpickler):
         _, kind, key, _, count = self.stack[-1][:5]
         if self.stack[-1][0] not in ('storage', b'storage') or type(count) is not int or count < 0:
             raise refusal(f'{self.stack[-1][0]!r}, loaded')
-        dtype = torch.uint8 if kind is torch.UntypedStorage else kind.dtype
         held = self.size if self.records is None else self.records.get(key, 0)
-        self._check(count * torch._utils._element_size(dtype), held, f'storage {key!r}')
+        self._check(count * torch._utils._element_size(kind.dtype), held, f'storage {key!r}')
         self.load_binpersid()
 
     def _check(self, claimed, held, what):

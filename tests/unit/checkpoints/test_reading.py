@@ -131,8 +131,6 @@ def test_all_kinds_of_tensors_and_plain_values(tmp_path, zipped):
         complex=base * 1j,
         expanded=torch.ones(1).expand(5),
     )
-    if zipped and hasattr(torch, 'uint16'):
-        tensors['uint16'] = base.to(torch.uint16)  # by `_rebuild_tensor_v3`
     tensors['parameter'].note = 'of its owner'
     plain = dict(
         numbers=(True, None, 2**70, -1, 1.5), words=['a', 'ä', b'x', b''], sets={1, 'b'},
