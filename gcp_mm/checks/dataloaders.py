@@ -1,10 +1,12 @@
 """Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sized
 
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -71,17 +73,17 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
 
 
 def _check_objects(dataset):
-    """Look whether there are objects for a detector to learn from."""
-    parts = [
-        part
-        for part in _parts(dataset)
-        if isinstance(part, BaseDataset) and not part.test_mode and len(part)
-    ]
-    if parts and not any(map(_has_object, parts)):
-        raise ValueError(
-            f'{_describe(dataset)}: no image has an object of the classes '
-            f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
-        )
+    """Look whether there are objects for a detector to learn from, or to be evaluated by."""
+    parts = [part for part in _parts(dataset) if isinstance(part, BaseDataset) and len(part)]
+    if not parts or any(map(_has_object, parts)):
+        return
+    text = (
+        f'{_describe(dataset)}: no image has an object of the classes '
+        f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
+    )
+    if not all(part.test_mode for part in parts):
+        raise ValueError(text)
+    print_log(f'{text}, or do not evaluate by it', logger='current', level=logging.WARNING)
 
 
 def _has_object(dataset):

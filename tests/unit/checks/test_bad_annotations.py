@@ -210,6 +210,31 @@ def test_part_of_the_images_is_evaluated(detector):
     assert 'lists 2 images, of which the dataloader gives 1' in text
 
 
+def test_several_datasets_are_evaluated(detector):
+    """By one file, which lacks images of the other, or each by its own."""
+    cfg, root = detector
+    own = cfg.val_dataloader.dataset
+    train = 'annotations/instances_train.json'
+    other = dict(own, ann_file=train, data_prefix=dict(img='train/'))
+    cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[own, other])
+    (text,) = texts('error', check_annotations, cfg)
+    assert 'lacks 2 of the 4 images' in text
+    metrics = [dict(cfg.val_evaluator), dict(cfg.val_evaluator, ann_file=str(root / train))]
+    prefixes = dict(type='MultiDatasetsEvaluator', dataset_prefixes=['val', 'train'])
+    cfg.val_evaluator = dict(prefixes, metrics=metrics)
+    assert [found.status for found in findings(check_annotations, cfg)] == ['ok']
+
+
+def test_other_dataset_classes(detector):
+    """One that reads its file as CocoDataset does, and one that does not."""
+    cfg, root = detector
+    change_file(root, 'train', change_all(iscrowd=1))
+    for kind, expected in (('DeepFashionDataset', 1), ('CocoPanopticDataset', 0)):
+        cfg.train_dataloader.dataset.type = kind
+        found = texts('error', check_annotations, cfg)
+        assert len([text for text in found if 'none is left' in text]) == expected
+
+
 @pytest.mark.parametrize('check', [check_annotations, check_lists])
 def test_each_file_is_read_once(check, detector, monkeypatch):
     """By the check, and by no dataset that it builds."""

@@ -288,7 +288,7 @@ def test_files_beside_those_that_are_used(files, tmp_path):
     assert [t for t in texts('warning', check_data, cfg) if 'extensions' in t] == []
 
 
-def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path):
+def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path, log):
     """As in semi-supervised training."""
     cfg = resolve_config('faster-rcnn_r18_fpn_4e_digits')
     labelled = dict(cfg.train_dataloader.dataset, data_root=str(scenes))
@@ -305,6 +305,10 @@ def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path):
         build_dataloader(Runner.build_dataloader, dict(loader, dataset=both), seed=0)
         with pytest.raises(ValueError, match='no image has an object of the classes'):
             build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabelled), seed=0)
+        assert 'no image has an object' not in log()
+        unlabelled.update(test_mode=True)
+        build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabelled), seed=0)
+        assert 'no image has an object of the classes' in log()
 
 
 @DATASETS.register_module()
