@@ -58,8 +58,8 @@ def resolve_config(config: str | Path | Config) -> Config:
     Raises:
         FileNotFoundError: if the file does not exist.
         TypeError: if it is none of these.
-        ValueError: for an unknown name, or a package other than the two frameworks, which mmengine
-            would try to install.
+        ValueError: for an unknown name, a file that is no Python, or a package other than the two
+            frameworks, which mmengine would try to install.
     """
     if isinstance(config, Config):
         return config.copy()
@@ -77,7 +77,11 @@ def resolve_config(config: str | Path | Config) -> Config:
         config = config_file(str(config))
     elif not Path(config).is_file():
         raise FileNotFoundError(f'config: the file {str(config)!r} does not exist')
-    return Config.fromfile(config)
+    try:
+        return Config.fromfile(config)
+    except SyntaxError as error:  # which mmengine raises without the file's name
+        text = f'line {error.lineno}: {error.msg}'
+        raise ValueError(f'config: {str(config)!r}, or a base of it, {text}') from error
 
 
 def get_model(

@@ -19,7 +19,7 @@ from gcp_mm.checks.data import build_dataset, find_annotated, find_datasets
 from gcp_mm.runtime import load_config, read_config
 
 # What a user can put right. Any other exception is a fault of the program.
-MISTAKES = (ValueError, TypeError, OSError, ImportError, SyntaxError, FloatingPointError, KeyError)
+MISTAKES = (ValueError, TypeError, OSError, ImportError, FloatingPointError, KeyError)
 
 
 def run(main: Callable[[], object]) -> None:

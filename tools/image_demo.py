@@ -33,7 +33,6 @@ from gcp_mm._io import write_atomically, write_figure
 from gcp_mm.data import IMAGE_SUFFIXES, count_suffixes
 from gcp_mm.studies.inferencers import Classifier, Detector, image_loader
 
-ENDINGS = ('.png', '.mp4')  # of drawings
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
 
 
@@ -109,8 +108,9 @@ def draw(predict, loader, file, path, out_dir, records):
                 picture = found['covariance']['picture'] = f'covariance/{path}{frame}.png'
                 write_figure(out_dir / picture, figure, dpi=100)
     finally:
-        if video:
-            close_video(video, part, len(records) - before)
+        if video and not close_video(video, part, len(records) - before):
+            del records[before:]  # which name the drawing
+            raise OSError('its drawing was not written to the end; make room on the disk')
     if len(records) == before:
         raise ValueError('OpenCV finds no frame in it')
 
@@ -126,14 +126,15 @@ def open_video(path, source, drawing):
 
 
 def close_video(video, part, frames):
-    """Finish a drawing, under its name if all of its frames are in it."""
+    """Finish a drawing; it gets its name, and True is returned, if all of its frames are in it."""
     video.release()
-    with mmcv.VideoReader(str(part)) as written:
-        found = written.frame_cnt
-    if found != frames:  # OpenCV does not say that the disk is full
+    with mmcv.VideoReader(str(part)) as written:  # OpenCV does not say that the disk is full
+        whole = written.frame_cnt == frames
+    if whole:
+        part.replace(part.with_name(f'{part.name.removesuffix(".part.mp4")}.mp4'))
+    else:
         part.unlink(missing_ok=True)
-        raise OSError(f'of the {frames} frames of its drawing {found} were written; make room')
-    part.replace(part.with_name(f'{part.name.removesuffix(".part.mp4")}.mp4'))
+    return whole
 
 
 def main():
@@ -146,9 +147,10 @@ def main():
         text = f'{str(args.out_dir)!r} is not empty; name another, or use --force'
         raise ValueError(f'--out-dir: {text}')
     inputs, records, failed = find_inputs(args.inputs), [], {}
-    drawings = [args.out_dir / f'vis/{path}{end}' for path in inputs.values() for end in ENDINGS]
+    drawings = [f'{path}{end}' for path in inputs.values() for end in ('.png', '.mp4')]
+    pictures = [f'{part}/{name}' for part in ('vis', 'covariance') for name in drawings]
     check_outputs(
-        [args.out_dir, args.out_dir / 'predictions.json', *drawings],
+        [args.out_dir, *(args.out_dir / name for name in ('predictions.json', *pictures))],
         [args.config, args.checkpoint, *inputs],
         [path for path in args.inputs if path.is_dir()],
     )

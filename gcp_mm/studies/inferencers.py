@@ -26,7 +26,7 @@ SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
 def image_loader(cfg: Config) -> LoadCheckedImage:
-    """What loads images as the test pipeline of a config does, bad ones refused.
+    """What loads local images as the test pipeline of a config does, bad ones refused.
 
     Raises:
         ValueError: if the config has no test pipeline.
@@ -35,7 +35,7 @@ def image_loader(cfg: Config) -> LoadCheckedImage:
         raise ValueError(f'{cfg.filename!r}: expected a test_dataloader, whose pipeline is used')
     steps = load_named(cfg.test_dataloader.dataset.pipeline)
     step = next((step for step in steps if step['type'] == 'LoadCheckedImage'), {})
-    return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage'})
+    return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage', 'backend_args': None})
 
 
 def _drawable(image):
