@@ -147,11 +147,28 @@ class WritingMetric(BaseMetric):
     process = compute_metrics = None
 
 
+@METRICS.register_module()
+class IdleMetric(BaseMetric):
+    """Takes the settings of MMDetection's, which stock configs turn off."""
+
+    def __init__(self, format_only, outfile_prefix):
+        super().__init__()
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return dict(images=len(results))
+
+
 def test_metrics_that_write_files_are_left_alone():
     cfg = narrow()
     cfg.val_evaluator = [dict(type='Accuracy'), dict(type='WritingMetric', out_file='a')]
     (found,) = tried(cfg, check_metrics)['metrics']
     assert (found.status, found.text) == ('skipped', 'they write files')
+    cfg.val_evaluator = dict(type='IdleMetric', format_only=False, outfile_prefix=None)
+    (found,) = tried(cfg, check_metrics)['metrics']
+    assert (found.status, found.text) == ('ok', 'of 2 images: images')
 
 
 def test_nothing_outside_is_changed(few_digits, tmp_path, monkeypatch):
