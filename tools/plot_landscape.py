@@ -53,11 +53,10 @@ def read_networks(runs):
             raise ValueError(f'{str(path)!r} was measured with another eta_range than {first!r}')
         network = networks.setdefault(label, {key: [] for key in QUANTITIES})
         for key, bands in network.items():
-            try:
-                values = [np.array(records[step][key], float) for step in steps]
-                bands.append([(each.min(), each.max()) for each in values])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f'{str(path)!r}: {key}: expected numbers, {error}') from error
+            values = [np.array(records[step][key]) for step in steps]
+            if not all(each.dtype.kind in 'fi' and each.size for each in values):
+                raise ValueError(f'{str(path)!r}: {key}: expected lists of numbers')
+            bands.append([(each.min(), each.max()) for each in values])
     return steps, {
         label: {key: np.array(bands) for key, bands in network.items()}
         for label, network in networks.items()
