@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-IMAGE_SUFFIXES = IMG_EXTENSIONS  # of the files that tools take for images, in lower case
+# Of the files that tools take for images, in lower case: those of torchvision's ImageFolder, which
+# `import gcp_mm` does not need
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 # A marker of JPEG: not 0xff00, a byte 0xff of the pixels' code, and no restart marker within it
 _MARKER = re.compile(rb'\xff+([^\x00\xff\xd0-\xd7])')
