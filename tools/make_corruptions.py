@@ -66,10 +66,10 @@ def main():
         'c': dict(names=args.corruptions, severities=args.severities),
         'p': dict(names=args.perturbations),
     }
-    if left_out := find_left_out(args.src):
-        print(f'{args.src}: left out for their suffix or place: {count_suffixes(left_out)}')
     kinds = ('c', 'p') if args.kind == 'both' else (args.kind,)
     recipes = {kind: Recipe(kind, **options[kind], **common) for kind in kinds}
+    if left_out := find_left_out(args.src):
+        print(f'{args.src}: left out for their suffix or place: {count_suffixes(left_out)}')
     for kind, recipe in recipes.items():
         target = args.dst / kind if args.kind == 'both' else args.dst
         done = make_set(recipe, args.src, target, args.workers, args.skip_bad)
