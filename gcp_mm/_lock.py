@@ -6,7 +6,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -23,7 +23,7 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
 
     The lock is the file ``<output>.lock``, for a folder ``<output>/.lock``; it is removed at the
     end. It is one of POSIX: processes forked meanwhile do not inherit it, and it does not outlive
-    this one. Where the system or the disk has none, that is warned of.
+    this one. Where the system or the disk has none, that is warned of, and nothing is locked.
 
     Args:
         output: file to be written, or folder.
@@ -40,21 +40,23 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        file.close()
+        if file:
+            path.unlink(missing_ok=True)
+            file.close()
 
 
 def _take(path, output, wait):
-    while True:
+    """The locked file, None where there are no locks."""
+    reason = 'this system has none'
+    while fcntl is not None:
         file = open(path, 'a+')  # noqa: SIM115 - closing it releases the lock
         try:
-            if fcntl is None:
-                raise OSError(errno.ENOSYS, 'this system has no such locks')
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in TAKEN:
-                warnings.warn(f'{output}: no lock keeps a second job out ({error})', stacklevel=4)
-                return file
+                reason = error
+                file.close()
+                break
             file.seek(0)
             owner = file.read() or 'another process'
             file.close()
@@ -66,9 +68,12 @@ def _take(path, output, wait):
                 ) from error
             time.sleep(0.05)
             continue
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.truncate(0)
-            file.write(f'process {os.getpid()} on {socket.gethostname()}')
-            file.flush()
-            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f'process {os.getpid()} on {socket.gethostname()}')
+                file.flush()
+                return file
         file.close()  # its owner removed it before this process had the lock
+    warnings.warn(f'{output}: no lock keeps a second job out ({reason})', stacklevel=4)
+    return None

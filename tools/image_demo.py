@@ -88,7 +88,8 @@ def read_frames(file, loader):
 
 def draw(predict, loader, file, path, out_dir, records):
     """Draw what the network finds in a picture or in each frame, and add it to the records."""
-    video, before, part = None, len(records), out_dir / f'vis/{path}.part.mp4'
+    video, before, target = None, len(records), out_dir / f'vis/{path}.mp4'
+    part = target.with_name(f'{target.stem}.{os.getpid()}.part.mp4')
     try:
         for number, image in read_frames(file, loader):
             drawing, found, figure = predict(image)
@@ -108,7 +109,7 @@ def draw(predict, loader, file, path, out_dir, records):
                 picture = found['covariance']['picture'] = f'covariance/{path}{frame}.png'
                 write_figure(out_dir / picture, figure, dpi=100)
     finally:
-        if video and not close_video(video, part, len(records) - before):
+        if video and not close_video(video, part, target, len(records) - before):
             del records[before:]  # which name the drawing
             raise OSError('its drawing was not written to the end; make room on the disk')
     if len(records) == before:
@@ -125,13 +126,13 @@ def open_video(path, source, drawing):
     return video
 
 
-def close_video(video, part, frames):
+def close_video(video, part, target, frames):
     """Finish a drawing; it gets its name, and True is returned, if all of its frames are in it."""
     video.release()
     with mmcv.VideoReader(str(part)) as written:  # OpenCV does not say that the disk is full
         whole = written.frame_cnt == frames
     if whole:
-        part.replace(part.with_name(f'{part.name.removesuffix(".part.mp4")}.mp4'))
+        part.replace(target)
     else:
         part.unlink(missing_ok=True)
     return whole

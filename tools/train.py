@@ -31,6 +31,11 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = run_config_of(args)
+    with only_job(cfg, cfg.work_dir, folder=True):  # before it looks for the last checkpoint
+        train(cfg, args)
+
+
+def train(cfg, args):
     if args.resume:
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
@@ -38,7 +43,7 @@ def main():
     findings = check_config(cfg)
     raise_errors(findings)
 
-    def train(runner):
+    def run_training(runner):
         if is_main_process():  # which writes the checkpoints, and the log
             disk = check_config(cfg, level='disk', model=runner.model)
             raise_errors(disk)
@@ -46,8 +51,7 @@ def main():
                 runner.logger.warning(text)
         runner.train()
 
-    with only_job(cfg, cfg.work_dir, folder=True):
-        launch(cfg, train)
+    launch(cfg, run_training)
 
 
 if __name__ == '__main__':

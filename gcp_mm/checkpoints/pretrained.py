@@ -124,11 +124,8 @@ def count_matches(module: nn.Module, weights: dict, prefix: str = '') -> int:
         prefix: what the names in `weights` begin with besides, as in :func:`load_pretrained`.
     """
     prefix = prefix and prefix.removesuffix('.') + '.'
-    found = {name: weights.get(prefix + name) for name in module.state_dict()}
-    return sum(
-        isinstance(found[name], Tensor) and found[name].shape == tensor.shape
-        for name, tensor in module.state_dict().items()
-    )
+    pairs = ((weights.get(prefix + name), own) for name, own in module.state_dict().items())
+    return sum(isinstance(found, Tensor) and found.shape == own.shape for found, own in pairs)
 
 
 def _is_plain(value):

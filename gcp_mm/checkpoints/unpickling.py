@@ -11,6 +11,7 @@ import pickle
 from collections import OrderedDict
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.storage import TypedStorage
@@ -77,6 +78,15 @@ CALLS = {
 NAMES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
+def _refuser(code):
+    def refuse(self):
+        if self.proto < 2:  # which PyTorch always says first: these bytes are no pickle of it
+            raise ValueError(f'instruction {bytes([code])!r}')
+        raise refusal(f'instruction {bytes([code])!r} of pickle')
+
+    return refuse
+
+
 class Unpickler(pickle._Unpickler):
     """Reads what a checkpoint holds; in Python, for its instructions to be limited.
 
@@ -93,13 +103,14 @@ class Unpickler(pickle._Unpickler):
     size: int
     records: dict[str, int] | None
     claimed = 0  # bytes of all tensors
-    dispatch: ClassVar = {
+    dispatch: ClassVar = {code: _refuser(code) for code in pickle._Unpickler.dispatch} | {
         code: pickle._Unpickler.dispatch[code]
         for name in (
             *('PROTO', 'STOP', 'MARK', 'GLOBAL', 'BINGET', 'LONG_BINGET', 'BINPUT', 'LONG_BINPUT'),
             *('NONE', 'NEWTRUE', 'NEWFALSE', 'BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT'),
             *('BINUNICODE', 'SHORT_BINSTRING', 'EMPTY_TUPLE', 'TUPLE', 'TUPLE1', 'TUPLE2'),
             *('TUPLE3', 'EMPTY_LIST', 'EMPTY_DICT'),
+            *('FRAME', 'MEMOIZE', 'SHORT_BINUNICODE', 'STACK_GLOBAL'),  # of protocol 4
         )
         for code in getattr(pickle, name)
     }
@@ -131,8 +142,17 @@ class Unpickler(pickle._Unpickler):
             built.__dict__.update(state)
         elif type(built) in RECORDS.values():
             built.__setstate__(state)
+            if isinstance(built, np.ndarray):
+                self._replace(built, built.view(np.ndarray))
         else:
             raise refusal(f'{type(built).__name__}, given a state')
+
+    def _replace(self, stand_in, value):
+        self.stack[-1] = value
+        for key, known in reversed(self.memo.items()):  # it was noted last
+            if known is stand_in:
+                self.memo[key] = value
+                return
 
     def _extend(self, items):
         if type(self.stack[-1]) is not list:

@@ -1,8 +1,8 @@
 """Checks of a config, its packages, data and images, before a run or at its start."""
 
-from .context import Finding, raise_errors, warnings_in
+from .context import Finding, raise_errors, warnings_in, world_size
 from .dataloaders import build_dataloader
-from .run import check_config, run_checks, world_size
+from .run import check_config, run_checks
 from .schedule import learning_rates
 
 __all__ = [

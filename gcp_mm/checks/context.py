@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from mmengine.config import Config
 from torch import nn
 
-# Variables of the environment that hold the number of a process, by launcher
+# Variables of the environment that hold the number of a process, and of all, by launcher
 RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
+WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Context:
     def scope(self) -> str | None:
         """Name of the framework, 'mmpretrain' or 'mmdet'."""
         return self.cfg.get('default_scope')
+
+
+def world_size(launcher: str) -> int:
+    """Number of processes of a run that is launched with `launcher`, as its environment says."""
+    return int(os.environ.get(WORLD_SIZES.get(launcher, ''), 1))
 
 
 def is_first_process(cfg: Config) -> bool:

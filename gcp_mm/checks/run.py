@@ -1,13 +1,12 @@
 """All checks of a config, in their order."""
 
-import os
 from collections.abc import Iterator
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from .context import Context, Finding
+from .context import Context, Finding, world_size
 from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
 from .inspection import check_annotations, check_lists
@@ -48,8 +47,6 @@ LEVELS = {
 }
 # After an error in one of these the later ones can say nothing.
 FIRST = (check_packages, check_lists)
-# Variables of the environment that hold the number of processes, by launcher
-WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
 def check_config(cfg: Config, split: str = 'train', **options) -> list[Finding]:
@@ -72,7 +69,7 @@ def run_checks(
     Args:
         cfg: the final config, command-line options merged.
         split: 'train', which also validates, or 'test'.
-        level: 'fast' for all that takes no building, as every run does it before a file is
+        level: 'fast' for all that needs no network, as every run does it before a file is
             written; 'network' for these and those that build the network and try it on a batch;
             'disk' for the room for checkpoints of `model`; 'data' for every list of images and
             annotations of the config, whatever `split`; 'images' to decode every image too.
@@ -115,8 +112,3 @@ def _guarded(check, context) -> Iterator[Finding]:
     except Exception as error:
         name = check.__name__.removeprefix('check_')
         yield Finding(name, 'error', f'{type(error).__name__}: {error}')
-
-
-def world_size(launcher: str) -> int:
-    """Number of processes of a run that is launched with `launcher`, as its environment says."""
-    return int(os.environ.get(WORLD_SIZES.get(launcher, ''), 1))

@@ -14,14 +14,14 @@ from importlib import import_module
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import VISUALIZERS
+from mmengine.registry import OPTIM_WRAPPERS, VISUALIZERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 from torch.utils.data import DataLoader
 
 from .context import Context, Finding, name_of, walk
-from .keys import own_parameters
+from .keys import find_classes, own_parameters
 
 IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
@@ -60,22 +60,26 @@ def check_metrics(context: Context) -> list[Finding]:
         return [Finding('metrics', 'skipped', 'there is no validation')]
     if context.batch is None or (not context.real and context.scope == 'mmdet'):
         return [Finding('metrics', 'skipped', 'there is no network or no data to try them on')]
+    if 'dataset_prefixes' in evaluator or hasattr(model, 'prototype_inited'):
+        return [Finding('metrics', 'skipped', 'they need whole datasets')]
     settings = [setting for _, node in walk(evaluator) for setting in node.items()]
     if any(WRITING.search(key) and value for key, value in settings):
         return [Finding('metrics', 'skipped', 'they write files')]
-    data, meta = context.batch, {}
+    data, meta, tried = context.batch, {}, 'val_dataloader'
     try:
         if context.real:
             loader = small_loader(cfg.val_dataloader)
             data, meta = next(iter(loader)), getattr(loader.dataset, 'metainfo', {})
-        evaluator = Runner.build_evaluator(None, evaluator)
-        evaluator.dataset_meta = meta
+        tried = 'model.val_step'
         with own_message_hub(), torch.no_grad():
             outputs = model.eval().val_step(copy.deepcopy(data))
-            evaluator.process(data_samples=outputs, data_batch=data)
-            values = evaluator.evaluate(len(outputs))
+        tried = 'val_evaluator'
+        evaluator = Runner.build_evaluator(None, evaluator)
+        evaluator.dataset_meta = meta
+        evaluator.process(data_samples=outputs, data_batch=data)
+        values = evaluator.evaluate(len(outputs))
     except Exception as error:
-        return [Finding('metrics', 'error', f'val_evaluator: {type(error).__name__}: {error}')]
+        return [Finding('metrics', 'error', f'{tried}: {type(error).__name__}: {error}')]
     return [Finding('metrics', 'ok', f'of {len(outputs)} images: {", ".join(values)}')]
 
 
@@ -86,10 +90,14 @@ def check_step(context: Context) -> list[Finding]:
         return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
     config = copy.deepcopy(cfg.optim_wrapper)
     if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
-        known = {*own_parameters(OptimWrapper)[0], 'constructor', 'paramwise_cfg'}
-        config = {key: value for key, value in config.items() if key in known}
+        own, _ = own_parameters(find_classes(config['type'], [OPTIM_WRAPPERS])[0])
+        own = own.keys() - own_parameters(OptimWrapper)[0].keys() | {'type'}
+        config = {key: value for key, value in config.items() if key not in own}
     trained = {name: p for name, p in model.train().named_parameters() if p.requires_grad}
     parts, reached = dict.fromkeys(name.split('.')[0] for name in trained), set()
+    if not parts:
+        text = 'model: no parameter is trained, and there is no gradient: leave some of it unfrozen'
+        return [Finding('step', 'error', text)]
     try:
         wrapper = build_optim_wrapper(model, config)
         with own_message_hub(), ExitStack() as hooks:
@@ -97,10 +105,10 @@ def check_step(context: Context) -> list[Finding]:
                 note = partial(_note, reached, name.split('.')[0])
                 hooks.callback(parameter.register_hook(note).remove)
             for _ in range(2):  # a layer that starts at zero lets nothing through at first
-                if reached == parts.keys():
-                    break
                 wrapper.initialize_count_status(model, 0, 1)  # to step, whatever it accumulates
                 model.train_step(copy.deepcopy(context.batch), wrapper)
+                if reached == parts.keys():
+                    break
     except Exception as error:
         return [Finding('step', 'error', f'optim_wrapper: {type(error).__name__}: {error}')]
     return [

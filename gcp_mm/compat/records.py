@@ -15,6 +15,7 @@ from collections import Counter
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 
 def refusal(what: str) -> pickle.UnpicklingError:
@@ -71,7 +72,7 @@ class _History(HistoryBuffer):
             state.keys() - {'statistics_methods'}
             != {'max_length', '_log_history', '_count_history'}
             or type(state['max_length']) is not int
-            or not all(type(each) is _Array and each.ndim == 1 for each in series)
+            or not all(isinstance(each, np.ndarray) and each.ndim == 1 for each in series)
             or len(series[0]) != len(series[1])
         ):
             raise refusal('HistoryBuffer with a state of its own')
@@ -96,10 +97,18 @@ def _scalar(kind, content):
     return np.frombuffer(content, kind.dtype)[0]
 
 
-def _statistic(owner, name):
+def _one_cycle():
+    """In place of mmengine's scheduler, whose state has one of its static methods."""
+    raise refusal('OneCycleParamScheduler, called')
+
+
+def _attribute(owner, name):
     """In place of `getattr`, by which a HistoryBuffer names its own statistics."""
+    if owner is _one_cycle and name in ('_annealing_cos', '_annealing_linear'):
+        return getattr(OneCycleParamScheduler, name)
     if owner is not _History or type(name) is not str or name.startswith('_'):
         raise refusal(f'getattr of {name!r}')
+    return None
 
 
 def _encode(text, encoding):
@@ -124,7 +133,8 @@ def _counter(counts=None):
 # By the names in a file. NumPy's are those of the version that wrote it.
 RECORDS = {
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'builtins.getattr': _statistic,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _one_cycle,
+    'builtins.getattr': _attribute,
     'builtins.bytes': _no_bytes,
     'collections.Counter': _counter,
     '_codecs.encode': _encode,

@@ -93,8 +93,8 @@ def _cached(make, d, device):
 def _packing(d: int, device: torch.device) -> Tensor:
     """Position in the flattened matrix of each element of the vector, (D(D+1)/2,) int64."""
     if is_compiling():
-        row, col = torch.triu_indices(d, d, device=device)
-        return row * d + col
+        at = torch.triu_indices(d, d, device=device)
+        return at[0] * d + at[1]
     row, col = np.triu_indices(int(d))
     return torch.as_tensor(row * int(d) + col, device=device)
 

@@ -161,8 +161,9 @@ def _make_set(recipe, source, target, images, made_with, workers, skip_bad):
         ]
         if there:
             raise ValueError(
-                f'{target / there[0]} was made of another image than {source / image} is now; '
-                'remove the set, or name another folder'
+                f'{target / there[0]} was made of another image than {source / image} is now, or '
+                'by an earlier version, which noted no hashes; remove the set, or name another '
+                'folder'
             )
     write_stamp(target, made_with, contents, {})
     made, found, skipped = 0, 0, {}

@@ -87,8 +87,8 @@ def check_files(path: Path, results: dict, folders: Mapping[str, Path]) -> None:
     for key in folders.keys() & results['parts'].keys():
         if results.get('files', {}).get(key) != files_hash(folders[key]):
             raise ValueError(
-                f'{path} holds results of other files than {str(folders[key])!r} has; give another '
-                '`out`, or remove it'
+                f'{path} holds results of other files than {str(folders[key])!r} has, or of an '
+                'earlier version, which noted no files; give another `out`, or remove it'
             )
 
 

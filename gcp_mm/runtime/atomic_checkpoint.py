@@ -4,6 +4,7 @@ import copy
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
@@ -45,6 +46,10 @@ class AtomicCheckpointHook(CheckpointHook):
         if type(backend) is LocalBackend and not chosen:
             self.backend_args = dict(backend=BACKEND)
         super().before_train(runner)
+        if self.backend_args == dict(backend=BACKEND) and is_main_process():
+            # A run killed on another machine cannot remove its own.
+            for part in Path(self.out_dir).glob('*.pth.*.part'):
+                part.unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         with self._removals_last():

@@ -109,16 +109,16 @@ def set_tta(cfg: Config) -> None:
             such that each image is seen as it is and flipped.
 
     Raises:
-        ValueError: for a detector with masks, which MMDetection's model does not merge.
+        ValueError: for a detector with masks, which MMDetection's own model does not merge.
     """
     if cfg.model.get('module'):  # the config says it all
         return
     kind, pack = dict(type='AverageClsScoreTTA'), {}
-    if cfg.default_scope == 'mmdet':
-        if any(node.get('mask_head') for _, node in walk(cfg.model)):
+    if cfg.get('default_scope') == 'mmdet':
+        if 'tta_model' not in cfg and any(n.get('mask_head') for _, n in walk(cfg.model)):
             raise ValueError(
-                '--tta: MMDetection merges boxes and no masks, and the model has a mask_head; test '
-                'without --tta'
+                '--tta: DetTTAModel merges boxes and no masks, and the model has a mask_head; test '
+                'without --tta, or set tta_model'
             )
         nms = dict(type='nms', iou_threshold=0.5)
         kind = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))

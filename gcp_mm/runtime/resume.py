@@ -146,9 +146,9 @@ class LoadingHook(Hook):
         found, number = count_matches(model, weights), len(model.state_dict())
         if not found:
             raise ValueError(
-                f'load_from={path!r} holds none of the {number} tensors of {type(model).__name__}, '
-                'which would train from random weights: name a checkpoint of this network, make '
-                'one with tools/convert_checkpoint.py, or set load_from=None'
+                f'load_from={path!r} holds none of the {number} tensors of {type(model).__name__}: '
+                'name a checkpoint of this network, make one with tools/convert_checkpoint.py or, '
+                'to train from random weights, set load_from=None'
             )
         if found < number:
             runner.logger.warning(

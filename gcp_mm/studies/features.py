@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .._io import write_atomically
+from .._io import read_json, write_atomically
 from .._lock import locked
 from ..checks.dataloaders import load_named
 from ..data import IMAGE_SUFFIXES
@@ -68,16 +68,16 @@ def read_features(path: str | Path) -> Features:
         raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
     try:
         vectors = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
-        description = json.loads(path.with_suffix('.json').read_text())
+        description = read_json(path.with_suffix('.json'))
     except ValueError as error:
-        raise ValueError(f'{path}, or .json beside it: {error}; extract them again') from error
+        raise ValueError(f'{path}: {error}; extract the features again') from error
     if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
         raise ValueError(
             f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
             f'{vectors.shape}'
         )
     keys = {field.name for field in fields(Features)} - {'vectors'}
-    if not isinstance(description, dict) or description.keys() != keys:
+    if description.keys() != keys:
         raise ValueError(f'{path.with_suffix(".json")}: expected the keys {sorted(keys)}')
     if not len(vectors) == len(description['labels']) == len(description['files']):
         raise ValueError(
@@ -242,7 +242,7 @@ def _rows_done(record, made_with, stats, force):
     """Number of rows of the partial file, if those were made with the same arguments."""
     if not record.exists():
         return 0
-    found = json.loads(record.read_text())
+    found = read_json(record, done=int)
     other = [key for key, value in made_with.items() if found.get(key) != value]
     seen = hashlib.sha256(b''.join(stats[: found.get('done', 0)]))
     if not other and seen.hexdigest() != found.get('seen'):

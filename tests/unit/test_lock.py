@@ -7,6 +7,7 @@ import signal
 import pytest
 from mmengine.config import Config
 
+from gcp_mm import _lock
 from gcp_mm._lock import locked
 from gcp_mm.data.complete import written_once
 from gcp_mm.runtime import only_job
@@ -125,3 +126,11 @@ def test_folder_that_two_processes_make(tmp_path):
     second.join()
     assert (first.exitcode, second.exitcode) == (0, 0)
     assert sorted(path.name for path in tmp_path.rglob('*')) == ['a', 'digits', 'made-with.json']
+
+
+@pytest.mark.parametrize('folder', [True, False])
+def test_without_locks_a_warning_says_so(tmp_path, monkeypatch, folder):
+    """As on Windows, where an open file cannot be removed either."""
+    monkeypatch.setattr(_lock, 'fcntl', None)
+    with pytest.warns(UserWarning, match='no lock keeps'), locked(tmp_path / 'out', folder):
+        assert not list(tmp_path.rglob('*lock'))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import MultiStepLR
+from mmengine.optim import MultiStepLR, OneCycleLR
 
 from gcp_mm.checkpoints import (
     check_checkpoint_file,
@@ -113,6 +113,37 @@ def test_checkpoint_of_a_run_is_read(tmp_path, read, zipped):
         assert content['random'][1].tolist() == saved['random'][1].tolist()
         assert torch.equal(content['state_dict']['2.weight'], WEIGHTS['2.weight'])
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
+
+
+@any_reader
+def test_schedule_that_names_a_method_of_its_own(tmp_path, read):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1, momentum=0.9)
+    schedule = OneCycleLR(optimizer, eta_max=2, total_steps=9)
+    torch.save(schedule.state_dict(), tmp_path / 'a.pth')
+    state = read(tmp_path / 'a.pth')
+    assert state == schedule.state_dict()
+    schedule.load_state_dict(state)
+
+
+def test_arrays_are_numpys_own(tmp_path):
+    array = np.arange(5.0)
+    torch.save([array, array, dict(a=array[:2])], tmp_path / 'a.pth')
+    first, second, other = read_checkpoint(tmp_path / 'a.pth')
+    assert first is second
+    assert type(first) is type(other['a']) is np.ndarray
+    np.testing.assert_array_equal(first, array)
+    np.testing.assert_array_equal(other['a'], array[:2])
+
+
+@pytest.mark.parametrize('protocol', [4, 5])
+def test_later_protocols_of_pickle(tmp_path, protocol):
+    torch.save(dict(a=WEIGHTS), tmp_path / 'a.pth', pickle_protocol=protocol)
+    read = read_checkpoint(tmp_path / 'a.pth')['a']
+    assert all(torch.equal(read[name], weight) for name, weight in WEIGHTS.items())
+    torch.save({1, 2}, tmp_path / 'a.pth', pickle_protocol=protocol)
+    with pytest.raises(ValueError, match=r'instruction .*trust=True'):
+        read_checkpoint(tmp_path / 'a.pth')
+    assert read_checkpoint(tmp_path / 'a.pth', trust=True) == {1, 2}
 
 
 @pytest.mark.parametrize('zipped', [True, False])

@@ -77,6 +77,11 @@ def test_all_that_is_right(few_digits, real):
             'optim_wrapper: ',
         ),
         ({'optim_wrapper.optimizer.lr': -1}, check_step, 'optim_wrapper: .*-1'),
+        (
+            {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtyp': 'bfloat16'},
+            check_step,
+            'optim_wrapper: .*dtyp',
+        ),
         ({'visualizer.type': 'UniversalVisualiser'}, check_visualizer, 'Visualiser'),
         ({'visualizer.vis_backends': [dict(type='LocalBackend')]}, check_visualizer, 'LocalBacken'),
         ({'visualizer.vis_bakends': []}, check_visualizer, 'vis_bakends'),
@@ -85,6 +90,30 @@ def test_all_that_is_right(few_digits, real):
 def test_what_would_fail_later(options, check, message):
     (text,) = errors(narrow(**options), check)
     assert re.search(message, text)
+
+
+def test_settings_of_an_accelerator_are_left_alone():
+    amp = {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': 'dynamic'}
+    cfg = narrow(**{f'optim_wrapper.{key}': value for key, value in amp.items()})
+    assert not errors(cfg, check_step)
+
+
+def test_network_of_which_nothing_is_trained():
+    context = Context(narrow())
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_network(context)
+        check_loss(context)
+        context.model.requires_grad_(False)
+        (found,) = check_step(context)
+    assert (found.status, found.text.split(',')[0]) == ('error', 'model: no parameter is trained')
+
+
+def test_metrics_of_whole_datasets_are_not_tried():
+    prefixed = dict(type='MultiDatasetsEvaluator', metrics=[], dataset_prefixes=['a'])
+    cfg = narrow()
+    cfg.val_evaluator = prefixed
+    (found,) = tried(cfg, check_metrics)['metrics']
+    assert found.status == 'skipped'
 
 
 @VISBACKENDS.register_module()
