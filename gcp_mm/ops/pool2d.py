@@ -132,7 +132,7 @@ class GlobalCovariancePool2d(nn.Module):
                 'inputs: the features hold NaN or infinity, so their covariance has no square '
                 'root; lower the learning rate, clip the gradients or check the input images'
             )
-        dtype = next(self.parameters(), x).dtype
+        dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
         x = self.reduction(x)
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
