@@ -1,6 +1,6 @@
 # make demo        everything from installation to detections on real digits, with a report
 # make robustness  GAP against GCP on corrupted digits, with a table and a plot
-# make test        lint, then unit tests (two minutes), then integration tests
+# make test        lint, then unit tests, then integration tests
 # make test-slow   the tests that take minutes each
 # make coverage    lines and branches of gcp_mm that `make test` reaches
 # make faults      kills, full disks, lost processes and bad data: tables of what was injected
