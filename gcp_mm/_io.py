@@ -52,12 +52,12 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def check_writable(path: str | Path) -> None:
     """Raise OSError unless a file can be written there, before long work whose result it is for.
 
-    Its folder is made if it is absent.
+    Nothing is left of the attempt, not even a folder.
     """
     if Path(path).is_dir():
         raise IsADirectoryError(errno.EISDIR, 'a folder is there; name a file', str(path))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=Path(path).parent):
+    folder = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    with tempfile.NamedTemporaryFile(dir=folder):
         pass
 
 

@@ -35,6 +35,7 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
     """
     output = Path(output).resolve()
     path = output / '.lock' if folder else Path(f'{output}.lock')
+    made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _take(path, output, wait)
     try:
@@ -43,6 +44,8 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
         if file:
             path.unlink(missing_ok=True)
             file.close()
+        if made and not any(path.parent.iterdir()):  # nothing was written after all
+            path.parent.rmdir()
 
 
 def _take(path, output, wait):
@@ -63,7 +66,7 @@ def _take(path, output, wait):
             if not wait:
                 raise BlockingIOError(
                     error.errno,
-                    f'{owner} is writing it; wait until that has ended, or name another output',
+                    f'{owner} is writing to this output; wait until it has ended, or name another',
                     str(output),
                 ) from error
             time.sleep(0.05)

@@ -155,12 +155,12 @@ def draw(found, path):
 
 def main():
     args = parse_args()
+    check_writable(args.out / 'landscape.json')
     cfg = config_of(args)
     raise_errors(check_config(cfg, 'train'))
     init_default_scope(cfg.default_scope)
     model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     batches = read_batches(cfg, model, args)
-    check_writable(args.out / 'landscape.json')
     with full_float32():
         found = measure(model, batches, args)
     print(report(found))

@@ -118,6 +118,7 @@ def plot(rows, path):
 
 def main():
     args = parse_args()
+    check_writable(args.out / 'second_order.json')
     install_safe_readers(args.trust)
     cfgs, models = [], []
     for config, checkpoint in ((args.config, args.checkpoint), args.gap):
@@ -127,7 +128,6 @@ def main():
     cfg = cfgs[0]
     init_default_scope(cfg.default_scope)
     set_random_seed(cfg.get('randomness', {}).get('seed') or 0)
-    check_writable(args.out / 'second_order.json')
     found = compare_gradients(
         *models,
         Runner.build_dataloader(cfg[f'{args.split}_dataloader'], seed=0),

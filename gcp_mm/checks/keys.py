@@ -183,10 +183,13 @@ def _is_in(path, parent):
 
 def _misspelt_parts(cfg) -> Iterator[Finding]:
     parts = set(inspect.signature(Runner).parameters)
-    for key in cfg:
-        near = difflib.get_close_matches(key, sorted(parts - set(cfg)), n=1, cutoff=0.8)
-        if near and key not in parts:
-            text = f'{key}: nothing reads it, and the config has no {near[0]}: did you mean that?'
+    for key in cfg.keys() - parts:
+        absent = difflib.get_close_matches(key, sorted(parts - set(cfg)), n=1, cutoff=0.8)
+        # Variables of an author may resemble a part that is there, such as gallery_dataloader.
+        near = absent or difflib.get_close_matches(key, sorted(parts), n=1, cutoff=0.88)
+        if near:
+            text = f'{key}: nothing reads it: did you mean {near[0]}?'
+            text += f' The config has no {near[0]}' if absent else ''
             yield Finding('keys', 'warning', text)
 
 

@@ -186,7 +186,7 @@ def test_second_run_in_one_work_dir(narrow_cls, run_tool, tmp_path):
     for number in stopped:
         os.kill(number, signal.SIGCONT)
     assert done.returncode != 0
-    assert f'{lock} is writing it' in done.stdout
+    assert f'{lock} is writing to this output' in done.stdout
     assert {path for path in tmp_path.iterdir() if path.is_dir()} <= logs
     assert finish(first).returncode == 0
     assert newest(tmp_path) == narrow_cls.epochs

@@ -122,7 +122,7 @@ def test_data_sets_that_are_imported_late():
         (
             CLS,
             {'param_schedulers': []},  # where the config has its `param_scheduler`
-            None,
+            'param_schedulers: nothing reads it: did you mean param_scheduler?',
         ),
     ],
 )
@@ -239,7 +239,15 @@ def test_part_of_a_runner_that_is_misspelt():
     assert texts('warning', check_keys, cfg) == []  # train_dataloader is near val_dataloader
     cfg.trian_cfg = cfg.pop('train_cfg')
     assert texts('warning', check_keys, cfg) == [
-        'trian_cfg: nothing reads it, and the config has no train_cfg: did you mean that?'
+        'trian_cfg: nothing reads it: did you mean train_cfg? The config has no train_cfg'
+    ]
+
+
+def test_part_of_a_runner_that_is_misspelt_beside_the_right_one():
+    """As --cfg-options leave it. Variables that resemble a part are an author's own."""
+    cfg = changed(**{'trian_cfg.max_epochs': 2, 'gallery_dataloader': {}, 'conv_cfg': {}})
+    assert texts('warning', check_keys, cfg) == [
+        'trian_cfg: nothing reads it: did you mean train_cfg?'
     ]
 
 
