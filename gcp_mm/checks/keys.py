@@ -25,6 +25,7 @@ from mmengine.registry import (
     Registry,
 )
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from .context import Context, Finding, name_of, walk
 
@@ -79,7 +80,8 @@ def check_keys(context: Context) -> list[Finding]:
     build it in its own way. It is an error of the model, an optimizer or a loop, which mmengine
     builds; so is a `type` that no registry has, where mmengine, MMPretrain or MMDetection build it.
     """
-    found, number = [*_misspelt_parts(context.cfg), *_strings_of_classes(context)], 0
+    found = [*_misspelt_parts(context.cfg), *_strings_of_classes(context), *_untyped(context)]
+    number = 0
     unknown = []  # paths of keys that no class takes: what is beneath them is not of interest
     for path, node, scope in _modules(context):
         if any(_is_in(path, parent) for parent in unknown):
@@ -191,6 +193,22 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
             text = f'{key}: nothing reads it: did you mean {near[0]}?'
             text += f' The config has no {near[0]}' if absent else ''
             yield Finding('keys', 'warning', text)
+
+
+def _untyped(context) -> Iterator[Finding]:
+    """Hooks without a class, and keys of dataloaders, which have none."""
+    hooks = context.cfg.get('default_hooks') or {}
+    for name, hook in hooks.items():
+        if isinstance(hook, dict) and 'type' not in hook:
+            near = difflib.get_close_matches(name, [each for each in hooks if each != name], n=1)
+            meant = f'did you mean default_hooks.{near[0]}? Else ' if near else ''
+            yield Finding('keys', 'error', f'default_hooks.{name}: {meant}set its type')
+    parameters = own_parameters(DataLoader)[0] | {'num_batch_per_epoch': None}
+    for part in PARTS[context.split]:
+        loader = context.cfg.get(part)
+        if part.endswith('_dataloader') and isinstance(loader, dict) and 'dataset' in loader:
+            for text in _unknown_keys(part, {**loader, 'type': 'DataLoader'}, parameters):
+                yield Finding('keys', 'error', text)
 
 
 def _strings_of_classes(context) -> Iterator[Finding]:

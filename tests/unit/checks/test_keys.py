@@ -232,6 +232,26 @@ def test_class_list_of_a_classifier_that_is_a_string(few_digits):
     assert re.search(r'^train_dataloader\.dataset: CustomDataset cannot be built: .*digit', text)
 
 
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            {'default_hooks.chekpoint.max_keep_ckpts': 3},
+            'default_hooks.chekpoint: did you mean default_hooks.checkpoint? Else set its type',
+        ),
+        (
+            {'train_dataloader.bacth_size': 32},
+            "train_dataloader.bacth_size: DataLoader has no such argument; did you mean 'batch_si",
+        ),
+        ({'val_dataloader.num_batch_per_epoch': 3}, None),
+        ({'default_hooks.timer': None}, None),
+    ],
+)
+def test_parts_without_a_class(options, message):
+    found = texts('error', check_keys, changed(**options))
+    assert [text.startswith(message) for text in found] == ([True] if message else [])
+
+
 def test_part_of_a_runner_that_is_misspelt():
     cfg = changed()
     for part in ('val_dataloader', 'val_cfg', 'val_evaluator'):
