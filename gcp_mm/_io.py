@@ -180,6 +180,12 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def size_and_time(path: str | Path) -> str:
+    """Size and time of the last change of a file, as text: a replaced file has another."""
+    stat = Path(path).stat()
+    return f'{stat.st_size} {stat.st_mtime_ns}'
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import os.path as osp
+import subprocess
 import sys
 import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -43,6 +44,13 @@ def run(main: Callable[[], object]) -> None:
         name = Path(sys.argv[0]).name
         print(f'{name}: error: {printable(text)} (--debug: traceback)', file=sys.stderr)
         sys.exit(2)
+
+
+def run_script(*command: object) -> None:
+    """Run a Python script in a process of its own; its failure, once said, ends this one."""
+    status = subprocess.run([sys.executable, *map(str, command)]).returncode
+    if status:
+        sys.exit(status)
 
 
 def _log_traceback():

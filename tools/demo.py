@@ -7,11 +7,9 @@ the command a user would type; a second run resumes or skips what is done.
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from arguments import run
+from arguments import run, run_script
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
@@ -42,9 +40,7 @@ def say(text):
 
 def call(*command):
     say(' '.join(['python', *map(str, command)]))
-    status = subprocess.run([sys.executable, *map(str, command)]).returncode
-    if status:  # the command has said why
-        sys.exit(status)
+    run_script(*command)
 
 
 def config_file(name):

@@ -6,11 +6,9 @@ Every step is the command a user would type; a second run resumes or skips what 
 """
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from arguments import run
+from arguments import run, run_script
 from mmengine.runner import find_latest_checkpoint
 
 from gcp_mm.hub import resolve_config
@@ -29,9 +27,7 @@ SIZE = 64
 
 def call(*command):
     print('\n[robustness] python', *command, flush=True)
-    status = subprocess.run([sys.executable, *map(str, command)]).returncode
-    if status:  # the command has said why
-        sys.exit(status)
+    run_script(*command)
 
 
 def train(config, seed, work_dir):

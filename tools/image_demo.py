@@ -31,7 +31,7 @@ from tqdm import tqdm
 from gcp_mm import get_model
 from gcp_mm._io import write_atomically, write_figure
 from gcp_mm.data import IMAGE_SUFFIXES, count_suffixes
-from gcp_mm.studies.inferencers import Classifier, Detector, image_loader
+from gcp_mm.studies.inferencers import Classifier, Detector, local_image_loader
 
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
 
@@ -155,7 +155,7 @@ def main():
         [args.config, args.checkpoint, *inputs],
         [path for path in args.inputs if path.is_dir()],
     )
-    loader = image_loader(cfg)
+    loader = local_image_loader(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         model = cfg, args.checkpoint, args.device, args.trust
         if scope == 'mmdet':

@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..data import IMAGE_SUFFIXES, count_suffixes
-from .context import Context, Finding, name_of, walk
+from .context import Context, Finding, is_first_process, name_of, walk
 from .keys import find_classes, package_of
 
 REMEDY = (
@@ -113,7 +113,8 @@ def check_data(context: Context) -> list[Finding]:
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         for config, dataset, error in open_datasets(context, loader):
             errors += [error] if error else find_missing(config, dataset, loader)
-            warnings.append(find_left_out(dataset, loader))
+            if is_first_process(cfg):  # it looks at every file's name
+                warnings.append(find_left_out(dataset, loader))
             number += not is_remote(config)
         for metric in find_annotated(cfg.get(evaluator)):
             errors.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))

@@ -11,6 +11,7 @@ from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ..data import LoadCheckedImage
 from .context import Context, Finding, name_of, raise_errors
 from .data import REMEDY, build_dataset, find_datasets, is_remote
 from .inspection import inspect_dataset
@@ -59,6 +60,13 @@ def load_named(node):
     if name_of(node) == 'LoadImageFromFile' and node.keys() <= LOADER_OPTIONS:
         node['type'] = 'LoadCheckedImage'
     return node
+
+
+def image_loader(pipeline: list[dict], **options) -> LoadCheckedImage:
+    """What loads the images of a pipeline, with other options; a bad one raises."""
+    steps = load_named(pipeline)
+    step = next((step for step in steps if step['type'] == 'LoadCheckedImage'), {})
+    return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage', 'on_error': 'raise', **options})
 
 
 def _parts(dataset: Dataset) -> Iterator[Dataset]:
@@ -137,9 +145,7 @@ class _Images(Dataset):
 
     def __init__(self, config, scope, seen):
         self.infos = []
-        steps = load_named(config.get('pipeline', []))
-        loader = next((s for s in steps if s.type == 'LoadCheckedImage'), {})
-        self.loader = TRANSFORMS.build({'type': 'LoadCheckedImage', **loader, 'on_error': 'raise'})
+        self.loader = image_loader(config.get('pipeline', []))
         dataset = build_dataset(config, scope, lazy_init=True)
         if dataset is None or getattr(dataset, 'download', False):
             return

@@ -93,6 +93,7 @@ def check_lists(context: Context) -> Iterator[Finding]:
     for split in ('train', 'val', 'test'):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
+            # `contents` and `datasets` are those of val, for an evaluator of its own.
             yield Finding(loader, 'ok', 'the same as val_dataloader')
         else:
             contents, datasets = {}, []

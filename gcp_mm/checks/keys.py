@@ -185,7 +185,7 @@ def _is_in(path, parent):
 
 def _misspelt_parts(cfg) -> Iterator[Finding]:
     parts = set(inspect.signature(Runner).parameters)
-    for key in cfg.keys() - parts:
+    for key in [key for key in cfg if key not in parts]:
         absent = difflib.get_close_matches(key, sorted(parts - set(cfg)), n=1, cutoff=0.8)
         # Variables of an author may resemble a part that is there, such as gallery_dataloader.
         near = absent or difflib.get_close_matches(key, sorted(parts), n=1, cutoff=0.88)

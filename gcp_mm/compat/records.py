@@ -33,6 +33,7 @@ class _Kind:
 
     def __setstate__(self, state):
         orders = {(3, order, None, None, None, -1, -1, 0): order for order in '<>|'}
+        # Compared, not hashed: what is nested too deeply has no hash.
         if type(state) is not tuple or state not in list(orders):
             raise refusal('numpy.dtype with a state of its own')
         self.dtype = self.dtype.newbyteorder(orders[state])

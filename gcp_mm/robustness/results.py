@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .._io import read_json, sha256, write_atomically
+from .._io import read_json, sha256, size_and_time, write_atomically
 from .baseline import Robustness, check_numbers
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -96,8 +96,7 @@ def files_hash(folder: Path) -> str:
     """SHA-256 of the names, sizes and times of all files in the folder of a part."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob('*') if path.is_file()):
-        stat = path.stat()
-        digest.update(f'{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+        digest.update(f'{path.relative_to(folder)} {size_and_time(path)}\n'.encode())
     return digest.hexdigest()
 
 

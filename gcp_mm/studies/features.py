@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from .._io import read_json, write_atomically
+from .._io import read_json, size_and_time, write_atomically
 from .._lock import locked
 from ..checks.dataloaders import load_named
 from ..data import IMAGE_SUFFIXES
@@ -165,9 +165,8 @@ def _extract(model, images, out, stage, batch_size, workers, dtype, force):
         stage=stage,
         network=_network_hash(model),
     )
-    # A replaced image has another size or time. That of the rows done is in the record.
-    stats = [Path(info['img_path']).stat() for info in infos]
-    stats = [f'{stat.st_size} {stat.st_mtime_ns}\n'.encode() for stat in stats]
+    # The hash of those of the rows done is in the record.
+    stats = [f'{size_and_time(info["img_path"])}\n'.encode() for info in infos]
     part, record = out.with_suffix('.partial.npy'), out.with_suffix('.partial.json')
     made_with = dict(
         stage=stage, dtype=dtype, network=description['network'], images=_hash(description)

@@ -1,7 +1,7 @@
 """Predictions for single images, by the inferencers of MMPretrain and MMDetection.
 
-An image is (H, W) or (H, W, C), BGR if C is 3, as :func:`image_loader` gives it. A prediction is
-three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a figure of
+An image is (H, W) or (H, W, C), BGR if C is 3, as :func:`local_image_loader` gives it. A prediction
+is three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a figure of
 :mod:`gcp_mm.studies.covariance_view`, or None.
 """
 
@@ -11,10 +11,9 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
 from torch import nn
 
-from ..checks.dataloaders import load_named
+from ..checks.dataloaders import image_loader
 from ..data import LoadCheckedImage
 from ..hub import get_model, input_channels
 from ..models import GlobalCovariancePooling
@@ -25,7 +24,7 @@ SHORT_SIDE = 320  # pixels of a classifier's drawing, at least: its text is not 
 SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
-def image_loader(cfg: Config) -> LoadCheckedImage:
+def local_image_loader(cfg: Config) -> LoadCheckedImage:
     """What loads local images as the test pipeline of a config does, bad ones refused.
 
     Raises:
@@ -33,9 +32,7 @@ def image_loader(cfg: Config) -> LoadCheckedImage:
     """
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename!r}: expected a test_dataloader, whose pipeline is used')
-    steps = load_named(cfg.test_dataloader.dataset.pipeline)
-    step = next((step for step in steps if step['type'] == 'LoadCheckedImage'), {})
-    return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage', 'backend_args': None})
+    return image_loader(cfg.test_dataloader.dataset.pipeline, backend_args=None)
 
 
 def _drawable(image):
