@@ -22,7 +22,10 @@ if find_spec('mmengine') and find_spec('mmcv'):
     apply_shims()
     try:
         from . import data, models, robustness, runtime, studies  # noqa: F401  registers modules
-        from .hub import config_file, get_model, list_models, register_models  # noqa: F401
+        from .compat.base_configs import find_base_configs
+        from .hub import CONFIGS, config_file, get_model, list_models, register_models  # noqa: F401
+
+        find_base_configs('gcp_mm', CONFIGS)
     except ImportError as error:
         from .compat.requirements import unmet_requirements
 

@@ -199,3 +199,11 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
         raise TypeError(f'{name}: expected {wanted}, got {value!r}')
     if value < low or (high is not None and value > high):
         raise ValueError(f'{name}: expected {wanted}, got {value}')
+
+
+def sample(items: Sequence, number: int) -> list:
+    """At most `number` of `items`, evenly spaced, the first and the last among them."""
+    if len(items) <= number:
+        return list(items)
+    step = (len(items) - 1) / (number - 1)
+    return [items[round(i * step)] for i in range(number)]

@@ -141,7 +141,7 @@ def _explain(own, state):
         if any(key.startswith(kind) for key in own) and any(key.startswith(other) for key in state):
             names = ('detector', 'classifier') if kind == kinds[0] else ('classifier', 'detector')
             return f'The config is of a {names[0]}, the file of a {names[1]}.'
-    (pools, widths), (file_pools, file_widths) = map(_reduction, (own, state))
+    (pools, widths), (file_pools, file_widths) = map(neck_reduction, (own, state))
     if pools != file_pools:
         words = {True: 'global covariance pooling', False: 'none (global average pooling)'}
         return (
@@ -168,8 +168,8 @@ def _explain(own, state):
     return 'Check the depth and the prefix.'
 
 
-def _reduction(weights):
-    """Whether there is a GCP neck with weights, and the channels it reduces to."""
+def neck_reduction(weights):
+    """Whether weights, by name, have a GCP neck with its own, and the channels it reduces to."""
     matches = [re.fullmatch(r'neck\.reduction\.(\d+)\.conv\.weight', key) for key in weights]
     keys = sorted((match for match in matches if match), key=lambda match: int(match[1]))
     widths = tuple(len(weights[match[0]]) for match in keys)

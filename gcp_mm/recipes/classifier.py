@@ -1,0 +1,212 @@
+"""The config of a classifier of own pictures, as text."""
+
+import numpy as np
+
+from .folders import Folders
+from .network import Network
+from .pictures import Pictures
+from .schedule import Schedule
+from .text import comment, literal, up_to
+
+SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
+RATIO = (256, 196)  # channels D to positions of the last map, in the paper's networks
+# Training images up to which a step has so many
+BATCHES = ((2_000, 16), (20_000, 64), (np.inf, 256))
+RATE = 0.02  # of a batch of 16, from random weights
+FINE_RATE = 0.002  # from pretrained ones
+STEPS, EPOCHS = 1_000, (30, 300)
+FINE_STEPS, FINE_EPOCHS = 500, (12, 100)
+MANY = 50  # classes, of which the five most likely are evaluated too
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # MMPretrain's
+
+
+def image_size(sizes: np.ndarray) -> int:
+    """Side of the images to train with, in pixels: a multiple of 32 that enlarges few pictures.
+
+    Args:
+        sizes: (n, 2), widths and heights of the pictures.
+    """
+    tenth = int(np.quantile(sizes.min(1), 0.1))
+    return min(max(tenth // 32 * 32, SIZES[0]), SIZES[1])
+
+
+def channels(positions: int) -> int:
+    """Channels D for a map of so many positions: a power of two from 8 to 256.
+
+    At most as many for a position as in the paper's networks: a covariance of fewer positions than
+    channels lacks the full rank.
+    """
+    d = 8
+    while d < RATIO[0] and 2 * d * RATIO[1] <= positions * RATIO[0]:
+        d *= 2
+    return d
+
+
+def classifier(
+    folders: Folders,
+    pictures: Pictures,
+    lists: dict[str, str],
+    network: Network,
+    schedule: Schedule,
+    size: int | None,
+    workers: int,
+) -> str:
+    """Write the config of a classifier.
+
+    Args:
+        folders, pictures: the dataset.
+        lists: file of each split that lists its pictures, where the dataset was split.
+        network: ResNet, pooling and weights.
+        schedule: of the training.
+        size: side of the images in pixels; None for one that fits the pictures.
+        workers: processes that load images, for each process of the training.
+    """
+    fine = network.weights is not None
+    reason = "as ImageNet's networks take" if fine else 'nine in ten pictures are no smaller'
+    size = size or (SIZES[1] if fine else image_size(pictures.sizes))
+    number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
+    rate = (FINE_RATE if fine else RATE) * schedule.total / 16
+    low, high = pictures.sizes.min(), pictures.sizes.max()
+    counts = {split: len(files) for split, files in folders.files.items()}
+    about = comment(
+        f'{folders.root}: {number} classes, {counts["train"]:,} pictures to train on and '
+        f'{counts["val"]:,} to validate, {up_to(low, high)} pixels wide and high.',
+        *folders.notes,
+        *pictures.notes,
+    )
+    length = comment(
+        schedule.reason,
+        f'The learning rate is {FINE_RATE if fine else RATE:g} for 16 images, and goes with their '
+        'number.',
+    )
+    return f"""\
+{about}
+_base_ = ['gcp_mm::_base_/models/resnet50_{network.kind}.py', 'gcp_mm::_base_/cls_runtime.py']
+
+# In the order of the labels
+classes = {literal(folders.classes)}
+size = {size}  # pixels, a multiple of 32; {reason}
+{_model(network, size, number, top)}
+load = dict(type='LoadImageFromFile')
+pack = dict(type='PackInputs')
+# The whole picture is resized, at its aspect ratio, and padded: nothing of it is cut off.
+train_pipeline = [
+    load,
+    dict(type='RandomResize', scale=(size, size), ratio_range=(0.7, 1.0), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),  # leave it out where a mirror image is of another class
+    dict(type='RandomCrop', crop_size=size, pad_if_needed=True),  # somewhere in size x size pixels
+    pack,
+]
+test_pipeline = [
+    load,
+    dict(type='Resize', scale=(size, size), keep_ratio=True),
+    dict(type='Pad', size=(size, size)),
+    pack,
+]
+data_preprocessor = dict(
+    num_classes={number}, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
+{_datasets(folders, lists)}
+train_dataloader = dict(
+    batch_size={schedule.batch},  # of each process
+    num_workers={workers},
+    drop_last=True,  # a batch of few images would upset batch normalisation
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(**dataset, **train, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size={schedule.batch},
+    num_workers={workers},
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**dataset, **val, pipeline=test_pipeline),
+)
+val_evaluator = dict(type='Accuracy', topk={top})
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+
+{length}
+epochs, warmup = {schedule.epochs}, {schedule.warmup}
+optim_wrapper = dict(
+    optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4, nesterov=True),{
+        _new(fine)
+    }
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, end=warmup, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=warmup,
+        end=epochs,
+        T_max=epochs - warmup,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval={schedule.interval})
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size={schedule.total})
+default_hooks = dict(
+    logger=dict(interval={min(schedule.steps, 50)}),
+    # The best and the last
+    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
+)
+randomness = dict(seed=0)
+"""
+
+
+def _new(fine):
+    if not fine:
+        return ''
+    return (
+        '    # The new classifier learns faster than what is pretrained.\n'
+        "    paramwise_cfg=dict(custom_keys={'head.': dict(lr_mult=5)}),\n"
+    )
+
+
+def _model(network, size, number, top):
+    """The lines of the model."""
+    lines = []
+    if network.weights:
+        lines.append(f'checkpoint = {network.weights.checkpoint!r}')
+    start = f', init_cfg={network.init_cfg("backbone")}' if network.weights else ''
+    backbone = f'backbone=dict(depth={network.depth}{start}),'
+    if not network.pooling:
+        head = f'head=dict(num_classes={number}, in_channels={network.width}, topk={top}),'
+        return '\n'.join([*lines, 'model = dict(', f'    {backbone}', f'    {head}', ')\n'])
+    side = -(-size // 16)
+    loaded = network.weights and network.weights.reduction
+    widths = loaded or (channels(side**2),)
+    d = widths[-1]
+    why = f'the last map has {side}x{side} = {side**2} positions'
+    neck = f'in_channels={network.width}, reduction={widths}'
+    return '\n'.join(
+        [
+            *lines,
+            'model = dict(',
+            f'    {backbone}',
+            f'    # D = {d}{", as in the weights" if loaded else ""}: {why}',
+            *(
+                [f'    neck=dict({neck}, init_cfg={network.init_cfg("neck")}),']
+                if loaded
+                else [f'    neck=dict({neck}),']
+            ),
+            f'    head=dict(num_classes={number}, in_channels={d * (d + 1) // 2}, topk={top}),'
+            '  # D (D + 1) / 2',
+            ')\n',
+        ]
+    )
+
+
+def _datasets(folders, lists):
+    """The lines of the datasets."""
+    lines = ["dataset = dict(type='CustomDataset', metainfo=dict(classes=classes))"]
+    for split, prefix in folders.prefixes.items():
+        if folders.was_split:
+            place = f'data_prefix={str(folders.root)!r}, ann_file={lists[split]!r}'
+        else:
+            place = f'data_root={str(folders.root)!r}, data_prefix={prefix!r}'
+        used = {name[name.rfind('.') :].lower() for name, _ in folders.files[split]}
+        if not folders.was_split and not used <= set(SUFFIXES):
+            place += f', extensions={tuple(sorted(used))}'
+        lines.append(f'{split} = dict({place})')
+    return '\n'.join(lines)

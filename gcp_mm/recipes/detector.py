@@ -1,0 +1,253 @@
+"""The config of a detector of own pictures, as text."""
+
+from pathlib import Path
+
+import numpy as np
+
+from .coco import Objects
+from .network import Network
+from .pictures import Pictures
+from .schedule import Schedule
+from .text import comment, literal, up_to
+
+LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
+SMALL = 320  # longer side up to which pictures get narrow heads
+BATCH = 4
+RATE = 0.02  # of a batch of 4, from random weights
+FINE_RATE = 0.005  # from pretrained ones: 0.02 for 16, as MMDetection has it
+STEPS, EPOCHS = 600, (24, 300)
+FINE_STEPS, FINE_EPOCHS = 300, (12, 100)
+ANCHORS = (2, 8)  # least and largest scale; MMDetection's is 8: 32 pixels on the finest map
+
+
+def picture_scale(sizes: np.ndarray) -> tuple[int, int]:
+    """Longest and shortest side to resize pictures to, in pixels, at their aspect ratio.
+
+    The larger ones keep their size, to a multiple of 32, up to MMDetection's 1333x800.
+
+    Args:
+        sizes: (n, 2), widths and heights of the pictures.
+    """
+    sides = np.sort(sizes, 1)  # shorter, longer
+    short, long = (int(-(-np.quantile(side, 0.75) // 32) * 32) for side in sides.T)
+    return min(long, LARGEST[0]), min(short, LARGEST[1])
+
+
+def scale_to(longest: int, sizes: np.ndarray) -> tuple[int, int]:
+    """The scale of :func:`picture_scale`, reduced or enlarged to a longest side in pixels."""
+    long, short = picture_scale(sizes)
+    return longest, max(1, round(longest * short / long))
+
+
+def anchor_scale(boxes: np.ndarray, factor: float) -> int:
+    """Side of the smallest anchors, in positions of the finest map (4 pixels each).
+
+    Args:
+        boxes: (n, 2), widths and heights of the objects in pixels.
+        factor: by which pictures are resized.
+    """
+    small = factor * np.quantile(np.sqrt(boxes.prod(1)), 0.1)
+    power = int(2 ** np.floor(np.log2(max(small / 4, 1))))
+    return min(max(power, ANCHORS[0]), ANCHORS[1])
+
+
+def detector(
+    objects: Objects,
+    pictures: Pictures,
+    files: dict[str, str],
+    network: Network,
+    schedule: Schedule,
+    scale: tuple[int, int] | None,
+    workers: int,
+    masks: bool,
+) -> str:
+    """Write the config of Faster R-CNN or, with masks, of Mask R-CNN.
+
+    Args:
+        objects, pictures: the dataset.
+        files: annotation file of each split.
+        network: ResNet and weights.
+        schedule: of the training.
+        scale: longest and shortest side of the resized pictures; None for what fits them.
+        workers: processes that load images, for each process of the training.
+        masks: whether to find masks too.
+    """
+    fine = network.weights is not None
+    scale = scale or picture_scale(pictures.sizes)
+    factor = float(np.median(np.min(scale / np.sort(pictures.sizes, 1)[:, ::-1], axis=1)))
+    boxes = np.array([each['bbox'][2:] for each in objects.objects('train')])
+    anchors = anchor_scale(boxes, factor)
+    rate = (FINE_RATE if fine else RATE) * schedule.total / BATCH
+    counts = {split: len(objects.contents[split]['images']) for split in files}
+    numbers = {split: len(objects.objects(split)) for split in files}
+    steps = 'with_bbox=True, with_mask=True' if masks else 'with_bbox=True'
+    sides, metric = np.sqrt(boxes.prod(1)), ['bbox', 'segm'] if masks else 'bbox'
+    root = Path() if objects.was_split else objects.root
+    low, high = pictures.sizes.min(), pictures.sizes.max()
+    about = comment(
+        f'{objects.root}: {len(objects.classes)} classes, {counts["train"]:,} pictures with '
+        f'{numbers["train"]:,} objects to train on, {counts["val"]:,} with {numbers["val"]:,} to '
+        f'validate; pictures of {up_to(low, high)} pixels wide and high, most objects of '
+        f'{up_to(*np.quantile(sides, [0.1, 0.9]))}.',
+        *objects.notes,
+        *pictures.notes,
+    )
+    length = comment(
+        schedule.reason,
+        f'The learning rate is {FINE_RATE if fine else RATE:g} for {BATCH} images, and goes with '
+        'their number.',
+    )
+    return f"""\
+{about}
+_base_ = [
+    'mmdet::_base_/models/{'mask' if masks else 'faster'}-rcnn_r50_fpn.py',
+    'gcp_mm::_base_/det_runtime.py',
+]
+
+# In the order of the categories in the files
+classes = {literal(objects.classes)}
+scale = {scale}  # longer and shorter side in pixels; most pictures are no larger
+{_model(network, len(objects.classes), anchors, max(scale) <= SMALL, masks)}
+load = dict(type='LoadImageFromFile')
+annotations = dict(type='LoadAnnotations', {steps})
+train_pipeline = [
+    load,
+    annotations,
+    dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),  # leave it out where a mirror image is of another class
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    load,
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    annotations,
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
+{_datasets(objects, files)}
+train_dataloader = dict(
+    batch_size={schedule.batch},  # of each process
+    num_workers={workers},
+    persistent_workers={workers > 0},
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='AspectRatioBatchSampler'),
+    dataset=dict(
+        **dataset,
+        **train,
+        filter_cfg=dict(filter_empty_gt=True),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers={workers},
+    persistent_workers={workers > 0},
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        **dataset,
+        **val,
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = dict(
+    type='CocoMetric', ann_file={str(root / files['val'])!r}, metric={metric!r}
+)
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+
+{length}
+epochs, warmup = {schedule.epochs}, {schedule.warmup}
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4),
+    clip_grad=dict(max_norm=10),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, end=warmup, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=warmup,
+        end=epochs,
+        T_max=epochs - warmup,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval={schedule.interval})
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(enable=False, base_batch_size={schedule.total})
+default_hooks = dict(
+    logger=dict(interval={min(schedule.steps, 50)}),
+    # The best and the last
+    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
+)
+randomness = dict(seed=0)
+"""
+
+
+def _model(network, number, anchors, narrow, masks):
+    """The lines of the model."""
+    lines = []
+    if network.weights:
+        lines.append(f'checkpoint = {network.weights.checkpoint!r}')
+        prefix = f', prefix={network.weights.prefix!r}' if network.weights.prefix else ''
+        start = f'        init_cfg=dict(checkpoint=checkpoint{prefix}),'
+    else:
+        start = (
+            '        # From random weights all stages learn, and batch normalisation too.\n'
+            '        frozen_stages=-1,\n        norm_eval=False,\n        init_cfg=None,'
+        )
+    out = 128 if narrow else 256
+    lines += [
+        'model = dict(',
+        '    backbone=dict(',
+        "        type='GCPResNet',",
+        f'        depth={network.depth},',
+        f'        conv5={network.conv5!r},',
+        start,
+        '    ),',
+    ]
+    if narrow:
+        lines.append('    # Pictures as small as these need no wider FPN and heads.')
+    lines += [
+        f'    neck=dict(in_channels={list(network.stages)}, out_channels={out}),',
+        '    rpn_head=dict(',
+        f'        in_channels={out},',
+        f'        feat_channels={out},',
+        f'        anchor_generator=dict(scales=[{anchors}]),  # from {4 * anchors} pixels on',
+        '    ),',
+        '    roi_head=dict(',
+        f'        bbox_roi_extractor=dict(out_channels={out}),',
+        f'        bbox_head=dict(num_classes={number}, in_channels={out}, '
+        f'fc_out_channels={256 if narrow else 1024}),',
+    ]
+    if masks:
+        width = 64 if narrow else 256
+        lines += [
+            f'        mask_roi_extractor=dict(out_channels={out}),',
+            f'        mask_head=dict(num_classes={number}, in_channels={out}, '
+            f'conv_out_channels={width}),',
+        ]
+    lines.append('    ),')
+    if narrow:
+        lines += [
+            '    train_cfg=dict(',
+            '        rpn_proposal=dict(nms_pre=500, max_per_img=200),',
+            '        rcnn=dict(sampler=dict(num=64)),',
+            '    ),',
+            '    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),',
+        ]
+    return '\n'.join([*lines, ')\n'])
+
+
+def _datasets(objects, files):
+    """The lines of the datasets."""
+    root = '' if objects.was_split else f'data_root={str(objects.root)!r}, '
+    lines = [f"dataset = dict(type='CocoDataset', {root}metainfo=dict(classes=classes))"]
+    for split, prefix in objects.prefixes.items():
+        folder = str(objects.root / prefix) if objects.was_split else prefix
+        lines.append(f'{split} = dict(ann_file={files[split]!r}, data_prefix=dict(img={folder!r}))')
+    return '\n'.join(lines)

@@ -1,0 +1,99 @@
+"""The pictures of a dataset: that they can be used, and their sizes."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .._io import sample
+
+HEADERS = 5000  # pictures whose size is read
+DECODED = 64  # of which these are decoded
+LARGE = 16  # million pixels, whose decoding takes longer than a training step
+# Modes of Pillow for pictures that the frameworks' loader turns into three channels of 8 bits
+GREY = ('1', 'L', 'LA')
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was found.
+
+    Attributes:
+        sizes: (n, 2) int64, width and height in pixels.
+        notes: what whoever trains with them should know, a sentence each.
+    """
+
+    sizes: np.ndarray
+    notes: tuple[str, ...]
+
+
+def look_at(paths: Sequence[Path]) -> Pictures:
+    """Read the sizes of pictures, of some of them if there are many, and decode a few.
+
+    Args:
+        paths: at least one.
+
+    Raises:
+        ValueError: if some cannot be read, or hold values that the frameworks' loader would cut.
+    """
+    sizes, modes, bad = [], Counter(), []
+    for path in tqdm(sample(paths, HEADERS), desc='pictures', unit='picture', leave=False):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+                with Image.open(path) as picture:
+                    sizes.append(picture.size)
+                    modes[picture.mode] += 1
+        except Image.DecompressionBombError as error:
+            raise ValueError(f'{str(path)!r}: {error}; scale it down, or remove it') from error
+        except (OSError, SyntaxError, ValueError) as error:
+            bad.append(f'{str(path)!r}: {error}')
+    if bad:
+        raise ValueError(
+            f'{len(bad):,} of {len(sizes) + len(bad):,} pictures cannot be read: replace or remove '
+            f'them. The first is {bad[0]}'
+        )
+    sizes = np.array(sizes)
+    values = [_check_values(path) for path in sample(paths, DECODED)]
+    return Pictures(sizes, tuple(_notes(sizes, modes, any(values))))
+
+
+def _check_values(path):
+    """Whether a picture has 16 bits a value; raise if it has values that would be cut."""
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    name = repr(str(path))
+    if pixels is None:
+        raise ValueError(f'{name}: OpenCV cannot decode it; replace or remove it')
+    if pixels.ndim == 3 and pixels.shape[2] > 4:
+        raise ValueError(
+            f'{name}: it has {pixels.shape[2]} channels, and the networks take three; make '
+            'pictures of three channels of it'
+        )
+    if pixels.dtype == np.uint8:
+        return False
+    top = pixels.max()
+    if pixels.dtype != np.uint16 or top < 2**15:
+        left = f'{top // 256 + 1} levels of' if pixels.dtype == np.uint16 else 'little of'
+        raise ValueError(
+            f'{name}: its values are {pixels.dtype} up to {top}, and loading as 8 bits would leave '
+            f'{left} them; convert the pictures to 8 bits'
+        )
+    return True
+
+
+def _notes(sizes, modes, deep):
+    grey, total = sum(modes[mode] for mode in GREY), modes.total()
+    if grey:
+        yield f'{grey} of {total} pictures are grey, and get three equal channels.'
+    if modes['RGBA'] + modes['LA'] + modes['PA']:
+        yield 'Some pictures are transparent; they are read without it.'
+    if deep:
+        yield 'Pictures of 16 bits a value are read as 8 bits.'
+    if np.median(sizes.prod(1)) > LARGE * 1e6:
+        yield f'Pictures of over {LARGE} million pixels take long to decode: scale them down once.'

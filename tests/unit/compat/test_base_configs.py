@@ -1,0 +1,33 @@
+"""Configs outside the checkout inherit this package's by name."""
+
+import pytest
+from mmengine.config import Config
+
+import gcp_mm
+from gcp_mm.hub import resolve_config
+
+BASE = 'gcp_mm::imagenet/resnet50-gcp_8xb32-lrnorm_in1k.py'
+
+
+def test_a_config_inherits_by_name(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text(f"_base_ = '{BASE}'\nmodel = dict(head=dict(num_classes=3))\n")
+    cfg = Config.fromfile(path)
+    expected = Config.fromfile(gcp_mm.config_file('resnet50-gcp_8xb32-lrnorm_in1k'))
+    expected.model.head.num_classes = 3
+    assert cfg.to_dict() == expected.to_dict()
+    # Modules of gcp_mm are in the root registries: a scope of that name would find none.
+    assert "'_scope_': 'gcp_mm'" not in str(cfg.to_dict())
+
+
+def test_other_packages_are_found_as_before(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'\n")
+    assert Config.fromfile(path).model.backbone.depth == 18
+
+
+def test_an_absent_base_is_named(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'gcp_mm::imagenet/nothing.py'\n")
+    with pytest.raises(FileNotFoundError, match=r'own\.py.*gcp_mm::imagenet/nothing\.py'):
+        resolve_config(path)

@@ -1,0 +1,140 @@
+"""Files in COCO's format are found with their pictures, split, and refused with the reason."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from gcp_mm.recipes.coco import find_objects
+
+
+def write(root, name='annotations/instances_train.json', pictures='train', number=5, **changes):
+    """A file of `number` pictures with an object each, of three categories, one of them unused."""
+    images = [dict(id=i, file_name=f'{i}.png', width=8, height=8) for i in range(1, number + 1)]
+    annotations = [
+        dict(
+            id=i['id'],
+            image_id=i['id'],
+            category_id=7 + i['id'] % 2,
+            bbox=[1, 1, 4, 4],
+            area=16,
+            iscrowd=0,
+            segmentation=[[1, 1, 5, 1, 5, 5]],
+        )
+        for i in images
+    ]
+    for key, value in changes.items():
+        for annotation in annotations:
+            annotation[key] = value
+            if value is None:
+                del annotation[key]
+    categories = [dict(id=i, name=name) for i, name in ((9, 'none'), (8, 'dog'), (7, 'cat'))]
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    (root / pictures).mkdir(parents=True, exist_ok=True)
+    for image in images:
+        Image.new('RGB', (8, 8)).save(root / pictures / image['file_name'])
+    return path
+
+
+LAYOUTS = [
+    ('annotations/instances_train2017.json', 'train2017', 'instances_val2017.json', 'val2017'),
+    ('annotations/train.json', 'images/train', 'val.json', 'images/val'),
+    ('annotations/train.json', 'images', 'val.json', 'images'),
+    ('train/_annotations.coco.json', 'train', '../valid/_annotations.coco.json', 'valid'),
+    ('train.json', '.', 'validation.json', '.'),
+]
+
+
+@pytest.mark.parametrize(('train', 'pictures', 'val', 'others'), LAYOUTS)
+def test_layouts(tmp_path, train, pictures, val, others):
+    write(tmp_path, train, pictures)
+    write(tmp_path, f'{train.rpartition("/")[0]}/{val}'.lstrip('/'), others)
+    found = find_objects(tmp_path, masks=True)
+    assert found.classes == ('dog', 'cat')  # as the file orders them
+    assert (found.files['train'], found.was_split) == (train, False)
+    assert [(tmp_path / found.prefixes[s]).resolve() for s in ('train', 'val')] == [
+        (tmp_path / place).resolve() for place in (pictures, others)
+    ]
+    assert len(found.objects('val')) == 5
+    assert "['none']" in ' '.join(found.notes)
+
+
+def test_one_file_is_split(tmp_path):
+    path = write(tmp_path, 'labels.json', 'pictures', number=11)
+    content = json.loads(path.read_text())
+    content['annotations'] = content['annotations'][:10]  # a picture without an object
+    path.write_text(json.dumps(content))
+    (tmp_path / 'pictures').rename(tmp_path / 'images')
+    found, again, other = (find_objects(tmp_path, False, seed) for seed in (0, 0, 1))
+    assert found.was_split
+    assert found.contents == again.contents != other.contents
+    images = {s: {i['id'] for i in found.contents[s]['images']} for s in ('train', 'val')}
+    assert images['train'] | images['val'] == set(range(1, 12))
+    assert [len(found.objects(split)) for split in ('train', 'val')] == [8, 2]
+    for split, own in images.items():
+        assert {a['image_id'] for a in found.contents[split]['annotations']} <= own
+
+
+def test_a_test_set_is_left_alone(tmp_path):
+    for name in ('train', 'valid', 'test'):
+        write(tmp_path, f'{name}/_annotations.coco.json', name)
+    assert find_objects(tmp_path, False).prefixes == dict(train='train', val='valid')
+
+
+def test_crowds_are_no_objects(tmp_path):
+    path = write(tmp_path, 'train.json', '.')
+    content = json.loads(path.read_text())
+    content['annotations'][0]['iscrowd'] = 1
+    path.write_text(json.dumps(content))
+    write(tmp_path, 'val.json', '.')
+    assert len(find_objects(tmp_path, masks=True).objects('train')) == 4
+
+
+@pytest.mark.parametrize(
+    ('changes', 'masks', 'words'),
+    [
+        (dict(area=None), False, 'has no area'),
+        (dict(bbox=[1, 2, 3]), False, 'bbox=[1, 2, 3]'),
+        (dict(iscrowd=1), False, 'no object to train on'),
+        (dict(segmentation=None), True, '--task detect'),
+        (dict(segmentation=[]), True, '5 of 5 objects'),
+        (dict(image_id=99), False, 'image_id=99'),
+    ],
+)
+def test_faults_of_annotations(tmp_path, changes, masks, words):
+    write(tmp_path, 'train.json', '.', **changes)
+    write(tmp_path, 'val.json', '.')
+    with pytest.raises(ValueError, match=re.escape(words)):
+        find_objects(tmp_path, masks)
+
+
+def test_without_masks_there_are_boxes(tmp_path):
+    write(tmp_path, 'train.json', '.', segmentation=None)
+    write(tmp_path, 'val.json', '.', segmentation=None)
+    assert len(find_objects(tmp_path, masks=False).objects('train')) == 5
+
+
+def test_absent_files_and_pictures(tmp_path):
+    with pytest.raises(ValueError, match='no file in COCO'):
+        find_objects(tmp_path, False)
+    (tmp_path / 'package.json').write_text('{}')
+    with pytest.raises(ValueError, match='no file in COCO'):
+        find_objects(tmp_path, False)
+    write(tmp_path, 'train.json', 'train')
+    write(tmp_path, 'val.json', 'val')
+    (tmp_path / 'train/3.png').unlink()
+    with pytest.raises(ValueError, match=r'1 of 5 pictures .*3\.png'):
+        find_objects(tmp_path, False)
+    (tmp_path / 'train/1.png').unlink()
+    with pytest.raises(ValueError, match=r"'1\.png', is in none of .*train"):
+        find_objects(tmp_path, False)
+
+
+def test_several_files_of_a_split(tmp_path):
+    for name in ('a_train.json', 'b_train.json', 'val.json'):
+        write(tmp_path, name, '.')
+    with pytest.raises(ValueError, match=r"'train' .*a_train\.json.*b_train\.json"):
+        find_objects(tmp_path, False)

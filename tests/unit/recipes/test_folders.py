@@ -1,0 +1,91 @@
+"""Class folders are found, split and refused as a training would need them."""
+
+import re
+
+import pytest
+from mmengine.registry import DATASETS, DefaultScope
+from PIL import Image
+
+from gcp_mm.recipes.folders import find_folders
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(path)
+
+
+def many(folder, number=5):
+    return [f'{folder}/{i}.png' for i in range(number)]
+
+
+@pytest.mark.parametrize(
+    ('train', 'val'), [('train', 'val'), ('training', 'validation'), ('train', 'test')]
+)
+def test_given_splits(tmp_path, train, val):
+    touch(tmp_path, *many(f'{train}/b'), f'{train}/a/deep/er/x.JPG', f'{val}/a/y.webp')
+    (tmp_path / val / 'b').mkdir()
+    (tmp_path / train / 'a/notes.txt').write_text('no picture')
+    found = find_folders(tmp_path)
+    assert (found.classes, found.was_split) == (('a', 'b'), False)
+    assert found.prefixes == dict(train=train, val=val)
+    assert found.files['train'][0] == ('a/deep/er/x.JPG', 0)
+    assert found.files['val'] == [('a/y.webp', 0)]
+    assert len(found.files['train']) == 6
+    assert "'b'" in ' '.join(found.notes)  # which nothing validates
+    assert ('test/' in ' '.join(found.notes)) == (val == 'test')
+
+
+@pytest.mark.parametrize('root', ['', 'train'])
+def test_split_is_deterministic_and_has_each_class(tmp_path, root):
+    touch(tmp_path / root, *many('änd ere', 11), *many('one', 2), *many('two', 5))
+    found, again, other = (find_folders(tmp_path, seed) for seed in (0, 0, 1))
+    assert found == again
+    assert found.files != other.files
+    val, train = ([label for _, label in found.files[split]] for split in ('val', 'train'))
+    assert [val.count(label) for label in range(3)] == [1, 1, 2]
+    assert [train.count(label) for label in range(3)] == [1, 4, 9]
+    assert not set(found.files['val']) & set(found.files['train'])
+    assert all(path.is_file() for split in ('train', 'val') for path in found.paths(split))
+
+
+def test_labels_are_those_of_mmpretrain(tmp_path):
+    import mmpretrain.datasets  # noqa: F401  registers them
+
+    names = ['10', '2', 'B', 'a', 'Ä', '人']
+    touch(tmp_path, *(f'{s}/{name}/1.png' for s in ('train', 'val') for name in names))
+    found = find_folders(tmp_path)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        config = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='train')
+        dataset = DATASETS.build(config)
+    assert found.classes == dataset.metainfo['classes']
+
+
+@pytest.mark.parametrize(
+    ('names', 'words'),
+    [
+        ([], ['no class folders']),
+        (['1.png'], ['no class folders']),
+        (many('cat'), ["'cat'", 'two']),
+        (['sets/cat/1.png', 'sets/dog/1.png'], ["one class folder, 'sets'", 'or name']),
+        ([*many('cat'), 'dog/1.png'], ['single', "'dog'"]),
+        ([*many('train/cat'), *many('train/dog'), *many('val/cat')], ["['dog']"]),
+        ([*many('train/.x'), *many('train/dog'), *many('val/.x'), *many('val/dog')], ['.x']),
+        ([*many('cat'), *many(' dog')], ['/ dog/']),
+        ([*many('cat'), *many('dog\nx')], ['dog']),
+    ],
+)
+def test_what_is_refused(tmp_path, names, words):
+    touch(tmp_path, *names)
+    with pytest.raises(ValueError, match='.*'.join(map(re.escape, words))):
+        find_folders(tmp_path)
+
+
+@pytest.mark.parametrize('split', ['train/', ''])
+def test_an_empty_class_is_refused(tmp_path, split):
+    others = [*many('val/cat'), *many('val/dog')] if split else []
+    touch(tmp_path, *many(f'{split}cat'), *others)
+    (tmp_path / split / 'dog').mkdir()
+    with pytest.raises(ValueError, match="'dog'"):
+        find_folders(tmp_path)

@@ -1,0 +1,69 @@
+"""Pictures that a training could not use, or would use otherwise than it seems, are found."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gcp_mm.recipes.pictures import look_at
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(pixels, name='x.png', mode=None):
+        Image.fromarray(pixels, mode).save(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def test_sizes_and_notes(save):
+    paths = [
+        save(np.zeros((20, 30, 3), np.uint8), 'a.jpg'),
+        save(np.zeros((40, 10), np.uint8), 'b.png'),
+        save(np.zeros((5, 5, 4), np.uint8), 'c.png'),
+        save(np.full((5, 5), 40_000, np.uint16), 'd.png'),
+    ]
+    found = look_at(paths)
+    assert found.sizes.tolist() == [[30, 20], [10, 40], [5, 5], [5, 5]]
+    text = ' '.join(found.notes)
+    assert all(word in text for word in ('1 of 4 pictures are grey', 'transparent', '16 bits'))
+
+
+def test_ordinary_pictures_need_no_note(save):
+    assert not look_at([save(np.zeros((20, 30, 3), np.uint8))]).notes
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'name', 'words'),
+    [
+        (np.full((4, 4), 4095, np.uint16), 'x.png', 'uint16 up to 4095, .* 16 levels'),
+        (np.full((4, 4), 0.5, np.float32), 'x.tif', 'float32 up to 0.5'),
+    ],
+)
+def test_values_that_eight_bits_cut(save, pixels, name, words):
+    with pytest.raises(ValueError, match=words):
+        look_at([save(pixels, name)])
+
+
+def test_damaged_files_are_counted(save, tmp_path):
+    good = save(np.zeros((4, 4, 3), np.uint8))
+    bad = [tmp_path / name for name in ('y.png', 'z.png')]
+    bad[0].write_bytes(b'')
+    bad[1].write_text('none')
+    with pytest.raises(ValueError, match=r'2 of 3 .*y\.png'):
+        look_at([good, *bad])
+
+
+def test_huge_pictures(save, monkeypatch):
+    path = save(np.zeros((300, 100, 3), np.uint8))
+    monkeypatch.setattr('gcp_mm.recipes.pictures.LARGE', 0.02)
+    assert 'scale them down' in ' '.join(look_at([path]).notes)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10_000)
+    with pytest.raises(ValueError, match=r'x\.png.*scale it down'):
+        look_at([path])
+
+
+def test_of_many_pictures_some_are_looked_at(save, monkeypatch):
+    path = save(np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr('gcp_mm.recipes.pictures.HEADERS', 10)
+    assert len(look_at([path] * 1000).sizes) == 10

@@ -1,0 +1,78 @@
+"""Write a config for your own pictures, check it, and say how to train with it.
+
+DATA is a folder. To classify: <class>/<picture>, or train/ and val/ of such folders. To detect or
+segment: files in COCO's format, for training and validation or one to be split, with the pictures.
+"""
+
+import argparse
+import os.path as osp
+from pathlib import Path
+
+from arguments import add_trust_argument, run
+from findings import print_findings
+from mmengine.logging import MMLogger
+
+from gcp_mm.checkpoints import install_safe_readers
+from gcp_mm.checks import run_checks
+from gcp_mm.recipes import TASKS, write_config
+from gcp_mm.runtime import load_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('data', type=Path, metavar='DATA', help='folder of the pictures')
+    parser.add_argument('--task', choices=TASKS, required=True)
+    parser.add_argument(
+        '--network',
+        default='resnet18-gcp',
+        help='resnet18, 34, 50 or 101, with -gcp for covariance pooling, of a detector also -gcp-d '
+        'or -gcp-m (default: resnet18-gcp)',
+    )
+    parser.add_argument(
+        '--weights', metavar='FILE', help='checkpoint to start from; by default random weights'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        help='side of the images, of a detector the longest, pixels; by default what fits them',
+    )
+    parser.add_argument('--gpus', type=int, default=1, help='processes of the training')
+    parser.add_argument('--seed', type=int, default=0, help='of the split, where DATA has none')
+    parser.add_argument('--out', type=Path, default='my_config.py', help='config to write')
+    parser.add_argument('--force', action='store_true', help='replace what exists')
+    add_trust_argument(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    written = write_config(
+        args.data,
+        args.task,
+        args.out,
+        network=args.network,
+        weights=args.weights,
+        size=args.size,
+        processes=args.gpus,
+        seed=args.seed,
+        trust=args.trust,
+        force=args.force,
+    )
+    print(f'written: {", ".join(map(str, written))}; the checks of it:', flush=True)
+    install_safe_readers(args.trust)
+    MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialisation is logged
+    cfg = load_config(str(args.out))
+    status = print_findings(run_checks(cfg, level='network', processes=args.gpus, trust=args.trust))
+    tools = Path(osp.relpath(Path(__file__).parent))
+    if not status:
+        command = f'python {tools / "train.py"} {args.out}'
+        if args.gpus > 1:
+            command = f'{tools / "dist_train.sh"} {args.out} {args.gpus}'
+        print(f'next: {command}')
+    raise SystemExit(status)
+
+
+if __name__ == '__main__':
+    run(main)
