@@ -15,7 +15,7 @@ SMALL = 320  # longer side up to which pictures get narrow heads
 BATCH = 4
 RATE = 0.02  # of a batch of 4, from random weights
 FINE_RATE = 0.005  # from pretrained ones: 0.02 for 16, as MMDetection has it
-STEPS, EPOCHS = 600, (24, 300)
+STEPS, EPOCHS = 400, (24, 300)
 FINE_STEPS, FINE_EPOCHS = 300, (12, 100)
 ANCHORS = (2, 8)  # least and largest scale; MMDetection's is 8: 32 pixels on the finest map
 

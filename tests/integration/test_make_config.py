@@ -1,0 +1,163 @@
+"""tools/make_config.py on people's own pictures: what it writes trains, or it says why not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gcp_mm.studies.curves import validation_curve
+from tests.helpers.shapes import CLASSES, write_coco, write_folders
+
+
+def folders(root, **options):
+    write_folders(root, **{'train': 4, 'val': 2, 'classes': CLASSES[:3], **options})
+
+
+def one_class(root):
+    folders(root, classes=CLASSES[:1])
+
+
+def many_classes(root):
+    for split in ('train', 'val'):
+        for i in range(500):
+            (root / split / f'{i:03d}').mkdir(parents=True)
+            Image.new('RGB', (70, 80)).save(root / split / f'{i:03d}/1.png')
+
+
+def one_picture_a_class(root):
+    folders(root / 'sets', train=1, val=0)
+    shutil.copytree(root / 'sets/train', root, dirs_exist_ok=True)
+    shutil.rmtree(root / 'sets')
+
+
+def empty_class(root):
+    folders(root)
+    (root / 'train/nothing').mkdir()
+    (root / 'val/nothing').mkdir()
+
+
+def nested(root):
+    folders(root)
+    for path in sorted(root.glob('*/*')):
+        (path / 'by camera/left').mkdir(parents=True)
+        for picture in path.glob('*.*'):
+            picture.rename(path / 'by camera/left' / picture.name)
+
+
+def unicode(root):
+    folders(root)
+    for path in sorted(root.glob('*/circle')):
+        for picture in path.glob('*.*'):
+            picture.rename(path / f'größe 人 {picture.name}')
+        path.rename(path.with_name('Ölbild, 人'))
+
+
+def grayscale(root):
+    folders(root)
+    for path in root.rglob('*.*'):
+        Image.open(path).convert('L').save(path)
+
+
+def deep(root):
+    folders(root)
+    for path in root.rglob('*.png'):
+        Image.fromarray(np.full((90, 90), 4000, np.uint16)).save(path)
+
+
+def huge(root):
+    folders(root)
+    path = next(root.rglob('train/*/*.png'))
+    Image.new('1', (20_000, 10_000)).save(path)
+
+
+def change_coco(root, change):
+    write_coco(root, train=12, val=6)
+    for path in root.glob('annotations/*.json'):
+        content = json.loads(path.read_text())
+        change(content['annotations'])
+        path.write_text(json.dumps(content))
+
+
+def without_areas(root):
+    change_coco(root, lambda annotations: [a.pop('area') for a in annotations])
+
+
+def without_masks(root):
+    change_coco(root, lambda annotations: [a.pop('segmentation') for a in annotations])
+
+
+def with_crowds(root):
+    change_coco(root, lambda annotations: [a.update(iscrowd=1) for a in annotations[:2]])
+
+
+REFUSED = [
+    (one_class, 'classify', "one class folder, 'circle'"),
+    (one_picture_a_class, 'classify', '3 classes have a single picture'),
+    (empty_class, 'classify', "'nothing'"),
+    (deep, 'classify', '16 levels'),
+    (huge, 'classify', 'scale it down'),
+    (without_areas, 'detect', 'has no area'),
+    (without_masks, 'segment', '--task detect'),
+]
+TAKEN = [
+    (many_classes, 'classify'),
+    (nested, 'classify'),
+    (unicode, 'classify'),
+    (grayscale, 'classify'),
+    (without_masks, 'detect'),
+    (with_crowds, 'segment'),
+]
+
+
+@pytest.mark.parametrize(('make', 'task', 'words'), REFUSED)
+def test_refused_with_the_reason(call_tool, tmp_path, make, task, words):
+    make(tmp_path / 'data')
+    with pytest.raises(ValueError, match=words):
+        call_tool(
+            'tools/make_config.py', tmp_path / 'data', '--task', task, '--out', tmp_path / 'own.py'
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ['data']
+
+
+@pytest.mark.parametrize(('make', 'task'), TAKEN)
+def test_taken_without_an_error(call_tool, tmp_path, monkeypatch, capsys, make, task):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / 'data')
+    with pytest.raises(SystemExit) as end:
+        call_tool('tools/make_config.py', 'data', '--task', task)
+    said = capsys.readouterr().out
+    assert not end.value.code, said
+    assert 'written: my_config.py' in said
+    assert 'loss        ok      of 2 images of train_dataloader' in said
+    assert 'tools/train.py my_config.py' in said.splitlines()[-1]
+
+
+def trained(run_tool, folder, task):
+    """Write a config, train with it, and return the validation's log."""
+    out = folder / 'own.py'
+    done = run_tool('tools/make_config.py', folder / 'data', '--task', task, '--out', out)
+    assert done.returncode == 0, done.stdout
+    assert 'ERROR' not in done.stdout
+    assert 'WARNING' not in done.stdout.split('the checks of it:')[1]
+    work_dir = folder / 'run'
+    done = run_tool('tools/train.py', out, '--work-dir', work_dir, timeout=3600)
+    assert done.returncode == 0, done.stdout
+    return work_dir
+
+
+@pytest.mark.slow
+def test_a_classifier_of_shapes_learns(run_tool, tmp_path):
+    write_folders(tmp_path / 'data')
+    curve = validation_curve(trained(run_tool, tmp_path, 'classify'))
+    assert list(curve.values())[-1] >= 90
+
+
+@pytest.mark.slow
+def test_a_detector_of_shapes_learns(run_tool, tmp_path):
+    write_coco(tmp_path / 'data')
+    curve = validation_curve(trained(run_tool, tmp_path, 'detect'), 'coco/bbox_mAP_50')
+    assert list(curve.values())[-1] >= 0.5
+    assert next(Path(tmp_path / 'run').glob('best_*'))
