@@ -1,7 +1,8 @@
 """Accuracy on the digits by the channels D of the covariance and the size of the images.
 
 Each pair trains with several seeds. OUT/results.jsonl holds what has been measured: run again, the
-script continues. OUT/channels.md and OUT/channels.png are the table and a plot of it.
+script continues. OUT/channels.md has a table of it, and one of the sizes that tools/make_config.py
+chooses D for; OUT/channels.png is a plot.
 """
 
 import argparse
@@ -25,11 +26,13 @@ from tqdm import tqdm
 
 from gcp_mm._io import append_jsonl, markdown_table, read_jsonl, write_atomically, write_figure
 from gcp_mm.data.digits import write_classification
+from gcp_mm.recipes.classifier import channels as choose_channels
 from gcp_mm.runtime import launch, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/digits'
 STRIDE = 16  # of the last map of a GCP network
 CLASSES = (10, 100, 1000)
+SIZES = (32, 64, 96, 128, 160, 192, 224, 448)  # of the table without a training
 
 
 def main():
@@ -95,26 +98,31 @@ def train(out, work_dir, record):
     return launch(cfg, evaluate)
 
 
+def dimensions(size, channels):
+    """Cells of a table: the size, positions, channels, vector and numbers in the classifier."""
+    side, length = -(-size // STRIDE), channels * (channels + 1) // 2 or 512
+    heads = [f'{number * (length + 1):,}' for number in CLASSES]  # weights and biases
+    where = f'{side}x{side} = {side**2}' if channels else 'GAP'
+    return [f'{size}x{size}', where, channels or '', f'{length:,}', *heads]
+
+
 def report(args, known):
     header = ['image', 'positions', 'D', 'vector']
     header += [f'head, {number:,} classes' for number in CLASSES]
-    header += ['top-1 (%)', 'std']
+    chosen = [dimensions(size, choose_channels((size // STRIDE) ** 2)) for size in SIZES]
     rows, points = [], {}
     for size, channels in product(args.sizes, [0, *args.channels]):
-        side = -(-size // STRIDE)
-        length = channels * (channels + 1) // 2 or 512
         values = [known[size, channels, seed, args.epochs] for seed in range(args.seeds)]
         spread = stdev(values) if len(values) > 1 else 0.0
-        heads = [f'{number * (length + 1):,}' for number in CLASSES]  # weights and biases
-        where = f'{side}x{side} = {side**2}' if channels else 'GAP'
-        mean = fmean(values)
-        rows.append([f'{size}x{size}', where, channels or '', length, *heads, f'{mean:.2f}'])
-        rows[-1].append(f'{spread:.2f}')
-        points.setdefault((size, side**2), []).append((channels, mean, spread))
+        rows.append([*dimensions(size, channels)[:4], f'{fmean(values):.2f}', f'{spread:.2f}'])
+        points.setdefault((size, (size // STRIDE) ** 2), []).append(
+            (channels, fmean(values), spread)
+        )
     machine = describe_machine(torch.device(get_device()))
     text = '\n'.join(f'- {name}: {value}' for name, value in machine.items())
     text += f'\n- ResNet-18, {args.epochs} epochs, {args.seeds} seeds\n\n'
-    text += markdown_table(header, rows) + '\n'
+    text += markdown_table([*header[:4], 'top-1 (%)', 'std'], rows)
+    text += f'\n\n{markdown_table(header, chosen)}\n'
     print(text)
     write_atomically(args.out / 'channels.md', text.encode())
     draw(args.out / 'channels.png', points)
