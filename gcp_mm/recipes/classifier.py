@@ -5,7 +5,7 @@ import numpy as np
 from .folders import Folders
 from .network import Network
 from .pictures import Pictures
-from .schedule import Schedule
+from .schedule import plan
 from .text import comment, literal, up_to
 
 SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
@@ -20,14 +20,21 @@ MANY = 50  # classes, of which the five most likely are evaluated too
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # MMPretrain's
 
 
-def image_size(sizes: np.ndarray) -> int:
+def image_size(sizes: np.ndarray) -> tuple[int, str]:
     """Side of the images to train with, in pixels: a multiple of 32 that enlarges few pictures.
 
     Args:
         sizes: (n, 2), widths and heights of the pictures.
+
+    Returns:
+        The side, and why.
     """
-    tenth = int(np.quantile(sizes.min(1), 0.1))
-    return min(max(tenth // 32 * 32, SIZES[0]), SIZES[1])
+    size = int(np.quantile(sizes.min(1), 0.1)) // 32 * 32
+    if size < SIZES[0]:
+        return SIZES[0], 'smaller ones leave a map of few positions'
+    if size > SIZES[1]:
+        return SIZES[1], "the paper's, and the pictures are no smaller"
+    return size, 'a multiple of 32 that nine in ten pictures reach'
 
 
 def channels(positions: int) -> int:
@@ -47,8 +54,9 @@ def classifier(
     pictures: Pictures,
     lists: dict[str, str],
     network: Network,
-    schedule: Schedule,
+    *,
     size: int | None,
+    processes: int,
     workers: int,
 ) -> str:
     """Write the config of a classifier.
@@ -57,14 +65,25 @@ def classifier(
         folders, pictures: the dataset.
         lists: file of each split that lists its pictures, where the dataset was split.
         network: ResNet, pooling and weights.
-        schedule: of the training.
         size: side of the images in pixels; None for one that fits the pictures.
+        processes: of the training.
         workers: processes that load images, for each process of the training.
+
+    Raises:
+        ValueError: if there are not two images to train on for each process.
     """
     fine = network.weights is not None
-    reason = "as ImageNet's networks take" if fine else 'nine in ten pictures are no smaller'
-    size = size or (SIZES[1] if fine else image_size(pictures.sizes))
+    if size is not None:
+        reason = 'as asked for'
+    elif fine:
+        size, reason = SIZES[1], 'of most pretrained networks'
+    else:
+        size, reason = image_size(pictures.sizes)
     number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
+    images = len(folders.files['train'])
+    batch = next(number for limit, number in BATCHES if images <= limit)
+    limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
+    schedule = plan(images, batch, processes, *limits)
     rate = (FINE_RATE if fine else RATE) * schedule.total / 16
     low, high = pictures.sizes.min(), pictures.sizes.max()
     counts = {split: len(files) for split, files in folders.files.items()}
@@ -85,7 +104,7 @@ _base_ = ['gcp_mm::_base_/models/resnet50_{network.kind}.py', 'gcp_mm::_base_/cl
 
 # In the order of the labels
 classes = {literal(folders.classes)}
-size = {size}  # pixels, a multiple of 32; {reason}
+size = {size}  # pixels; {reason}
 {_model(network, size, number, top)}
 load = dict(type='LoadImageFromFile')
 pack = dict(type='PackInputs')

@@ -1,5 +1,6 @@
 """Files in COCO's format with their pictures, training and validation apart or to be split."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Objects:
             pictures of one file were split at random.
         prefixes: folder of their pictures, below `root`.
         contents: what the files hold.
+        sources: the files that were read.
         notes: what whoever trains with them should know, a sentence each.
     """
 
@@ -32,7 +34,14 @@ class Objects:
     files: dict[str, str]
     prefixes: dict[str, str]
     contents: dict[str, dict]
+    sources: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+
+    suffix = '.json'  # of a file of a split
+
+    def listing(self, split: str) -> str:
+        """What a file of a split holds."""
+        return json.dumps(self.contents[split])
 
     @property
     def was_split(self) -> bool:
@@ -81,7 +90,8 @@ def find_objects(root: Path, masks: bool, seed: int = 0) -> Objects:
         notes.append(f'Left out are categories without an object to train on: {unused}.')
     where = {split: path.relative_to(root).as_posix() for split, path in files.items()}
     where = {} if files['val'] == files['train'] else where
-    found = Objects(root, classes, where, prefixes, contents, tuple(notes))
+    sources = tuple(files.values())
+    found = Objects(root, classes, where, prefixes, contents, sources, tuple(notes))
     for split, path in files.items():
         _check(found, split, path, masks)
     return found

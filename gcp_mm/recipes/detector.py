@@ -7,7 +7,7 @@ import numpy as np
 from .coco import Objects
 from .network import Network
 from .pictures import Pictures
-from .schedule import Schedule
+from .schedule import plan
 from .text import comment, literal, up_to
 
 LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
@@ -54,10 +54,11 @@ def anchor_scale(boxes: np.ndarray, factor: float) -> int:
 def detector(
     objects: Objects,
     pictures: Pictures,
-    files: dict[str, str],
+    lists: dict[str, str],
     network: Network,
-    schedule: Schedule,
-    scale: tuple[int, int] | None,
+    *,
+    size: int | None,
+    processes: int,
     workers: int,
     masks: bool,
 ) -> str:
@@ -65,15 +66,23 @@ def detector(
 
     Args:
         objects, pictures: the dataset.
-        files: annotation file of each split.
+        lists: annotation file of each split, where the dataset was split.
         network: ResNet and weights.
-        schedule: of the training.
-        scale: longest and shortest side of the resized pictures; None for what fits them.
+        size: longest side of the resized pictures; None for what fits them.
+        processes: of the training.
         workers: processes that load images, for each process of the training.
         masks: whether to find masks too.
+
+    Raises:
+        ValueError: if there are not two images to train on for each process.
     """
     fine = network.weights is not None
-    scale = scale or picture_scale(pictures.sizes)
+    files = lists or objects.files
+    reason = 'as asked for' if size else 'most pictures are no larger'
+    scale = scale_to(size, pictures.sizes) if size else picture_scale(pictures.sizes)
+    images = len({each['image_id'] for each in objects.objects('train')})
+    limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
+    schedule = plan(images, BATCH * processes, processes, *limits)
     factor = float(np.median(np.min(scale / np.sort(pictures.sizes, 1)[:, ::-1], axis=1)))
     boxes = np.array([each['bbox'][2:] for each in objects.objects('train')])
     anchors = anchor_scale(boxes, factor)
@@ -106,7 +115,7 @@ _base_ = [
 
 # In the order of the categories in the files
 classes = {literal(objects.classes)}
-scale = {scale}  # longer and shorter side in pixels; most pictures are no larger
+scale = {scale}  # longer and shorter side in pixels; {reason}
 {_model(network, len(objects.classes), anchors, max(scale) <= SMALL, masks)}
 load = dict(type='LoadImageFromFile')
 annotations = dict(type='LoadAnnotations', {steps})
@@ -132,7 +141,7 @@ train_dataloader = dict(
     num_workers={workers},
     persistent_workers={workers > 0},
     sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
+    batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
     dataset=dict(
         **dataset,
         **train,

@@ -34,6 +34,13 @@ class Folders:
     was_split: bool
     notes: tuple[str, ...] = ()
 
+    sources = ()  # files that were read
+    suffix = '.txt'  # of a list of a split
+
+    def listing(self, split: str) -> str:
+        """What a list of a split holds: a line with path and label for each picture."""
+        return ''.join(f'{name} {label}\n' for name, label in self.files[split])
+
     def paths(self, split: str) -> list[Path]:
         """Paths of the pictures of a split."""
         return [self.root / self.prefixes[split] / name for name, _ in self.files[split]]

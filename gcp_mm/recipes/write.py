@@ -1,17 +1,16 @@
 """From a folder of pictures to a config."""
 
-import json
 import os
+from functools import partial
 from pathlib import Path
 
 from .._io import check_integer, write_atomically
-from . import classifier as classifiers
-from . import detector as detectors
+from .classifier import classifier
 from .coco import find_objects
+from .detector import detector
 from .folders import find_folders
 from .network import find_network
 from .pictures import look_at
-from .schedule import plan
 
 TASKS = ('classify', 'detect', 'segment')
 
@@ -56,39 +55,31 @@ def write_config(
     data, out = Path(data), Path(out)
     _check(data, task, out, size, processes)
     masks = task == 'segment'
-    if task == 'classify':
-        found, ending = find_folders(data, seed), 'txt'
-    else:
-        found, ending = find_objects(data, masks, seed), 'json'
-    split = found.was_split
-    files = {name: out.with_name(f'{out.stem}_{name}.{ending}') for name in ('train', 'val')}
-    files = files if split else {}
-    for path in [out, *files.values()]:
+    classify = task == 'classify'
+    found = find_folders(data, seed) if classify else find_objects(data, masks, seed)
+    lists = {}
+    if found.was_split:
+        lists = {s: out.with_name(f'{out.stem}_{s}{found.suffix}') for s in ('train', 'val')}
+    outputs = [out, *lists.values()]
+    for path in outputs:
+        if path.resolve() in [source.resolve() for source in found.sources]:
+            raise ValueError(f'out: {str(path)!r} would be written, and is an input; name another')
         if path.exists() and not force:
             raise FileExistsError(f'{str(path)!r} exists; name another --out, or pass --force')
-    chosen = find_network(network, weights, trust)
-    pictures = look_at(found.paths('train'))
-    fine, workers = chosen.weights is not None, 2 if (os.cpu_count() or 1) > 2 else 1
-    if task == 'classify':
-        module, images = classifiers, len(found.files['train'])
-        batch = next(number for limit, number in module.BATCHES if images <= limit)
-    else:
-        module = detectors
-        images = len({each['image_id'] for each in found.objects('train')})
-        batch = module.BATCH * processes
-    limits = (module.FINE_STEPS, module.FINE_EPOCHS) if fine else (module.STEPS, module.EPOCHS)
-    schedule = plan(images, batch, processes, *limits)
-    if task == 'classify':
-        lists = {name: str(path) for name, path in files.items()}
-        text = module.classifier(found, pictures, lists, chosen, schedule, size, workers)
-    else:
-        own = {name: str(path) for name, path in files.items()} or found.files
-        scale = None if size is None else module.scale_to(size, pictures.sizes)
-        text = module.detector(found, pictures, own, chosen, schedule, scale, workers, masks)
-    for name, path in files.items():
-        write_atomically(path, _listed(found, name, task).encode())
+    make = classifier if classify else partial(detector, masks=masks)
+    text = make(
+        found,
+        look_at([*found.paths('train'), *found.paths('val')]),
+        {split: str(path) for split, path in lists.items()},
+        find_network(network, weights, trust),
+        size=size,
+        processes=processes,
+        workers=2 if (os.cpu_count() or 1) > 2 else 1,
+    )
+    for split, path in lists.items():
+        write_atomically(path, found.listing(split).encode())
     write_atomically(out, text.encode())
-    return [out, *files.values()]
+    return outputs
 
 
 def _check(data, task, out, size, processes):
@@ -101,10 +92,3 @@ def _check(data, task, out, size, processes):
     check_integer('processes', processes, 1)
     if size is not None:
         check_integer('size', size, 32)
-
-
-def _listed(found, split, task):
-    """What a file of a split holds."""
-    if task != 'classify':
-        return json.dumps(found.contents[split])
-    return ''.join(f'{name} {label}\n' for name, label in found.files[split])

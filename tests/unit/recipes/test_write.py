@@ -1,6 +1,7 @@
 """What is written fits the data: sizes, channels, schedules, batches, anchors, files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def write(shapes, tmp_path):
 )
 def test_image_size(sides, size):
     rng = np.random.default_rng(0)
-    assert image_size(rng.integers(*sides, (200, 2))) == size
+    assert image_size(rng.integers(*sides, (200, 2)))[0] == size
 
 
 def test_channels_are_at_most_as_many_for_a_position_as_in_the_paper():
@@ -77,14 +78,14 @@ def test_scale_and_anchors_of_a_detector():
     assert [anchor_scale(boxes, factor) for factor in (0.1, 0.5, 1, 3)] == [2, 4, 8, 8]
 
 
-@pytest.mark.parametrize(('network', 'D'), [('resnet18-gcp', 16), ('resnet50', None)])
-def test_a_classifier(write, network, D):  # noqa: N803
-    cfg, _ = write('shapes', 'classify', network=network)
+@pytest.mark.parametrize(('network', 'length'), [('resnet18-gcp', 136), ('resnet50', 2048)])
+def test_a_classifier(write, network, length):
+    cfg, _ = write('shapes', 'classify', network=network, size=64)
     findings = check_config(cfg)
     assert [f for f in findings if f.status in ('error', 'warning')] == []
     assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 6
     assert cfg.train_dataloader.dataset.metainfo.classes[0] == 'circle'
-    assert cfg.model.head.in_channels == (D * (D + 1) // 2 if D else 2048)
+    assert cfg.model.head.in_channels == length
     _, rates = learning_rates(cfg, 36)
     peak = rates.index(max(rates))
     assert 0 < peak <= len(rates) / 10
@@ -145,6 +146,15 @@ def test_a_split_of_a_coco_file(shapes, tmp_path):
     contents = [json.loads(path.read_text()) for path in files[1:]]
     assert [len(content['images']) for content in contents] == [10, 2]
     assert [f.text for f in check_config(load_config(str(files[0]))) if f.status == 'error'] == []
+
+
+def test_a_split_is_not_written_over_the_file_that_was_split(shapes, tmp_path):
+    shutil.copytree(shapes / 'coco/train', tmp_path / 'images')
+    source = shutil.copy(shapes / 'coco/annotations/instances_train.json', tmp_path / 'a_val.json')
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match=r'out: .*a_val\.json'):
+        write_config(tmp_path, 'detect', tmp_path / 'a.py', force=True)
+    assert source.read_bytes() == before
 
 
 def test_gpus_share_the_batch(write):
