@@ -1,27 +1,28 @@
 """Classification networks as files that need neither this package nor MMPretrain to run.
 
 The suffix of a file is its format: ``.pt2`` a program of torch.export, ``.onnx`` ONNX, ``.pt`` a
-trace in TorchScript. Each takes batches of any number of images and gives logits. Every export is
-validated against the PyTorch model before the file is in place.
+trace in TorchScript. Each takes batches of any number of images and gives logits. It says of itself
+what its classes and its images are, as JSON under the key :data:`KEY`. Every export is validated
+against the PyTorch model before the file is in place.
 """
 
 import copy
 import importlib.util
 import inspect
+import json
 import tempfile
 import warnings
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmpretrain.models import BaseClassifier
-from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
-from ._io import write_atomically
+from ._io import plain, write_atomically
+from .data import describe_preprocessing
 from .hub import input_channels
 from .models import GlobalCovariancePooling
 from .ops.precision import full_float32
@@ -30,6 +31,7 @@ from .ops.precision import full_float32
 # float32's rounding costs the network itself more, so many times that.
 TOLERANCE = 1e-4
 ROUNDING = 4
+KEY = 'gcp_mm'  # of what a file says of itself
 BATCHES = (1, 3)  # numbers of images to compare at, neither of them the number exported with
 
 
@@ -136,12 +138,88 @@ def export_classifier(
             # That a trace holds for one size of images: it is meant to.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             draft = Path(folder, path.name)
-            write(network, images, draft)
-            difference = _validate(
-                read(draft), network, list(_random_images(network, size, BATCHES))
-            )
+            metadata = describe(model, size, with_normalisation, outputs=logits.shape[1])
+            write(network, images, draft, json.dumps(metadata))
+            run, _ = read(draft)
+            difference = _validate(run, network, list(_random_images(network, size, BATCHES)))
             write_atomically(path, draft.read_bytes())
     return difference
+
+
+def describe(
+    model: BaseClassifier, size: tuple[int, int], with_normalisation: bool, outputs: int
+) -> dict:
+    """What a file says of itself: see docs/export.md.
+
+    Args:
+        model, size, with_normalisation: as of :func:`export_classifier`.
+        outputs: number of its logits.
+    """
+    from mmpretrain.models import ClsHead, MultiLabelClsHead
+
+    found = describe_preprocessing(model, input_channels(model), size, with_normalisation)
+    classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
+    if isinstance(classes, list | tuple) and len(classes) == outputs:
+        found['classes'] = list(map(str, classes))
+    head = getattr(model, 'head', None)
+    own = [getattr(type(head), name, None) for name in ('predict', '_get_predictions')]
+    if own == [ClsHead.predict, ClsHead._get_predictions]:
+        found['scores'] = dict(function='softmax')
+    elif own == [MultiLabelClsHead.predict, MultiLabelClsHead._get_predictions]:
+        found['scores'] = dict(function='sigmoid', thr=head.thr, topk=head.topk)
+    return plain(found)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A classifier in an exported file.
+
+    Attributes:
+        path: of the file.
+        metadata: what it says of itself, see docs/export.md.
+        run: images (B, C, H, W) to logits (B, classes), float32, on the CPU or, of a ``.pt2`` or
+            ``.pt`` that was written for another device, on that.
+    """
+
+    path: Path
+    metadata: dict
+    run: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        return self.run(images)
+
+
+def read_export(path: str | Path) -> Exported:
+    """Read a file of :func:`export_classifier`. A ``.pt2`` or ``.pt`` is a program: trust it first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: for ONNX without ONNX Runtime.
+        ValueError: if it is of another format, broken, or has no metadata.
+    """
+    path = Path(path)
+    name = repr(str(path))
+    if path.suffix not in FORMATS:
+        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {name}')
+    if not path.is_file():
+        raise FileNotFoundError(f'{name} does not exist')
+    if path.suffix == '.onnx' and importlib.util.find_spec('onnxruntime') is None:
+        raise ImportError(f'{name}: to run ONNX takes ONNX Runtime: pip install onnxruntime')
+    if path.suffix != '.onnx' and not zipfile.is_zipfile(path):  # PyTorch logs tracebacks of it
+        raise ValueError(f'{name} is no exported file: {path.suffix} is an archive')
+    try:
+        run, text = FORMATS[path.suffix][1](path)
+    except Exception as error:  # each reader raises its own
+        reason = f'{type(error).__name__}: {str(error).strip().splitlines()[0]}'
+        raise ValueError(f'{name} is no exported file, or a broken one ({reason})') from error
+    if not text:
+        raise ValueError(
+            f'{name} does not say what its classes and images are: another program or an earlier '
+            'version wrote it. Export the network again: tools/export.py CONFIG CHECKPOINT OUT'
+        )
+    return Exported(path, json.loads(text), run)
 
 
 def check_target(path: Path, force: bool = False) -> None:
@@ -170,35 +248,6 @@ def check_target(path: Path, force: bool = False) -> None:
                 f'{name}: to write and validate ONNX takes packages that are not installed: pip '
                 f'install {" ".join(missing)}'
             )
-
-
-def image_size(cfg: Config, channels: int = 3) -> tuple[int, int]:
-    """Height and width of the images that a classifier is tested with.
-
-    The test pipeline of the config runs on two blank images of different sizes.
-
-    Args:
-        cfg: config of a classifier of MMPretrain.
-        channels: of the images.
-
-    Raises:
-        ValueError: if the pipeline gives images of different sizes, or there is none.
-    """
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    transforms = map(TRANSFORMS.build, loader.get('dataset', {}).get('pipeline', []))
-    pipeline = Compose([t for t in transforms if not type(t).__name__.startswith('Load')])
-    sizes = set()
-    for shape in ((1200, 1600), (1800, 1000)):
-        image = np.zeros(shape if channels == 1 else (*shape, channels), np.uint8)  # as loaded
-        blank = dict(img=image, img_shape=shape, ori_shape=shape)
-        result = pipeline(blank)
-        sizes.add(tuple(result['inputs'].shape[-2:]) if 'inputs' in result else shape)
-    if len(sizes) > 1:
-        raise ValueError(
-            f"size: the config's test pipeline gives images of different sizes, {sorted(sizes)}; "
-            'give the size (--size)'
-        )
-    return sizes.pop()
 
 
 def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
@@ -241,17 +290,21 @@ def _largest_difference(run, network, batches):
     return torch.stack(differences).max().item()
 
 
-def _write_program(network, images, path):
+def _write_program(network, images, path, text):
     batch = ({0: torch.export.Dim('batch')},)
     program = torch.export.export(network, (images,), dynamic_shapes=batch)
-    torch.export.save(program, str(path))
+    torch.export.save(program, str(path), extra_files={KEY: text})
 
 
 def _read_program(path):
-    return torch.export.load(str(path)).module()
+    extra = {KEY: ''}
+    program = torch.export.load(str(path), extra_files=extra)
+    return _on_device(program.module(), program.state_dict), extra[KEY]
 
 
-def _write_onnx(network, images, path):
+def _write_onnx(network, images, path, text):
+    import onnx
+
     if _has_dynamo():
         options = dict(
             dynamo=True,
@@ -263,6 +316,9 @@ def _write_onnx(network, images, path):
         options = dict(dynamic_axes=dict(images={0: 'batch'}, logits={0: 'batch'}))
     names = dict(input_names=['images'], output_names=['logits'])
     torch.onnx.export(network, (images,), str(path), **names, **options)
+    model = onnx.load(str(path))
+    model.metadata_props.add(key=KEY, value=text)
+    onnx.save(model, str(path))
 
 
 def _read_onnx(path):
@@ -273,18 +329,31 @@ def _read_onnx(path):
     def run(images):
         return torch.from_numpy(session.run(['logits'], dict(images=images.cpu().numpy()))[0])
 
-    return run
+    return run, session.get_modelmeta().custom_metadata_map.get(KEY)
 
 
-def _write_trace(network, images, path):
+def _write_trace(network, images, path, text):
     # The trace is compared with the network afterwards, at other numbers of images.
-    torch.jit.trace(network, images, check_trace=False).save(str(path))
+    trace = torch.jit.trace(network, images, check_trace=False)
+    torch.jit.save(trace, str(path), _extra_files={KEY: text})
+
+
+def _read_trace(path):
+    extra = {KEY: ''}
+    trace = torch.jit.load(str(path), _extra_files=extra)
+    return _on_device(trace, trace.state_dict()), extra[KEY]
+
+
+def _on_device(run, state):
+    """`run` for images of any device: those of a file are on the one it was written on."""
+    device = next(iter(state.values())).device
+    return lambda images: run(images.to(device))
 
 
 FORMATS = {
     '.pt2': (_write_program, _read_program),
     '.onnx': (_write_onnx, _read_onnx),
-    '.pt': (_write_trace, lambda path: torch.jit.load(str(path))),
+    '.pt': (_write_trace, _read_trace),
 }
 
 

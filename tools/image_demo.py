@@ -1,6 +1,7 @@
 """Classify pictures and videos, or detect objects in them, and draw what was found.
 
-The output folder gets vis/, the inputs with what was found drawn, and predictions.json. With
+The network is CONFIG and CHECKPOINT, or a file of tools/export.py (.onnx, .pt2 or .pt). The output
+folder gets vis/, the inputs with what was found drawn, and predictions.json. With
 --covariance it also gets covariance/, for each picture the matrix that the pooling layer gave and
 the channels that decided its class. See docs/demo.md.
 """
@@ -15,7 +16,7 @@ import cv2
 import mmcv
 import numpy as np
 from arguments import (
-    add_config_arguments,
+    add_options_argument,
     add_trust_argument,
     check_outputs,
     config_of,
@@ -30,25 +31,43 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm._io import write_atomically, write_figure
-from gcp_mm.data import IMAGE_SUFFIXES, count_suffixes
-from gcp_mm.studies.inferencers import Classifier, Detector, local_image_loader
+from gcp_mm.data import IMAGE_SUFFIXES, Preprocessing, count_suffixes
+from gcp_mm.export import FORMATS, read_export
+from gcp_mm.studies.inferencers import (
+    Classifier,
+    Detector,
+    ExportedClassifier,
+    local_image_loader,
+)
 
+USAGE = """image_demo.py [options] CONFIG CHECKPOINT INPUT... --out-dir DIR
+       image_demo.py [options] EXPORTED INPUT... --out-dir DIR"""
 VIDEO_EXTENSIONS = ('.mp4', '.avi', '.m4v', '.mkv', '.mov', '.mpeg', '.mpg', '.webm')
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
+    parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
     add = parser.add_argument
-    add('checkpoint', help='checkpoint file, or address')
-    add('inputs', nargs='+', type=Path, help='pictures, videos, and folders of them')
+    add('config', metavar='CONFIG', help='config file, or the name of a config; or EXPORTED')
+    add('inputs', nargs='+', metavar='INPUT', help='pictures, videos, and folders of them')
+    add_options_argument(parser)
     add('--out-dir', type=Path, required=True, help='where the results go')
     add('--force', action='store_true', help='write to a folder that is not empty')
-    add('--device', type=device, default=get_device(), help='default: %(default)s')
+    add('--device', type=device, help=f'default: {get_device()}')
     add('--score-thr', type=float, default=0.3, help='of drawn objects; default: %(default)s')
     add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)
-    return parser.parse_args()
+    args = parser.parse_intermixed_args()
+    if Path(args.config).suffix in FORMATS:
+        args.checkpoint = None
+    else:
+        args.checkpoint, *args.inputs = args.inputs
+        if not args.inputs:
+            parser.error(
+                f'expected CONFIG CHECKPOINT INPUT..., got {args.config} {args.checkpoint}'
+            )
+    args.inputs = [Path(path) for path in args.inputs]
+    return args
 
 
 def find_inputs(paths):
@@ -138,10 +157,58 @@ def close_video(video, part, target, frames):
     return whole
 
 
+def check_options(args):
+    """Raise ValueError for an option that does not go with an exported file."""
+    refused = {
+        '--covariance': (args.covariance, 'it gives logits alone, and not the covariance'),
+        '--cfg-options': (args.cfg_options, 'it holds a network, and no config'),
+        '--device': (args.device, 'it runs on the device that it was exported on'),
+    }
+    for option, (given, reason) in refused.items():
+        if given:
+            text = f'{option}: {args.config!r} is an exported file: {reason}'
+            raise ValueError(f'{text}; leave it out, or give CONFIG CHECKPOINT')
+
+
+def load_exported(args):
+    """What predicts with an exported file, and what loads its pictures.
+
+    Raises:
+        ValueError: if the file does not say enough to do both.
+    """
+    exported = read_export(args.config)
+    said = exported.metadata
+    try:
+        prepare = Preprocessing(said)
+        if 'scores' not in said:
+            raise ValueError("it does not say 'scores'")
+    except ValueError as error:
+        text = f'{args.config!r} does not say how its pictures are made ready, or its logits read'
+        raise ValueError(f'{text}: {error}; give CONFIG CHECKPOINT instead') from error
+    predict = ExportedClassifier(exported, prepare, said['scores'], said.get('classes'))
+    return predict, prepare.loader
+
+
+def load_network(cfg, args):
+    """What predicts with the network of a config, and what loads its pictures."""
+    loader = local_image_loader(cfg)
+    model = cfg, args.checkpoint, args.device or get_device(), args.trust
+    if cfg.get('default_scope') == 'mmdet':
+        return Detector(*model, args.score_thr), loader
+    return Classifier(get_model(*model), args.covariance), loader
+
+
 def main():
     args = parse_args()
-    cfg = config_of(args)
-    scope = cfg.get('default_scope')
+    if args.checkpoint is None:
+        check_options(args)
+        cfg, scope, about = None, 'mmpretrain', dict(exported=args.config)
+    else:
+        cfg = config_of(args)
+        scope, about = (
+            cfg.get('default_scope'),
+            dict(config=args.config, checkpoint=args.checkpoint),
+        )
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
@@ -155,13 +222,8 @@ def main():
         [args.config, args.checkpoint, *inputs],
         [path for path in args.inputs if path.is_dir()],
     )
-    loader = local_image_loader(cfg)
     with DefaultScope.overwrite_default_scope(scope):
-        model = cfg, args.checkpoint, args.device, args.trust
-        if scope == 'mmdet':
-            predict = Detector(*model, args.score_thr)
-        else:
-            predict = Classifier(get_model(*model), args.covariance)
+        predict, loader = load_exported(args) if cfg is None else load_network(cfg, args)
         for file, path in tqdm(inputs.items(), unit='file'):
             try:
                 draw(predict, loader, file, path, args.out_dir, records)
@@ -169,7 +231,6 @@ def main():
                 failed[str(file)] = str(error)
                 tqdm.write(f'{str(file)!r}: {printable(str(error))}')
     path = args.out_dir / 'predictions.json'
-    about = dict(config=args.config, checkpoint=args.checkpoint)
     content = about | dict(predictions=records, failed=failed)
     write_atomically(path, f'{json.dumps(content)}\n'.encode())
     print(printable(f'{path}: {len(records)} predictions, drawn in {args.out_dir / "vis"}'))

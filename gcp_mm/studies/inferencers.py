@@ -5,13 +5,14 @@ is three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON
 :mod:`gcp_mm.studies.covariance_view`, or None.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
 
 from ..checks.dataloaders import image_loader
 from ..data import LoadCheckedImage
@@ -90,6 +91,13 @@ def _name(label, classes):
     return str(label) if classes is None else classes[label]
 
 
+def _draw(visualizer, image, sample, classes, draw_pred=True):
+    """An image with what was found, large enough for its text."""
+    size = max(SHORT_SIDE, min(image.shape[:2]))
+    options = dict(draw_gt=False, draw_pred=draw_pred, resize=size)
+    return visualizer.visualize_cls(_drawable(image), sample, classes, **options)
+
+
 def _lines(record, task=''):
     """What was found, a line for each task of a record of :class:`Classifier`."""
     if 'tasks' in record:
@@ -141,14 +149,7 @@ class Classifier:
             data['data_samples'] = [_empty_sample(head)]
         (sample,) = self.inferencer.forward(data)
         record, figure = _record(sample, head, classes), None
-        drawing = self.visualizer.visualize_cls(
-            _drawable(image),
-            sample,
-            classes,
-            draw_gt=False,
-            draw_pred=not self.several_tasks,
-            resize=max(SHORT_SIDE, min(image.shape[:2])),
-        )
+        drawing = _draw(self.visualizer, image, sample, classes, not self.several_tasks)
         if self.several_tasks:
             drawing = self._draw_tasks(record)
         if self.covariance:
@@ -179,6 +180,40 @@ class Classifier:
         record = asdict(view) | dict(order=view.order.tolist())
         del record['root']
         return draw_covariance(view, picture, maps, names, score), record
+
+
+class ExportedClassifier:
+    """Classifies images by an exported file, with the results of :class:`Classifier`.
+
+    Args:
+        run: images (1, C, H, W) to logits (1, classes).
+        prepare: an image to the input of `run`, :class:`gcp_mm.data.Preprocessing`.
+        scores: how logits become scores: `function`, softmax or sigmoid, and, of the latter, `thr`
+            and `topk`, which of the scores are predicted.
+        classes: their names, None where they are not known.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Tensor], Tensor],
+        prepare: Callable[[np.ndarray], Tensor],
+        scores: dict,
+        classes: list[str] | None = None,
+    ):
+        from mmpretrain.models import ClsHead, MultiLabelClsHead
+        from mmpretrain.visualization import UniversalVisualizer
+
+        self.run, self.prepare, self.classes = run, prepare, classes
+        options = {key: value for key, value in scores.items() if key != 'function'}
+        heads = dict(softmax=ClsHead, sigmoid=MultiLabelClsHead)
+        self.head = heads[scores['function']](**options)
+        self.visualizer = UniversalVisualizer()
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, None]:
+        """Classify an image."""
+        (sample,) = self.head.predict((self.run(self.prepare(image)),))
+        record = _record(sample, self.head, self.classes)
+        return _draw(self.visualizer, image, sample, self.classes), record, None
 
 
 class Detector:

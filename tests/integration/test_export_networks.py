@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import inspect
 import json
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,15 @@ from mmengine.config import Config
 from torch import nn
 
 from gcp_mm import export, get_model
-from gcp_mm.export import LogitNetwork, check_target, export_classifier, image_size, rounding_error
+from gcp_mm.data import image_size
+from gcp_mm.export import (
+    LogitNetwork,
+    check_target,
+    describe,
+    export_classifier,
+    read_export,
+    rounding_error,
+)
 from tests.helpers.runs import CLS
 
 PACKAGES = ['onnx', 'onnxruntime', *(['onnxscript'] if export._has_dynamo() else [])]
@@ -131,9 +140,25 @@ def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
     batches = [torch.randn(batch, 3, *SIZE) for batch in (1, 3)]
     assert 0 <= export_classifier(network, path, SIZE) < limit(network, batches)
     assert list(tmp_path.iterdir()) == [path]
-    run = load(str(path))
+    run, exported = load(str(path)), read_export(path)
     with torch.no_grad():
         assert_same_logits([run(images) for images in batches], network, batches)
+    assert_same_logits([exported(images) for images in batches], network, batches)
+    assert exported.metadata == read_text(str(path)) == describe(network, SIZE, False, outputs=10)
+
+
+def read_text(path):
+    """What a file says of itself, read as docs/export.md says."""
+    extra = dict(gcp_mm='')
+    if path.endswith('.onnx'):
+        import onnxruntime
+
+        extra = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    elif path.endswith('.pt2'):
+        torch.export.load(path, extra_files=extra)
+    else:
+        torch.jit.load(path, _extra_files=extra)
+    return json.loads(extra['gcp_mm'])
 
 
 @pytest.mark.slow
@@ -167,6 +192,52 @@ def test_normalisation_is_that_of_the_data_preprocessor(copied, to_rgb, tmp_path
         assert_same_logits([run(bgr.flip(1).float())], copied, [inputs])
 
 
+def test_file_says_what_its_classes_and_images_are(copied, tmp_path):
+    copied._dataset_meta = dict(classes=tuple('abcdefghé3'))
+    path = tmp_path / 'network.pt'
+    export_classifier(copied, path, (32, 48), with_normalisation=True)
+    said = read_export(path).metadata
+    assert said['classes'] == list('abcdefghé3')
+    assert (said['channels'], said['size'], said['channel_order']) == (3, [32, 48], 'RGB')
+    assert said['normalisation'] == dict(mean=[127.5] * 3, std=[127.5] * 3, inside=True)
+    assert [step['type'] for step in said['pipeline']] == ['LoadImageFromFile']
+    assert said['scores'] == dict(function='softmax')
+
+
+def test_what_is_unknown_is_left_out(copied):
+    """Names for other outputs, and all of a network without a config and with a head of its own."""
+    copied._dataset_meta = dict(classes=('a', 'b'))
+    assert 'classes' not in describe(copied, (32, 32), False, outputs=10)
+    del copied._dataset_meta, copied._config
+
+    class Other(type(copied.head)):
+        def predict(self, feats, data_samples=None):
+            raise NotImplementedError
+
+    copied.head = Other(num_classes=10, in_channels=36)
+    said = describe(copied, (32, 32), False, outputs=10)
+    assert not said.keys() & {'classes', 'pipeline', 'scores'}
+
+
+def test_files_that_say_nothing_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / 'network.pt'
+    torch.jit.trace(nn.Linear(2, 2), torch.zeros(2, 2)).save(path)
+    with pytest.raises(ValueError, match=r'network\.pt.*tools/export\.py'):
+        read_export(path)
+    for suffix in export.FORMATS:
+        (tmp_path / f'broken{suffix}').write_bytes(b'<html>')
+        if suffix != '.onnx' or HAS_ONNX:
+            with pytest.raises(ValueError, match=rf'broken{suffix}. is no exported file'):
+                read_export(tmp_path / f'broken{suffix}')
+    with pytest.raises(ValueError, match=r'ends in .pt2, .onnx, .pt, got .*network.pth'):
+        read_export(tmp_path / 'network.pth')
+    with pytest.raises(FileNotFoundError, match=r'gone\.onnx'):
+        read_export(tmp_path / 'gone.onnx')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r'broken.onnx.*pip install onnxruntime'):
+        read_export(tmp_path / 'broken.onnx')
+
+
 @needs_program
 def test_eigendecomposition_is_exported_where_the_format_has_it(copied, tmp_path):
     copied.neck.norm = 'eigh'
@@ -180,8 +251,8 @@ def test_eigendecomposition_is_exported_where_the_format_has_it(copied, tmp_path
 def test_a_file_that_differs_is_not_left(small, copied, error, tmp_path, monkeypatch):
     """A writer that writes the logits of another network."""
 
-    def write(_, images, path):
-        export._write_trace(LogitNetwork(copied), images, path)
+    def write(_, images, path, text):
+        export._write_trace(LogitNetwork(copied), images, path, text)
 
     with torch.no_grad():
         images = torch.randn(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -294,7 +365,10 @@ def test_tool(small, call_tool, tmp_path, capsys):
     with pytest.raises(ValueError, match='--size'):
         call_tool('tools/export.py', CLS, checkpoint, out, *options)
     call_tool('tools/export.py', CLS, checkpoint, out, '--size', 32, 48, *options)
-    assert '(batch, 3, 32, 48), float32, normalised' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '(batch, 3, 32, 48), float32, normalised' in said
+    assert re.search(r'says .*normalisation, pipeline, scores', said)
+    assert re.search(r'lacks +classes', said)
     images = torch.randn(3, 3, 32, 48)
     with torch.no_grad():
         assert_same_logits([load(str(out))(images)], small, [images])

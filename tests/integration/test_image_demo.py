@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from gcp_mm import get_model
 from gcp_mm.data import LoadCheckedImage
+from gcp_mm.export import export_classifier
 from gcp_mm.studies.inferencers import Classifier
 from tests.helpers.runs import CLS, ROOT
 
@@ -243,6 +244,109 @@ def test_results_are_not_written_over_unasked(demo, pictures):
     with pytest.raises(ValueError, match=r"out' is not empty; .* --force"):
         demo(CLS, pictures / 'a.png')
     assert demo(CLS, pictures / 'a.png', '--force') == first
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('inside.pt', 'outside.pt'),
+        pytest.param('inside.pt2', marks=pytest.mark.slow),
+        pytest.param('inside.onnx', marks=pytest.mark.slow),
+    ],
+)
+def test_exported_file_gives_what_the_network_gives(
+    demo, other, call_tool, checkpoint, pictures, tmp_path, name
+):
+    """Pictures of several sizes, resized and cropped; classes that the network was trained with."""
+    if name.endswith('onnx'):
+        pytest.importorskip('onnxscript')
+    steps = [
+        dict(type='ResizeEdge', scale=36, backend='pillow'),
+        dict(type='CenterCrop', crop_size=32),
+    ]
+    pipeline = [dict(type='LoadImageFromFile'), *steps, dict(type='PackInputs')]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    norm = dict(mean=[100, 120, 140], std=[60, 50, 40], to_rgb=False)
+    config = other(test_dataloader=loader, data_preprocessor=norm)
+    expected = demo(config, pictures)
+    path = tmp_path / name
+    export_classifier(
+        get_model(config, checkpoint(config)), path, (32, 32), with_normalisation='inside' in name
+    )
+    call_tool(TOOL, path, pictures / 'a.png', pictures, '--out-dir', tmp_path / 'exported')
+    found = json.loads((tmp_path / 'exported/predictions.json').read_text())
+    assert found['exported'] == str(path)
+    for one, right in zip(found['predictions'], expected, strict=True):
+        assert one['score'] == pytest.approx(right['score'], abs=1e-5)
+        assert {**one, 'score': 0, 'top5': 0} == {**right, 'score': 0, 'top5': 0}
+        for each, that in zip(one['top5'], right['top5'], strict=True):
+            assert each['class'] == that['class']
+            assert each['score'] == pytest.approx(that['score'], abs=1e-5)
+        drawn, plain = (
+            cv2.imread(str(tmp_path / out / one['drawing'])) for out in ('exported', 'out')
+        )
+        np.testing.assert_array_equal(drawn, plain)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A network of random weights in a file."""
+    path = tmp_path / 'network.pt'
+    export_classifier(get_model(GAP), path, (32, 32))
+    return path
+
+
+def test_exported_file_of_several_labels(demo, other, call_tool, checkpoint, pictures, tmp_path):
+    config = other(model=dict(head=dict(MANY, thr=0.5)))
+    expected = demo(config, pictures / 'a.png')
+    export_classifier(get_model(config, checkpoint(config)), tmp_path / 'network.pt', (32, 32))
+    call_tool(TOOL, tmp_path / 'network.pt', pictures / 'a.png', '--out-dir', tmp_path / 'exported')
+    found = json.loads((tmp_path / 'exported/predictions.json').read_text())['predictions']
+    for key in ('labels', 'top5'):
+        assert [one['label'] for one in found[0][key]] == [one['label'] for one in expected[0][key]]
+
+
+def test_exported_file_takes_pictures_of_its_size(exported, call_tool, pictures, tmp_path):
+    with pytest.raises(SystemExit, match='1 of 2 files failed'):
+        call_tool(
+            *(TOOL, exported, pictures / 'a.png', pictures / 'large.png'),
+            *('--out-dir', tmp_path / 'out'),
+        )
+    found = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert 'gives 3x48x40' in found['failed'][str(pictures / 'large.png')]
+    assert found['predictions'][0]['class'].isdecimal()
+
+
+@pytest.mark.parametrize(
+    'option', [['--covariance'], ['--device', 'cpu'], ['--cfg-options', 'model.neck.reduction=[8]']]
+)
+def test_exported_file_refuses_what_it_cannot_do(call_tool, pictures, tmp_path, option):
+    with pytest.raises(ValueError, match=rf'{option[0]}: .*network\.pt.*CONFIG CHECKPOINT'):
+        call_tool(TOOL, tmp_path / 'network.pt', pictures, '--out-dir', tmp_path / 'out', *option)
+
+
+def test_exported_file_that_says_too_little(call_tool, pictures, tmp_path):
+    model = get_model(GAP)
+    del model._config
+    export_classifier(model, tmp_path / 'network.pt', (32, 32))
+    with pytest.raises(ValueError, match=r"network\.pt.*'pipeline'.*CONFIG CHECKPOINT"):
+        call_tool(TOOL, tmp_path / 'network.pt', pictures, '--out-dir', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('words', [(CLS, 'checkpoint.pth'), ('checkpoint.pth', 'a.png')])
+def test_a_missing_word_is_told(call_tool, words, capsys):
+    with pytest.raises(SystemExit):
+        call_tool(TOOL, *words, '--out-dir', 'out')
+    assert 'expected CONFIG CHECKPOINT INPUT' in capsys.readouterr().err
+
+
+def test_options_may_stand_between(demo, checkpoint, call_tool, pictures, tmp_path):
+    first, second = pictures / 'a.png', pictures / 'large.png'
+    expected = demo(CLS, first, second)
+    call_tool(TOOL, CLS, '--out-dir', tmp_path / 'other', checkpoint(CLS), first, '--force', second)
+    found = json.loads((tmp_path / 'other/predictions.json').read_text())
+    assert found['predictions'] == expected
 
 
 @pytest.fixture

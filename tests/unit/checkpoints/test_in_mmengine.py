@@ -101,7 +101,7 @@ DANGEROUS = {
     **dict.fromkeys(('eval', 'exec', 'os.system', 'os.popen', 'yaml.load')),
     **dict.fromkeys(('pickle.load', 'pickle.loads', 'torch.hub.load', 'joblib.load')),
     **dict.fromkeys(('load_checkpoint', 'load_url', 'CheckpointLoader.load_checkpoint')),
-    'torch.jit.load': 'gcp_mm/export.py',  # of its own export
+    'torch.jit.load': 'gcp_mm/export.py',  # of exported files, which are programs
     'torch.load': 'gcp_mm/checkpoints/reading.py',
     'Config.fromfile': 'gcp_mm/hub.py',
     'get_config': 'gcp_mm/hub.py',
