@@ -10,6 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import TRANSFORMS
 
 from .context import Finding
+from .data import NOWHERE, Places
 
 NUMBERS = {int, float}  # of which bool is none
 LARGEST = 2**53  # whole numbers beyond it are not exact in NumPy's arrays
@@ -41,15 +42,6 @@ RULES = dict(
 )
 OPTIONAL = {'iscrowd', 'ignore'}
 NOUNS = dict(images='image', categories='category', annotations='annotation')
-
-
-def reads_coco(dataset: BaseDataset | None) -> bool:
-    """Whether a dataset takes its objects from a file as MMDetection's CocoDataset does."""
-    bases = {base.__name__: base for base in type(dataset).__mro__}
-    coco = bases.get('CocoDataset')
-    if coco is None or any(name.startswith('LVIS') for name in bases):
-        return False
-    return type(dataset).parse_data_info is coco.parse_data_info
 
 
 def read_annotations(path: str, contents: dict, evaluated: bool = False) -> tuple[dict, str]:
@@ -119,7 +111,12 @@ def _conflicting(content) -> Iterator[str]:
 
 
 def inspect_annotations(
-    dataset: BaseDataset, pipeline: Sequence[dict], check: str, contents: dict, evaluated: bool
+    dataset: BaseDataset,
+    pipeline: Sequence[dict],
+    check: str,
+    contents: dict,
+    evaluated: bool,
+    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Compare the objects in a dataset's file with those that it gives to the loss.
 
@@ -129,6 +126,7 @@ def inspect_annotations(
         check: name of the check.
         contents: as of :func:`read_annotations`.
         evaluated: whether it is for evaluation, where the file decides what counts.
+        places: in the config, where its classes belong.
 
     Returns:
         An error for a malformed file, classes that are absent or in another order, a mask that
@@ -140,10 +138,8 @@ def inspect_annotations(
     if fault:
         return [Finding(check, 'error', fault)]
     _load(dataset, content)
-    names = {category['id']: category['name'] for category in content['categories']}
-    fault = _other_classes([names[key] for key in dataset.cat_ids], dataset)
-    if fault:
-        return [Finding(check, 'error', f'{path!r}: {fault}')]
+    if not has_its_classes(dataset, content):
+        return [Finding(check, 'error', f'{path!r}: {_name_classes(dataset, content, places)}')]
     loaders = [TRANSFORMS.build(step) for step in pipeline if step.get('with_mask')]
     total, left_out = len(content.get('annotations', ())), Counter()
     for fault in _compare(content, dataset, loaders, left_out):
@@ -172,6 +168,36 @@ def _load(dataset, content):
     dataset.COCOAPI = index
     dataset.serialize_data = False
     dataset.full_init()
+
+
+def has_its_classes(dataset: BaseDataset, content: dict) -> bool:
+    """Whether a dataset has the categories of its file as its classes: all, or some in their order.
+
+    Args:
+        dataset: one that :func:`reads_coco`, its list read.
+        content: of the file.
+    """
+    return _kept(dataset, content) == list(dataset.metainfo['classes'])
+
+
+def _kept(dataset, content):
+    names = {category['id']: category['name'] for category in content['categories']}
+    return [names[key] for key in dataset.cat_ids]
+
+
+def _name_classes(dataset, content, places):
+    """Say that classes are not the categories of a file, and what to write instead."""
+    classes, kept = list(dataset.metainfo['classes']), _kept(dataset, content)
+    names = [category['name'] for category in content['categories']]
+    right = tuple(kept if len(kept) == len(classes) else names)
+    own = type(dataset).METAINFO.get('classes')
+    whose = f'the {len(own)} of {type(dataset).__name__}' if own == tuple(classes) else classes
+    heads = ''.join(f' and {path}={len(right)}' for path in places.heads)
+    return (
+        f'its categories are {names}, and metainfo.classes are {whose}: labels would mean other '
+        f'classes than their names say: set metainfo=dict(classes={right!r}) in '
+        f'{", ".join(places.datasets)}{heads}'
+    )
 
 
 def _other_classes(names, dataset):

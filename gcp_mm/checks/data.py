@@ -6,6 +6,7 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 from itertools import product
 from types import SimpleNamespace
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -20,16 +21,39 @@ REMEDY = (
     "CocoMetric's evaluator) to where they are"
 )
 FRAMEWORKS = ('mmengine', 'mmpretrain', 'mmdet', 'gcp_mm')
+FILES = {'data_root', 'data_prefix', 'ann_file'}  # keys of datasets that read some
 # Heads of MMDetection whose num_classes is that of the data; an RPN has one of its own.
 DETECTION = ('bbox_head', 'mask_head')
 # Metrics that compare the labels of the data with the numbers of the head's outputs
 COMPARING = {'Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'}
 
 
+class Places(NamedTuple):
+    """Paths in a config of what depends on the classes of its data.
+
+    Attributes:
+        datasets: whose `metainfo.classes` they are, of training, validation and test.
+        heads: whose number they are, the `num_classes` of each.
+    """
+
+    datasets: list[str]
+    heads: list[str]
+
+
+NOWHERE = Places(['the dataset'], [])
+
+
+def places_of_classes(cfg: Config) -> Places:
+    """Where a config says what the classes are, or should."""
+    loaders = (f'{split}_dataloader' for split in ('train', 'val', 'test'))
+    nodes = (each for name in loaders for each in walk(cfg.get(name), name))
+    datasets = [path for path, node in nodes if FILES & node.keys()]
+    return Places(datasets, [path for path, _ in find_heads(cfg)])
+
+
 def find_datasets(dataloader: dict | None) -> Iterator[dict]:
     """Configs of the datasets in a dataloader's that name files, wrapped ones too."""
-    keys = {'data_root', 'data_prefix', 'ann_file'}
-    return (node for _, node in walk(dataloader) if keys & node.keys())
+    return (node for _, node in walk(dataloader) if FILES & node.keys())
 
 
 def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
@@ -67,6 +91,15 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
         if 'pipeline' in config:
             options['pipeline'] = []
         return DATASETS.build({**config, **options})
+
+
+def reads_coco(dataset: BaseDataset | None) -> bool:
+    """Whether a dataset takes its objects from a file as MMDetection's CocoDataset does."""
+    bases = {base.__name__: base for base in type(dataset).__mro__}
+    coco = bases.get('CocoDataset')
+    if coco is None or any(name.startswith('LVIS') for name in bases):
+        return False
+    return type(dataset).parse_data_info is coco.parse_data_info
 
 
 def is_remote(config: dict) -> bool:
@@ -114,12 +147,12 @@ def check_data(context: Context) -> list[Finding]:
         for config, dataset, error in open_datasets(context, loader):
             errors += [error] if error else find_missing(config, dataset, loader)
             if is_first_process(cfg):  # it looks at every file's name
-                warnings.append(find_left_out(dataset, loader))
+                warnings += inspect_folders(dataset, loader)
             number += not is_remote(config)
         for metric in find_annotated(cfg.get(evaluator)):
             errors.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
     errors = [Finding('data', 'error', text) for text in errors if text]
-    warnings = [Finding('data', 'warning', text) for text in warnings if text]
+    warnings = [Finding('data', 'warning', text) for text in warnings]
     if errors or not number:
         return errors or [Finding('data', 'skipped', 'the config names no files')]
     text = (
@@ -152,26 +185,41 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
     return [text for text in texts if text]
 
 
-def find_left_out(dataset: BaseDataset | None, loader: str) -> str:
-    """Say which files a dataset of folders leaves out for their suffix or place, '' if none."""
+def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
+    """Warnings of a dataset of class folders.
+
+    These are files that it leaves out for their suffix or place and, in training, classes without
+    an image. In a validation an empty folder keeps the place of its class.
+    """
     is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
     if is_used is None or dataset.ann_file or not osp.isdir(root):
-        return ''
-    beside, others = [], []
+        return []
+    beside, others, empty = [], [], set(class_folders(dataset))
     for folder, folders, files in os.walk(root, followlinks=True):
         if folder == root and dataset.with_label and folders:
             beside = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
-        else:
-            others += [file for file in files if not file.startswith('.') and not is_used(file)]
-    texts = [f'{count_suffixes(beside)} outside the class folders'] if beside else []
+            continue
+        others += [file for file in files if not file.startswith('.') and not is_used(file)]
+        if any(map(is_used, files)):
+            empty.discard(osp.relpath(folder, root).split(os.sep)[0])
+    texts = []
+    left_out = [f'{count_suffixes(beside)} outside the class folders'] if beside else []
     if others:
         images = {each for each in IMAGE_SUFFIXES if any(o.lower().endswith(each) for o in others)}
         wanted = tuple(sorted({*dataset.extensions, *images}))
-        texts.append(
+        left_out.append(
             f'{count_suffixes(others)} by suffix; to take in those that are images set '
             f'{loader}.dataset.extensions, such as {wanted}'
         )
-    return f'{loader}.dataset: files in {root!r} left out: {", and ".join(texts)}' if texts else ''
+    if left_out:
+        text = f'{loader}.dataset: files in {root!r} left out: {", and ".join(left_out)}'
+        texts.append(text)
+    if empty and loader == 'train_dataloader':
+        texts.append(
+            f'{loader}.dataset: {len(empty)} class folders in {root!r} hold no image to learn '
+            f'from, the first is {min(empty)!r}: add images, or remove the folders from every split'
+        )
+    return texts
 
 
 def missing_file(path: str, name: str) -> str:
@@ -183,29 +231,45 @@ def missing_file(path: str, name: str) -> str:
 
 
 def check_classes(context: Context) -> list[Finding]:
-    """Compare `num_classes` of the heads with the classes of the datasets, where both are known."""
+    """Compare `num_classes` of the heads with the classes of the datasets, where both are known.
+
+    Of a file in COCO's format they are if :func:`.check_annotations` has read it before, or if the
+    config names them: those of its class are often just those that were not replaced.
+    """
     heads = list(find_heads(context.cfg))
     found = []
     for split in splits_of(context):
         loader = f'{split}_dataloader'
         for config, dataset, error in open_datasets(context, loader):
             classes = None if error else count_classes(config, dataset, context.scope)
-            for path, number in heads if classes else ():
-                found.append(_compare(path, number, loader, classes, context.scope))
+            known = _has_its_classes(context, dataset) if classes else False
+            named = (config.get('metainfo') or {}).get('classes')
+            for path, number in () if known is False else heads:
+                compared = _compare(path, number, loader, classes, context.scope)
+                if known or named or compared.status == 'ok':
+                    found.append(compared)
     return list(dict.fromkeys(found)) or [
         Finding('classes', 'skipped', 'the number of classes is not in the config')
     ]
 
 
+def _has_its_classes(context, dataset):
+    """Whether the categories of a dataset's file are its classes, None if that is not known."""
+    if not reads_coco(dataset):
+        return True
+    return context.agree.get(osp.realpath(dataset.ann_file))
+
+
 def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
     """Path in the config and number of classes of each head that has one."""
+    model = cfg.get('model') or {}
     if cfg.get('default_scope') != 'mmdet':
-        nodes = [('model.head', cfg.model.get('head') or {})]
-    elif cfg.model.get('language_model'):  # its outputs are words
+        nodes = [('model.head', model.get('head') or {})]
+    elif model.get('language_model'):  # its outputs are words
         nodes = []
     else:
         parts = (*DETECTION, 'roi_head')
-        nodes = [each for part in parts for each in walk(cfg.model.get(part), f'model.{part}')]
+        nodes = [each for part in parts for each in walk(model.get(part), f'model.{part}')]
         nodes = [each for each in nodes if each[0].split('.')[-1].split('[')[0] in DETECTION]
     for path, node in nodes:
         if isinstance(node.get('num_classes'), int):
@@ -305,6 +369,7 @@ def _other_names(context, loader):
 
 def _class_names(context, loader):
     built = [dataset for _, dataset, _ in open_datasets(context, loader) if dataset is not None]
+    built = [each for each in built if _has_its_classes(context, each) is not False]
     names = [dataset.metainfo.get('classes') for dataset in built]
     return [tuple(each) for each in names if isinstance(each, list | tuple)]
 

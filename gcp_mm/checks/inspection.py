@@ -10,19 +10,23 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from .annotations import inspect_annotations, inspect_evaluator, reads_coco
+from .annotations import has_its_classes, inspect_annotations, inspect_evaluator
 from .context import Context, Finding, is_first_process, name_of, walk
 from .data import (
+    NOWHERE,
     REMEDY,
+    Places,
     find_annotated,
     find_datasets,
     find_heads,
-    find_left_out,
     find_missing,
+    inspect_folders,
     is_remote,
     missing_file,
     open_dataset,
     open_datasets,
+    places_of_classes,
+    reads_coco,
     splits_of,
 )
 
@@ -38,24 +42,38 @@ def check_annotations(context: Context) -> list[Finding]:
     if not is_first_process(context.cfg):  # files may be large, and are the same for all
         return [Finding('annotations', 'skipped', 'the first process of the run reads them')]
     heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
-    number, found = 0, []
+    number, found, places = 0, [], places_of_classes(context.cfg)
     for split in splits_of(context):
         loader, contents, datasets = f'{split}_dataloader', {}, []
         for config, opened, _ in open_datasets(context, loader):
             if opened is None or find_missing(config, opened, loader):
                 continue  # check_data tells of it
             dataset = copy.copy(opened)  # to leave the list of `opened` unread
-            if reads_coco(dataset):
-                datasets.append(dataset)
-            elif not (heads and dataset.ann_file):
+            if not reads_coco(dataset) and not (heads and dataset.ann_file):
                 continue
-            found += read_dataset(dataset, config, loader, 'annotations', contents)
+            found += read_dataset(dataset, config, loader, 'annotations', contents, places)
             found += _other_labels(dataset, heads, loader)
             number += 1
+            if _is_to_be_evaluated(dataset, contents, context.agree):
+                datasets.append(dataset)
         found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
     if found or not number:
         return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
     return [Finding('annotations', 'ok', f'{number} files hold what their datasets expect')]
+
+
+def _is_to_be_evaluated(dataset, contents, agree):
+    """Whether evaluators are compared with a dataset that has been read, as far as it could be.
+
+    They are not with one of other classes than its file, which would be told twice. What it is
+    goes into `agree`.
+    """
+    if not reads_coco(dataset):
+        return False
+    path = osp.realpath(dataset.ann_file)
+    if dataset._fully_initialized:  # else the file has other faults
+        agree[path] = has_its_classes(dataset, contents[path])
+    return agree.get(path, True)
 
 
 def _other_labels(dataset, heads, loader):
@@ -89,16 +107,19 @@ def _inspect_evaluators(cfg, split, datasets, check, contents):
 
 def check_lists(context: Context) -> Iterator[Finding]:
     """Read what all dataloaders and evaluators of a config read, and look for every image."""
-    cfg = context.cfg
+    cfg, places, failed = context.cfg, places_of_classes(context.cfg), False
     for split in ('train', 'val', 'test'):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
             # `contents` and `datasets` are those of val, for an evaluator of its own.
-            yield Finding(loader, 'ok', 'the same as val_dataloader')
+            yield Finding(loader, 'skipped' if failed else 'ok', 'the same as val_dataloader')
         else:
-            contents, datasets = {}, []
+            contents, datasets, failed = {}, [], False
+            options = (context.scope, contents, datasets, places)
             for config in find_datasets(cfg.get(loader)):
-                yield from inspect_dataset(config, loader, context.scope, contents, datasets)
+                for finding in inspect_dataset(config, loader, *options):
+                    failed |= finding.status == 'error'
+                    yield finding
         found = _inspect_evaluators(cfg, split, datasets, evaluator, contents)
         yield from found
         for metric in find_annotated(cfg.get(evaluator)):
@@ -109,7 +130,12 @@ def check_lists(context: Context) -> Iterator[Finding]:
 
 
 def read_dataset(
-    dataset: BaseDataset, config: dict, loader: str, check: str, contents: dict
+    dataset: BaseDataset,
+    config: dict,
+    loader: str,
+    check: str,
+    contents: dict,
+    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read the list of a dataset, and look for what is wrong with its objects.
 
@@ -118,12 +144,12 @@ def read_dataset(
         config: its config.
         loader: name of its dataloader.
         check: name of the check.
-        contents: as of :func:`.inspect_annotations`.
+        contents, places: as of :func:`.inspect_annotations`.
     """
     try:
         if reads_coco(dataset):
             evaluated, steps = loader != 'train_dataloader', config.get('pipeline', ())
-            return inspect_annotations(dataset, steps, check, contents, evaluated)
+            return inspect_annotations(dataset, steps, check, contents, evaluated, places)
         dataset.serialize_data = False
         dataset.full_init()
     except Exception as error:  # whatever a list that is cut short leads to
@@ -142,6 +168,7 @@ def inspect_dataset(
     scope: str | None = None,
     contents: dict | None = None,
     datasets: list | None = None,
+    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read a dataset's list of images, and look for each of them.
 
@@ -149,7 +176,7 @@ def inspect_dataset(
         config: of one dataset.
         loader: name of its dataloader.
         scope: the framework's registry, 'mmpretrain' or 'mmdet'.
-        contents: as of :func:`.inspect_annotations`.
+        contents, places: as of :func:`.inspect_annotations`.
         datasets: to which the dataset is added, if it reads a file in COCO's format.
 
     Returns:
@@ -167,11 +194,11 @@ def inspect_dataset(
     if getattr(dataset, 'download', False):
         text = f'{kind}, which MMPretrain downloads where it is absent'
         return [Finding(loader, 'skipped', text)]
-    if datasets is not None and reads_coco(dataset):
-        datasets.append(dataset)
     contents = {} if contents is None else contents
     with DefaultScope.overwrite_default_scope(scope):
-        findings = read_dataset(dataset, config, loader, loader, contents)
+        findings = read_dataset(dataset, config, loader, loader, contents, places)
+    if datasets is not None and _is_to_be_evaluated(dataset, contents, {}):
+        datasets.append(dataset)
     if any(finding.status == 'error' for finding in findings):
         return findings
     images = dataset.data_list
@@ -199,8 +226,7 @@ def inspect_dataset(
         error = ''
     if error:
         return [Finding(loader, 'error', f'{where}: {error}')]
-    left_out = find_left_out(dataset, loader)
-    findings += [Finding(loader, 'warning', left_out)] if left_out else []
+    findings += [Finding(loader, 'warning', text) for text in inspect_folders(dataset, loader)]
     paths = [path for path in (*dataset.data_prefix.values(), dataset.ann_file) if path]
     text = f'{kind} in {", ".join(paths)}: {", ".join(counted)}'
     return [Finding(loader, 'ok', text), *findings]
@@ -224,12 +250,8 @@ def _count_labels(dataset, loader):
         got = f'{min(labels)} to {max(labels)}'
         return f'expected labels 0 to {classes - 1}, got {got}; {REMEDY}', ''
     folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file
-    empty = sorted(folder for folder, label in folders.items() if label not in labels)
-    if empty and loader == 'train_dataloader':  # in validation one keeps the place of its class
-        number = f'{len(empty)} of {len(folders)}'
-        return f'{number} class folders hold no image, the first is {empty[0]!r}; {REMEDY}', ''
-    without = f' and {len(empty):,} folders without' if empty else ''
-    return '', f'{len(labels):,} classes{without}'
+    without = len({*folders.values()} - labels)
+    return '', f'{len(labels):,} classes' + (f' and {without:,} folders without' if without else '')
 
 
 def _count_objects(dataset, loader):

@@ -156,7 +156,8 @@ def check_loss(context: Context) -> list[Finding]:
     cfg, model = context.cfg, context.model
     if model is None:
         return [Finding('loss', 'skipped', 'there is no network to try')]
-    context.real = all(finding.status != 'error' for finding in check_data(context))
+    found = all(finding.status != 'error' for finding in check_data(context))
+    context.real = found and all(context.agree.values())
     detector = context.scope == 'mmdet'
     if not (context.real or detector or name_of(cfg.model) == 'ImageClassifier'):
         text = f'no random data are made for {name_of(cfg.model)}'

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from gcp_mm.checks import check_config
+from gcp_mm.checks.data import check_data
 from gcp_mm.checks.inspection import inspect_dataset
+from tests.helpers.checks import texts
 from tests.helpers.runs import CLS, ROOT
 
 
@@ -70,8 +72,12 @@ def test_class_folders(folders, tmp_path):
 
 def test_class_without_images(folders, tmp_path):
     (tmp_path / 'val/7').mkdir()
-    text = inspect(folders, status='error', loader='train_dataloader')
-    assert "1 of 4 class folders hold no image, the first is '7'" in text
+    counted, empty = inspect_dataset(folders, 'train_dataloader', 'mmpretrain')
+    assert (counted.status, empty.status) == ('ok', 'warning')
+    assert empty.text.startswith('train_dataloader.dataset: 1 class folders')
+    assert "'7'" in empty.text
+    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=folders)))
+    assert texts('warning', check_data, cfg) == [empty.text]  # at the start of a run
     assert inspect(folders).endswith('3 classes and 1 folders without')
 
 
@@ -163,6 +169,9 @@ def test_every_part_of_a_config_is_checked(folders, tmp_path):
     assert test == 'the same as val_dataloader'
     assert test_evaluator == f'CocoMetric with {tmp_path}/annotations.json'
     assert 'images' not in {finding.check for finding in check_config(cfg, level='images')}
+    cfg.val_dataloader = cfg.test_dataloader = dict(dataset=other)
+    found = [each for each in check_config(cfg, level='data') if each.check == 'test_dataloader']
+    assert [(each.status, each.text) for each in found] == [('skipped', test)]
 
 
 def test_dataset_with_transforms_of_its_own(digits, tmp_path):

@@ -157,7 +157,7 @@ def test_every_value_replaced(part, metric, content, dataset, check, capsys):
         (('images', 1, 'id'), 1, 'image id 1 stands for several images'),
         (('images', 1, 'id'), 'b', 'some ids of images are strings'),
         (('categories', 1, 'id'), 5, 'category id 5 stands for several categories'),
-        (('categories', 1, 'name'), 'eel', "its categories hold ['cat']"),
+        (('categories', 1, 'name'), 'eel', "its categories are ['cat', 'eel']"),
         (('annotations',), None, 'annotations=None'),
     ],
 )
