@@ -38,11 +38,14 @@ class Context:
         processes: number of processes of the run.
         trust: read checkpoints that hold Python objects, which executes what is in them.
         workers: number of processes that decode images; None for one for each CPU.
+        level: of :func:`.run_checks`.
+        errors: what was wrong so far, for checks that would fail by it again.
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
         agree: whether the classes of a dataset are the categories of its file in COCO's format, by
             the file's path, of those that :func:`.inspection.check_annotations` has read.
+        lengths: number of images of each dataset whose list is read, by the `id` of its config.
         batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
         real: whether it is of the data, not random.
     """
@@ -52,10 +55,13 @@ class Context:
     processes: int = 1
     trust: bool = False
     workers: int | None = None
+    level: str = 'fast'
+    errors: list[Finding] = field(default_factory=list)
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
     agree: dict[str, bool] = field(default_factory=dict)
+    lengths: dict[int, int | None] = field(default_factory=dict)
     batch: dict | None = None
     real: bool = False
 
@@ -63,6 +69,10 @@ class Context:
     def scope(self) -> str | None:
         """Name of the framework, 'mmpretrain' or 'mmdet'."""
         return self.cfg.get('default_scope')
+
+    def has_failed(self, check: str, path: str = '') -> bool:
+        """Whether a check has found an error, of what is at or beneath a path in the config."""
+        return any(each.check == check and each.text.startswith(path) for each in self.errors)
 
 
 def world_size(launcher: str) -> int:

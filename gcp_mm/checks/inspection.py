@@ -56,6 +56,8 @@ def check_annotations(context: Context) -> list[Finding]:
             number += 1
             if _is_to_be_evaluated(dataset, contents, context.agree):
                 datasets.append(dataset)
+            if getattr(dataset, '_fully_initialized', False):
+                context.lengths[id(config)] = len(dataset)
         found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
     if found or not number:
         return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
@@ -74,6 +76,51 @@ def _is_to_be_evaluated(dataset, contents, agree):
     if dataset._fully_initialized:  # else the file has other faults
         agree[path] = has_its_classes(dataset, contents[path])
     return agree.get(path, True)
+
+
+def count_steps(context: Context) -> int | None:
+    """Iterations of an epoch of the training, of each process; None where that is not known.
+
+    Lists of images that :func:`check_annotations` leaves unread, of class folders, are read.
+    """
+    loader = context.cfg.get('train_dataloader') or {}
+    batch, sampler = loader.get('batch_size'), loader.get('sampler') or {}
+    plain = name_of(sampler) in ('', 'DefaultSampler') and 'num_batch_per_epoch' not in loader
+    if not (plain and isinstance(batch, int) and is_first_process(context.cfg)):
+        return None
+    images = _count_images(context, loader.get('dataset') or {})
+    if images is None:
+        return None
+    of_each = -(-images // context.processes)
+    return of_each // batch if loader.get('drop_last') else -(-of_each // batch)
+
+
+def _count_images(context, node):
+    """Number of images of a dataset, or of a wrapper of some, None where it is not known."""
+    for config, opened, _ in open_datasets(context, 'train_dataloader'):
+        if config is node:
+            if id(node) not in context.lengths:
+                context.lengths[id(node)] = _read_length(opened)
+            return context.lengths[id(node)]
+    if name_of(node) == 'ConcatDataset':
+        numbers = [_count_images(context, each) for each in node.get('datasets', ())]
+        return None if None in numbers else sum(numbers)
+    if name_of(node) in ('RepeatDataset', 'MultiImageMixDataset'):
+        number = _count_images(context, node['dataset'])
+        return None if number is None else number * node.get('times', 1)
+    return None
+
+
+def _read_length(opened):
+    if not isinstance(opened, BaseDataset) or reads_coco(opened):  # of which reading takes long
+        return None
+    dataset = copy.copy(opened)
+    dataset.serialize_data = False
+    try:
+        dataset.full_init()
+    except Exception:  # check_data, or the dataloader of the run, tells of it
+        return None
+    return len(dataset)
 
 
 def _other_labels(dataset, heads, loader):

@@ -33,6 +33,7 @@ from .context import Context, Finding, name_of, walk
 ROOTS = [root for root in vars(mmengine_registry).values() if isinstance(root, Registry)]
 ROOTS.remove(METRICS)
 DATASET = r'\w+_dataloader\.dataset(\.dataset|\.datasets\[\d+\])*'
+SCHEDULER = r'param_scheduler(\.\w+)?(\[\d+\])?'
 # Registries that a `type` is looked up in, by its path in the config
 REGISTRIES = {
     r'model(\.(backbone|neck|head|rpn_head|roi_head|bbox_head|mask_head)(\[\d+\])?)*': [MODELS],
@@ -40,7 +41,7 @@ REGISTRIES = {
     r'(default_hooks\.\w+|custom_hooks\[\d+\])': [HOOKS],
     r'(train|val|test)_cfg': [LOOPS],
     r'(val|test)_evaluator(\.metrics)?(\[\d+\])?': [METRICS, EVALUATOR],
-    r'param_scheduler(\.\w+)?(\[\d+\])?': [PARAM_SCHEDULERS],
+    SCHEDULER: [PARAM_SCHEDULERS],
     r'optim_wrapper': [OPTIM_WRAPPERS],
     r'optim_wrapper(\.\w+)?\.optimizer': [OPTIMIZERS],
     r'\w+_dataloader\.(batch_)?sampler': [DATA_SAMPLERS],
@@ -69,7 +70,9 @@ SUPPLIED = {'dataloader', 'evaluator', 'optimizer', 'params', 'runner'}
 LAYERS = {'norm_cfg', 'conv_cfg', 'act_cfg', 'upsample_cfg', 'init_cfg', 'override', 'policies'}
 FRAMEWORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 # Built with just these keys, so that another one is a TypeError whoever wrote the class
-BUILT_AS_IT_IS = re.compile(r'model|(train|val|test)_cfg|optim_wrapper(\.\w+)?\.optimizer')
+BUILT_AS_IT_IS = re.compile(
+    rf'model|(train|val|test)_cfg|optim_wrapper(\.\w+)?\.optimizer|{SCHEDULER}'
+)
 
 
 def check_keys(context: Context) -> list[Finding]:
@@ -264,6 +267,8 @@ def _check_framework(path, node, found):
     if not (package in FRAMEWORKS or (as_it_is and package == 'torch')) or _is_layer(path):
         return []
     parameters, closed = own_parameters(found)
+    if re.fullmatch(SCHEDULER, path):  # of which the first base hands on all that it takes
+        parameters, closed = parameters_of(found), True
     # CheckpointHook hands on what else it takes to where there is no argument of that name.
     if not closed and found is not CheckpointHook:
         return []

@@ -43,6 +43,8 @@ def check_head(context: Context) -> list[Finding]:
     try:
         right = MODELS.build(neck).out_channels
     except Exception as error:
+        if context.has_failed('keys', 'model.neck'):
+            return [Finding('head', 'skipped', 'the neck cannot be built, as its keys say')]
         return [Finding('head', 'error', f'the neck cannot be built: {error}')]
     if head and head.get('in_channels', right) != right:
         text = (
@@ -87,6 +89,9 @@ def check_network(context: Context) -> list[Finding]:
             module.init_cfg = None
         model.init_weights()
     except Exception as error:
+        if context.has_failed('keys', 'model') or context.has_failed('head'):
+            text = 'it cannot be built, see the errors of the model above'
+            return [Finding('network', 'skipped', text)]
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
     number, trained = _numel(model.parameters()), _numel(_trained(model))
@@ -156,6 +161,8 @@ def check_loss(context: Context) -> list[Finding]:
     cfg, model = context.cfg, context.model
     if model is None:
         return [Finding('loss', 'skipped', 'there is no network to try')]
+    if context.has_failed('head'):
+        return [Finding('loss', 'skipped', 'the head does not take what the neck gives')]
     found = all(finding.status != 'error' for finding in check_data(context))
     context.real = found and all(context.agree.values())
     detector = context.scope == 'mmdet'

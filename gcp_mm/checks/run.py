@@ -91,15 +91,16 @@ def run_checks(
             yield Finding('network', 'error', f'{text}, and give --tta to tools/test.py')
             return
         cfg = Config({**cfg, 'model': cfg.model.module})
-    context = Context(cfg, split, processes, trust, workers, model)
+    context = Context(cfg, split, processes, trust, workers, level, model=model)
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:
             continue
-        failed = False
+        before = len(context.errors)
         for finding in _guarded(check, context):
-            failed |= finding.status == 'error'
+            if finding.status == 'error':
+                context.errors.append(finding)
             yield finding
-        if failed and check in FIRST:
+        if check in FIRST and len(context.errors) > before:
             return
 
 

@@ -1,5 +1,6 @@
 """The learning rate, the checkpoints and the validation fit the training and its batch."""
 
+import functools
 from collections.abc import Iterator
 from math import inf
 
@@ -9,6 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from .context import Context, Finding, name_of
+from .inspection import count_steps
 
 # Schedulers whose shape depends on where they end; of the others the end only cuts the rest off.
 STRETCHED = ('LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
@@ -85,8 +87,8 @@ def _simulate(optimizer, schedulers, total, epoch_length):
 def check_schedule(context: Context) -> list[Finding]:
     """Compare schedulers, checkpoints and validation with the length of the training.
 
-    A scheduler that counts iterations in a training of epochs, or epochs in one of iterations, is
-    left alone: that takes the size of the dataset.
+    A scheduler that counts iterations in a training of epochs is left alone where the number of
+    images is not known, and one that counts epochs in a training of iterations always.
     """
     cfg = context.cfg
     train = cfg.get('train_cfg') or {}
@@ -94,9 +96,13 @@ def check_schedule(context: Context) -> list[Finding]:
     if not length:
         text = 'train_cfg has neither max_epochs nor max_iters'
         return [Finding('schedule', 'skipped', text)]
+    if context.has_failed('keys', 'param_scheduler'):
+        return [Finding('schedule', 'skipped', 'a scheduler cannot be built, as its keys say')]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
     try:
         texts = [*_check_schedulers(cfg, length, unit), *_check_hook(cfg, length, unit)]
+        if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
+            texts += _check_schedulers(cfg, length * steps, 'iterations', steps)
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
@@ -130,7 +136,11 @@ def _comparable(cfg, unit) -> list[tuple[str, dict]]:
     ]
 
 
-def _check_schedulers(cfg, length, unit) -> Iterator[str]:
+def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
+    """What does not fit of the schedulers that count in `unit`.
+
+    `steps` are the iterations of an epoch, for schedulers of iterations in a training of epochs.
+    """
     named = _comparable(cfg, unit)
     rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0) if named else 1.0
     optimizer = _optimizer(rate)
@@ -138,30 +148,63 @@ def _check_schedulers(cfg, length, unit) -> Iterator[str]:
     for (path, each), scheduler in zip(named, built, strict=True):
         yield from _check_milestones(path, each, scheduler, length, unit)
     stops = [_stop(scheduler) for scheduler in built]
-    rates = _simulate(optimizer, built, length, 1)
-    share = rates[-1] / max(rates) if max(rates) else 1
+    last = max((stop for _, stop in stops), default=0)
+    if steps:  # others may go on by epochs
+        others = [each for _, each in _comparable(cfg, 'epochs')]
+        ends = [_stop(_build(each, _optimizer(rate), length // steps))[1] for each in others]
+        last = max([last, *(end * steps for end in ends)])
+    # Of many iterations it takes seconds, and most schedules fit without it.
+    rates = functools.cache(lambda: _simulate(optimizer, built, length, 1))
     for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
         name = name_of(each)
-        later = max(other for _, other in stops)
         rises = key == 'T_max' and stop < min(length, scheduler.end)
-        if stop == length or (stop > length and (name not in STRETCHED or share < LOW)):
+        if _warms_up(scheduler) and scheduler.end - scheduler.begin > length / 2:
+            yield _long_warm_up(path, scheduler, named, length, unit, steps)
+            continue
+        if stop == length or (stop > length and (name not in STRETCHED or _share(rates()) < LOW)):
             continue
         if rises:
             what = f'comes to its end at {stop} of {length} {unit}, and rises again'
         elif stop > length:
             what = (
                 f'ends at {stop}, after the {length} {unit} of the training, which stops at a '
-                f'learning rate of {rates[-1]:.3g}, {share:.0%} of the highest'
+                f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        elif stop < later or share == 1:  # others go on, or a warm-up before a constant rate
+        elif (
+            stop < last or _share(rates()) == 1
+        ):  # others go on, or a warm-up before a constant rate
             continue
         else:
             what = (
                 f'ends at {stop} of {length} {unit}, the rest has its last learning rate, '
-                f'{rates[-1]:.3g}'
+                f'{rates()[-1]:.3g}'
             )
         right = length - scheduler.begin if key == 'T_max' else length
         yield f'{path}.{key}={each[key]}: {name} {what}: set {path}.{key}={right}'
+
+
+def _share(rates):
+    """The last learning rate, as a share of the highest."""
+    return rates[-1] / max(rates) if max(rates) else 1
+
+
+def _warms_up(scheduler):
+    """Whether a scheduler begins below the rate that it leads to."""
+    if 'Warmup' in type(scheduler).__name__:
+        return True
+    first = getattr(scheduler, 'start_factor', getattr(scheduler, 'factor', 1))
+    return first < getattr(scheduler, 'end_factor', 1)
+
+
+def _long_warm_up(path, scheduler, named, length, unit, steps):
+    begin, end, counted = scheduler.begin, scheduler.end, unit.replace('iterations', 'steps')
+    made = f' ({length // steps} epochs of {steps})' if steps else ''
+    right = begin + max(1, length // 10)
+    later = [other for other, each in named if each.get('begin') == end]
+    return (
+        f'{path} warms up for {end - begin} {counted}, and the training has {length}{made}: set '
+        f'{path}.end={right}{"".join(f" and {other}.begin={right}" for other in later)}'
+    )
 
 
 def _check_milestones(path, config, scheduler, length, unit) -> Iterator[str]:

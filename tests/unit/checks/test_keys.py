@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 import gcp_mm  # noqa: F401
-from gcp_mm.checks import raise_errors
+from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.checks.data import check_data
 from gcp_mm.checks.keys import check_keys, parameters_of
 from gcp_mm.hub import resolve_config
@@ -51,6 +51,41 @@ def test_unknown_key_of_our_own(options, message):
     assert texts('error', check_keys, changed()) == []
     (text,) = texts('error', check_keys, changed(**options))
     assert re.search(message, text)
+
+
+def test_unknown_key_of_a_scheduler():
+    """Its first base takes any key, and hands it on."""
+    steps = dict(type='MultiStepLR', milestones=[3], end=5)
+    cfg = changed()
+    cfg.param_scheduler = [steps, dict(type='mmdet.QuadraticWarmupLR', end=1)]
+    assert texts('error', check_keys, cfg) == []
+    cfg.param_scheduler[0].milstones = cfg.param_scheduler[0].pop('milestones')
+    cfg.param_scheduler[1].bgin = 0
+    found = texts('error', check_keys, cfg)
+    assert [text.split(':')[0] for text in found] == [
+        'param_scheduler[0].milstones',
+        'param_scheduler[1].bgin',
+    ]
+    assert "did you mean 'milestones'?" in found[0]
+    assert "did you mean 'begin'?" in found[1]
+
+
+@pytest.mark.parametrize(
+    ('options', 'check', 'key'),
+    [
+        ({'model.neck.reducton': (256,)}, 'keys', 'model.neck.reducton'),
+        ({'model.backbone.frozen_stage': 1}, 'keys', 'model.backbone.frozen_stage'),
+        ({'param_scheduler.powr': 2}, 'keys', 'param_scheduler.powr'),
+        ({'model.neck.norm': 'eigen'}, 'head', 'norm'),
+        ({'model.head.in_channels': 512}, 'head', 'model.head.in_channels'),
+    ],
+)
+def test_a_mistake_is_told_once(options, check, key, tmp_path):
+    found = check_config(changed(**options, work_dir=str(tmp_path)), level='network')
+    # The data need not be here.
+    (error,) = (each for each in found if each.status == 'error' and each.check != 'data')
+    assert error.check == check
+    assert key in error.text
 
 
 def test_missing_key_of_our_own():

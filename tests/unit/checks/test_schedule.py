@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from gcp_mm.checks import check_config, warnings_in, world_size
 from gcp_mm.checks.schedule import check_batch, check_schedule
+from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts
 
 
@@ -105,8 +106,18 @@ def test_schedules_that_fit(schedulers):
         ),
         (
             [dict(WARM_UP, end=30)],
+            'param_scheduler[0] warms up for 30 epochs, and the training has 20: set '
+            'param_scheduler[0].end=2',
+        ),
+        (
+            [dict(WARM_UP, end=11), dict(type='CosineAnnealingLR', begin=11)],
+            'param_scheduler[0] warms up for 11 epochs, and the training has 20: set '
+            'param_scheduler[0].end=2 and param_scheduler[1].begin=2',
+        ),
+        (
+            [dict(type='LinearLR', start_factor=1, end_factor=0.1, end=30)],  # goes down
             'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
-            'which stops at a learning rate of 0.069, 100% of the highest: set '
+            'which stops at a learning rate of 0.041, 41% of the highest: set '
             'param_scheduler[0].end=20',
         ),
         (
@@ -136,6 +147,85 @@ def test_training_of_iterations():
     assert 'ends at 50 of 500 iterations' in text
 
 
+STEP_WARM_UP = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=500)
+
+
+@pytest.fixture
+def of_folders(few_digits):
+    """Warnings for schedulers in 12 epochs of 40 images in folders, 7 in a batch."""
+
+    def warn(*schedulers, processes=1, batch_size=7, wrap=None, **loader):
+        cfg = training(*schedulers, max_epochs=12)
+        cfg.default_scope = 'mmpretrain'
+        dataset = dict(type='CustomDataset', data_root=str(few_digits), data_prefix='train')
+        dataset = wrap(dataset) if wrap else dataset
+        cfg.train_dataloader = dict(batch_size=batch_size, dataset=dataset, **loader)
+        return texts('warning', check_schedule, cfg, processes=processes)
+
+    return warn
+
+
+@pytest.mark.parametrize(
+    ('options', 'made', 'end'),
+    [
+        ({}, '72 (12 epochs of 6)', 7),
+        (dict(drop_last=True), '60 (12 epochs of 5)', 6),
+        (dict(processes=3), '24 (12 epochs of 2)', 2),
+        (dict(batch_size=64), '12 (12 epochs of 1)', 1),
+        (dict(sampler=dict(type='DefaultSampler')), '72 (12 epochs of 6)', 7),
+        (
+            dict(wrap=lambda data: dict(type='RepeatDataset', times=3, dataset=data)),
+            '216 (12 epochs of 18)',
+            21,
+        ),
+        (
+            dict(
+                wrap=lambda data: dict(type='ConcatDataset', datasets=[data, dict(data, indices=9)])
+            ),
+            '84 (12 epochs of 7)',
+            8,
+        ),
+    ],
+)
+def test_warm_up_in_steps(of_folders, options, made, end):
+    assert of_folders(STEP_WARM_UP, dict(STEPS, end=12), **options) == [
+        f'param_scheduler[0] warms up for 500 steps, and the training has {made}: set '
+        f'param_scheduler[0].end={end}'
+    ]
+
+
+def test_steps_that_fit_or_are_not_known(of_folders):
+    steps = dict(STEPS, end=12)
+    assert of_folders(dict(STEP_WARM_UP, end=36), steps) == []
+    assert of_folders(dict(STEP_WARM_UP, end=36)) == []  # before a constant rate
+    assert of_folders(dict(type='PolyLR', by_epoch=False, end=72)) == []
+    assert of_folders(STEP_WARM_UP, steps, sampler=dict(type='InfiniteSampler')) == []
+    assert of_folders(STEP_WARM_UP, steps, wrap=lambda _: dict(type='Other')) == []
+    assert of_folders(STEP_WARM_UP, steps, wrap=lambda data: dict(data, data_root='none')) == []
+
+
+def test_other_schedulers_of_steps(of_folders):
+    (text,) = of_folders(dict(type='PolyLR', by_epoch=False, end=50))
+    assert text.startswith('param_scheduler[0].end=50: PolyLR ends at 50 of 72 iterations')
+    assert text.endswith('set param_scheduler[0].end=72')
+    (text,) = of_folders(dict(type='MultiStepLR', by_epoch=False, milestones=[30, 90]))
+    assert '.milestones=[30, 90]: of 72 iterations none comes to 90' in text
+
+
+def test_warm_up_of_a_detector(scenes):
+    """The list of its images is read once, with its annotations."""
+    cfg = resolve_config('faster-rcnn_r18_fpn_4e_digits')
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.data_root = str(scenes)
+    cfg.val_evaluator.ann_file = str(scenes / 'annotations/instances_val.json')
+    warnings = [each.text for each in check_config(cfg) if each.check == 'schedule']
+    assert warnings == [
+        'param_scheduler[0] warms up for 50 steps, and the training has 4 (4 epochs of 1): set '
+        'param_scheduler[0].end=1'
+    ]
+    assert texts('warning', check_schedule, cfg) == []
+
+
 def test_a_rate_of_zero_and_schedulers_of_a_framework():
     cfg = training(dict(type='PolyLR', end=40))
     cfg.optim_wrapper.optimizer.lr = 0
@@ -143,7 +233,7 @@ def test_a_rate_of_zero_and_schedulers_of_a_framework():
     cfg = training(dict(type='QuadraticWarmupLR', end=40))
     cfg.merge_from_dict(dict(default_scope='mmdet', model=dict(type='RetinaNet')))
     (text,) = warnings_in(check_config(cfg))
-    assert 'QuadraticWarmupLR ends at 40, after the 20 epochs' in text
+    assert text.startswith('param_scheduler[0] warms up for 40 epochs, and the training has 20:')
 
 
 def test_one_scheduler_alone_is_named_so():
