@@ -1,6 +1,8 @@
 """Where a run's checkpoints are."""
 
 import os.path as osp
+import re
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -20,3 +22,16 @@ def checkpoint_location(cfg: Config) -> tuple[str, str]:
     if folder != cfg.work_dir:  # as the hook has it
         folder = osp.join(folder, osp.basename(cfg.work_dir.rstrip(osp.sep)))
     return folder, hook.get('filename_tmpl') or f'{kind}_{{}}.pth'
+
+
+def checkpoint_number(path: str | Path, template: str) -> int | None:
+    """Number in a checkpoint's name, '{}' in the template; None for another name."""
+    pattern = r'(\d+)'.join(re.escape(part) for part in template.split('{}'))
+    match = re.fullmatch(pattern, Path(path).name)
+    return int(match[1]) if match else None
+
+
+def numbered_checkpoints(folder: str | Path, template: str) -> dict[Path, int]:
+    """The checkpoints in a folder whose names are a template's, with their numbers."""
+    numbers = {path: checkpoint_number(path, template) for path in Path(folder).glob('*')}
+    return {path: number for path, number in numbers.items() if number is not None}

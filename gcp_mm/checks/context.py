@@ -75,6 +75,11 @@ class Context:
         return any(each.check == check and each.text.startswith(path) for each in self.errors)
 
 
+def splits_of(context: Context) -> tuple[str, ...]:
+    """The splits whose data a run uses."""
+    return ('train', 'val') if context.split == 'train' else ('test',)
+
+
 def world_size(launcher: str) -> int:
     """Number of processes of a run that is launched with `launcher`, as its environment says."""
     return int(os.environ.get(WORLD_SIZES.get(launcher, ''), 1))

@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..data import IMAGE_SUFFIXES, count_suffixes
-from .context import Context, Finding, is_first_process, name_of, walk
+from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .keys import find_classes, package_of
 
 REMEDY = (
@@ -132,11 +132,6 @@ def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseData
         return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
     except Exception as error:  # a class raises whatever it likes about its arguments
         return None, f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}'
-
-
-def splits_of(context: Context) -> tuple[str, ...]:
-    """The splits whose data a run uses."""
-    return ('train', 'val') if context.split == 'train' else ('test',)
 
 
 def check_data(context: Context) -> list[Finding]:

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
 from .annotations import has_its_classes, inspect_annotations, inspect_evaluator
-from .context import Context, Finding, is_first_process, name_of, walk
+from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
     NOWHERE,
     REMEDY,
@@ -27,7 +27,6 @@ from .data import (
     open_datasets,
     places_of_classes,
     reads_coco,
-    splits_of,
 )
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found

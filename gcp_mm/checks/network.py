@@ -163,6 +163,8 @@ def check_loss(context: Context) -> list[Finding]:
         return [Finding('loss', 'skipped', 'there is no network to try')]
     if context.has_failed('head'):
         return [Finding('loss', 'skipped', 'the head does not take what the neck gives')]
+    if context.has_failed('collation', 'train'):
+        return [Finding('loss', 'skipped', 'the images make no batch')]
     found = all(finding.status != 'error' for finding in check_data(context))
     context.real = found and all(context.agree.values())
     detector = context.scope == 'mmdet'

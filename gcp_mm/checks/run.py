@@ -11,6 +11,7 @@ from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
 from .inspection import check_annotations, check_lists
 from .keys import check_keys
+from .machine import check_cores, check_work_dir
 from .network import (
     check_checkpoints,
     check_disk,
@@ -21,9 +22,9 @@ from .network import (
 )
 from .packages import check_packages
 from .schedule import check_batch, check_schedule
-from .trial import check_metrics, check_step, check_visualizer
+from .trial import check_collation, check_metrics, check_step, check_visualizer
 
-TRAINING = (check_schedule, check_batch)
+TRAINING = (check_schedule, check_batch, check_work_dir, check_collation)
 FAST = (
     check_packages,
     check_keys,
@@ -33,6 +34,7 @@ FAST = (
     check_annotations,
     check_classes,
     check_evaluation,
+    check_cores,
     *TRAINING,
 )
 LEVELS = {

@@ -20,12 +20,15 @@ from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 from torch.utils.data import DataLoader
 
-from .context import Context, Finding, name_of, walk
+from ..data import sizes_of
+from .context import Context, Finding, is_first_process, name_of, walk
+from .data import find_datasets, is_remote
 from .keys import find_classes, own_parameters
 
 IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
 STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
+BLANKS = ((24, 40), (600, 400))  # sizes of images, smaller and larger than crops are
 NAME = 'trial of gcp_mm.checks'  # of what mmengine keeps for the whole process
 # Keys of metrics that write files
 WRITING = re.compile(r'out|_dir$|^format_only$')
@@ -44,12 +47,69 @@ def own_message_hub() -> Iterator[None]:
         hubs.update(before)
 
 
-def small_loader(dataloader: dict) -> DataLoader:
-    """Build a dataloader of a config, but of few images at a time, loaded in this process."""
+def small_loader(dataloader: dict, **settings) -> DataLoader:
+    """Build a dataloader of a config, but of few images at a time, loaded in this process.
+
+    Args:
+        dataloader: the config.
+        **settings: that it has besides; with the config's own `batch_size`, whole batches.
+    """
     config = copy.deepcopy(dataloader)
     config.update(batch_size=IMAGES, num_workers=0, persistent_workers=False, pin_memory=False)
     config.pop('prefetch_factor', None)
+    config.update(settings)
     return Runner.build_dataloader(config, seed=0)
+
+
+def check_collation(context: Context) -> list[Finding]:
+    """Make a whole batch of the training and of the validation, where images of a size are needed.
+
+    A training would find it in its first step, but in validation only after an epoch. At level
+    'fast' that is done where the transforms do not give one size whatever the files are: others
+    need no image to be decoded.
+    """
+    found, tried = [], []
+    for name in ('train_dataloader', 'val_dataloader'):
+        loader = context.cfg.get(name) or {}
+        batch = loader.get('batch_size')
+        if not batch or name_of(loader.get('collate_fn') or {}) != 'default_collate':
+            continue  # such as a detector's, which takes images of any sizes
+        if any(map(context.has_failed, ('data', 'annotations'))) or context.has_failed(
+            'keys', name
+        ):
+            continue
+        if context.level == 'fast' and _needs_no_trial(context, loader):
+            continue
+        tried.append(name)
+        try:
+            next(iter(small_loader(loader, batch_size=batch, drop_last=False)))
+        except Exception as error:
+            several = 'equal size' in str(error)
+            if not several and context.level == 'fast':  # the run itself stops, or skips an image
+                continue
+            text = f'{name}: {batch} images make no batch: {type(error).__name__}: {error}'
+            if several:
+                text += (
+                    f'. They have several sizes: add a step to {name}.dataset.pipeline that gives '
+                    "one, such as dict(type='Resize', scale=(224, 224))"
+                )
+            found.append(Finding('collation', 'error', text))
+    if found or not tried:
+        text = 'batches need no trial, or cannot be made without the data'
+        return found or [Finding('collation', 'skipped', text)]
+    return [Finding('collation', 'ok', f'a batch can be made of {", ".join(tried)}')]
+
+
+def _needs_no_trial(context, loader):
+    """Whether the transforms of a dataloader give one size, or its data are not to be read here."""
+    datasets = [*find_datasets(loader)]
+    if not is_first_process(context.cfg) or any(map(is_remote, datasets)):
+        return True
+    try:
+        sizes = [sizes_of(each.get('pipeline', ()), shapes=BLANKS) for each in datasets]
+    except Exception:  # of images of other channels, or labels that are not there
+        return False
+    return len(set().union(*sizes)) == 1
 
 
 def check_metrics(context: Context) -> list[Finding]:
@@ -58,6 +118,8 @@ def check_metrics(context: Context) -> list[Finding]:
     evaluator = copy.deepcopy(cfg.get('val_evaluator'))
     if not evaluator or not cfg.get('val_dataloader'):
         return [Finding('metrics', 'skipped', 'there is no validation')]
+    if context.has_failed('collation', 'val'):
+        return [Finding('metrics', 'skipped', 'the images make no batch')]
     if context.batch is None or (not context.real and context.scope == 'mmdet'):
         return [Finding('metrics', 'skipped', 'there is no network or no data to try them on')]
     if 'dataset_prefixes' in evaluator or hasattr(model, 'prototype_inited'):

@@ -2,7 +2,7 @@
 
 from .intact_image import IMAGE_SUFFIXES, check_image_file, check_intact_image, count_suffixes
 from .load_image import LoadCheckedImage
-from .preprocessing import Preprocessing, describe_preprocessing, image_size
+from .preprocessing import Preprocessing, describe_preprocessing, image_size, sizes_of
 
 __all__ = [
     'IMAGE_SUFFIXES',
@@ -13,4 +13,5 @@ __all__ = [
     'count_suffixes',
     'describe_preprocessing',
     'image_size',
+    'sizes_of',
 ]

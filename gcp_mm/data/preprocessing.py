@@ -32,22 +32,36 @@ def image_size(cfg: Config, channels: int = 3) -> tuple[int, int]:
     Raises:
         ValueError: if the pipeline gives images of different sizes, or there is none.
     """
-    from mmpretrain.registry import TRANSFORMS
-
-    transforms = map(TRANSFORMS.build, _pipeline_of(cfg))
-    pipeline = Compose([t for t in transforms if not type(t).__name__.startswith('Load')])
-    sizes = set()
-    for shape in ((1200, 1600), (1800, 1000)):
-        image = np.zeros(shape if channels == 1 else (*shape, channels), np.uint8)  # as loaded
-        blank = dict(img=image, img_shape=shape, ori_shape=shape)
-        result = pipeline(blank)
-        sizes.add(tuple(result['inputs'].shape[-2:]) if 'inputs' in result else shape)
+    sizes = sizes_of(_pipeline_of(cfg), channels)
     if len(sizes) > 1:
         raise ValueError(
             f"size: the config's test pipeline gives images of different sizes, {sorted(sizes)}; "
             'give the size (--size)'
         )
     return sizes.pop()
+
+
+def sizes_of(
+    pipeline: Sequence[Mapping],
+    channels: int = 3,
+    shapes: Sequence[tuple[int, int]] = ((1200, 1600), (1800, 1000)),
+) -> set[tuple[int, int]]:
+    """Heights and widths of what the pipeline of a classifier makes of blank images.
+
+    Args:
+        pipeline: configs of its transforms; loading is left out.
+        channels, shapes: of the images, height and width in pixels.
+    """
+    from mmpretrain.registry import TRANSFORMS
+
+    transforms = map(TRANSFORMS.build, pipeline)
+    transforms = Compose([t for t in transforms if not type(t).__name__.startswith('Load')])
+    sizes = set()
+    for shape in shapes:
+        image = np.zeros(shape if channels == 1 else (*shape, channels), np.uint8)  # as loaded
+        result = transforms(dict(img=image, img_shape=shape, ori_shape=shape))
+        sizes.add(tuple(result['inputs'].shape[-2:]) if 'inputs' in result else shape)
+    return sizes
 
 
 def describe_preprocessing(

@@ -1,7 +1,6 @@
 """From which checkpoint an interrupted run continues, and where in its schedule."""
 
 import logging
-import re
 import warnings
 from pathlib import Path
 
@@ -11,7 +10,13 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
-from ..checkpoints import check_intact, checkpoint_location, read_checkpoint
+from ..checkpoints import (
+    check_intact,
+    checkpoint_location,
+    checkpoint_number,
+    numbered_checkpoints,
+    read_checkpoint,
+)
 from ..checkpoints.pretrained import count_matches
 from .wrapping import unwrap
 
@@ -42,23 +47,17 @@ def find_checkpoint(
         ValueError: if there are some, and none is intact.
     """
     folder = Path(folder or work_dir)
-    pattern = r'(\d+)'.join(re.escape(part) for part in template.split('{}'))
-    numbers = {
-        path: int(match[1])
-        for path in folder.glob('*')
-        if (match := re.fullmatch(pattern, path.name))
-    }
+    numbers = numbered_checkpoints(folder, template)
     candidates = sorted(numbers, key=numbers.get, reverse=True)
     named = find_latest_checkpoint(str(work_dir))
     if named:
         latest = folder / Path(named).name
         latest = latest if latest.exists() else Path(named)
-        match = re.fullmatch(pattern, latest.name)
-        number = int(match[1]) if match else 0
-        later = [path for path in candidates if numbers[path] > number] if match else []
+        number = checkpoint_number(latest, template)
+        later = [] if number is None else [path for path in candidates if numbers[path] > number]
         candidates = [
             *_saved_after(latest, later),
-            *(latest, *(path for path in candidates if numbers[path] < number)),
+            *(latest, *(path for path in candidates if numbers[path] < (number or 0))),
         ]
     elif Path(work_dir, 'last_checkpoint').exists():  # a kill while mmengine wrote it
         candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)

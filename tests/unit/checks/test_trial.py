@@ -4,6 +4,7 @@ import os
 import re
 import socket
 
+import cv2
 import pytest
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
@@ -12,10 +13,12 @@ from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 from torch import nn
 
+from gcp_mm.checks import check_config
 from gcp_mm.checks.context import Context
 from gcp_mm.checks.network import check_loss, check_network
-from gcp_mm.checks.trial import check_metrics, check_step, check_visualizer
+from gcp_mm.checks.trial import check_collation, check_metrics, check_step, check_visualizer
 from gcp_mm.hub import resolve_config
+from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS, ROOT
 
 NARROW = {
@@ -55,12 +58,59 @@ def errors(cfg, *checks):
 @pytest.mark.parametrize('real', [False, True])
 def test_all_that_is_right(few_digits, real):
     found = tried(narrow(few_digits if real else 'x'), check_metrics, check_step, check_visualizer)
-    texts = {name: (each.status, each.text) for name, (each,) in found.items()}
-    assert {status for status, _ in texts.values()} == {'ok'}
-    assert texts['loss'][1].startswith('of 2 ' + ('images of train_' if real else 'random images'))
-    assert texts['metrics'][1] == 'of 2 images: accuracy/top1'
-    assert texts['step'][1] == 'OptimWrapper trains backbone, neck, head'
-    assert texts['visualizer'][1] == 'UniversalVisualizer, LocalVisBackend'
+    said = {name: (each.status, each.text) for name, (each,) in found.items()}
+    assert {status for status, _ in said.values()} == {'ok'}
+    assert said['loss'][1].startswith('of 2 ' + ('images of train_' if real else 'random images'))
+    assert said['metrics'][1] == 'of 2 images: accuracy/top1'
+    assert said['step'][1] == 'OptimWrapper trains backbone, neck, head'
+    assert said['visualizer'][1] == 'UniversalVisualizer, LocalVisBackend'
+
+
+@pytest.fixture
+def mixed(few_digits):
+    """Images of which one has another size, in training and validation."""
+    for split in ('train', 'val'):
+        file = sorted((few_digits / split / '7').iterdir())[0]
+        cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), (40, 48)))
+    return narrow(few_digits, **{'train_dataloader.dataset.pipeline': PLAIN})
+
+
+PLAIN = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+RESIZED = [PLAIN[0], dict(type='Resize', scale=(32, 32)), PLAIN[1]]
+CROPPED = [PLAIN[0], dict(type='CenterCrop', crop_size=32), PLAIN[1]]
+
+
+@pytest.mark.parametrize('level', ['fast', 'network'])
+def test_images_of_several_sizes(mixed, level):
+    """A batch of the size that it will have: the first two images are alike."""
+    found = texts('error', check_collation, mixed, level=level)
+    for text, name in zip(found, ('train_dataloader', 'val_dataloader'), strict=True):
+        assert text.startswith(f'{name}: 64 images make no batch: ')
+        assert f'{name}.dataset.pipeline' in text
+        assert "dict(type='Resize'" in text
+    for pipeline in (RESIZED, CROPPED):
+        for split in ('train', 'val'):
+            mixed[f'{split}_dataloader'].dataset.pipeline = pipeline
+        assert texts('error', check_collation, mixed, level=level) == []
+    mixed.train_dataloader.collate_fn = dict(type='pseudo_collate')
+    mixed.train_dataloader.dataset.pipeline = PLAIN
+    assert texts('error', check_collation, mixed, level=level) == []
+
+
+def test_a_size_that_the_transforms_give_takes_no_image(mixed, monkeypatch):
+    def small_loader(loader, **_):
+        raise AssertionError(loader)
+
+    mixed.train_dataloader.dataset.pipeline = mixed.val_dataloader.dataset.pipeline = RESIZED
+    monkeypatch.setattr('gcp_mm.checks.trial.small_loader', small_loader)
+    assert findings(check_collation, mixed)[0].status == 'skipped'
+    assert len(texts('error', check_collation, mixed, level='network')) == 2
+
+
+def test_images_of_several_sizes_are_told_once(mixed, tmp_path):
+    mixed.work_dir = str(tmp_path / 'run')
+    found = [each for each in check_config(mixed, level='network') if each.status == 'error']
+    assert [each.check for each in found] == ['collation'] * 2
 
 
 @pytest.mark.parametrize(
