@@ -35,7 +35,7 @@ def check_cores(context: Context) -> list[Finding]:
             f'cores of the CPU, and wait for each other: set {name}.num_workers={share}'
         )
         return [Finding('cores', 'warning', text)]
-    return [Finding('cores', 'ok', f'{made} and {workers} workers each, on {cores} cores')]
+    return [Finding('cores', 'ok', f'{made}, num_workers={workers}, on {cores} cores')]
 
 
 def _number_of_cores():
