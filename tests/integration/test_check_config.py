@@ -4,6 +4,7 @@ import re
 import shutil
 from types import SimpleNamespace
 
+import cv2
 import pytest
 import torch
 
@@ -109,6 +110,20 @@ def test_gpus_are_at_least_one(call_tool, capsys):
     with pytest.raises(SystemExit):
         call_tool(TOOL, CLS, '--gpus', '0')
     assert '--gpus 0: expected at least 1' in capsys.readouterr().err
+
+
+def test_validation_that_makes_no_batch_stops_a_training_before_it_writes(
+    call_tool, few_digits, tmp_path
+):
+    """Not after its first epoch."""
+    file = next((few_digits / 'val/3').iterdir())
+    cv2.imwrite(str(file), cv2.resize(cv2.imread(str(file)), (40, 48)))
+    with pytest.raises(ValueError, match=r"val_dataloader: 64 images .*dict\(type='Resize'"):
+        call_tool(
+            *('tools/train.py', CLS, '--work-dir', tmp_path / 'run'),
+            *('--cfg-options', *data(few_digits)),
+        )
+    assert not (tmp_path / 'run').exists()
 
 
 def test_training_stops_before_it_writes(call_tool, short_cls, tmp_path):
