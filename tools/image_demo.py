@@ -62,6 +62,8 @@ def parse_args():
         args.checkpoint = None
     else:
         args.checkpoint, *args.inputs = args.inputs
+        if Path(args.checkpoint).suffix in ('.onnx', '.pt2'):
+            parser.error(f'{args.checkpoint} holds its network: leave out {args.config}')
         if not args.inputs:
             parser.error(
                 f'expected CONFIG CHECKPOINT INPUT..., got {args.config} {args.checkpoint}'

@@ -334,11 +334,18 @@ def test_exported_file_that_says_too_little(call_tool, pictures, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('words', [(CLS, 'checkpoint.pth'), ('checkpoint.pth', 'a.png')])
-def test_a_missing_word_is_told(call_tool, words, capsys):
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ((CLS, 'checkpoint.pth'), 'expected CONFIG CHECKPOINT INPUT'),
+        (('checkpoint.pth', 'a.png'), 'expected CONFIG CHECKPOINT INPUT'),
+        ((CLS, 'network.onnx', 'a.png'), f'network.onnx holds its network: leave out {CLS}'),
+    ],
+)
+def test_a_word_too_few_or_too_many_is_told(call_tool, words, message, capsys):
     with pytest.raises(SystemExit):
         call_tool(TOOL, *words, '--out-dir', 'out')
-    assert 'expected CONFIG CHECKPOINT INPUT' in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_options_may_stand_between(demo, checkpoint, call_tool, pictures, tmp_path):
