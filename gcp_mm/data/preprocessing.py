@@ -16,7 +16,7 @@ from .load_image import LoadCheckedImage
 
 # Steps of a test pipeline that are described. What a file says is built from no others: a `type`
 # may be the name of any function.
-STEPS = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop')
+STEPS = ('Resize', 'ResizeEdge', 'CenterCrop', 'EfficientNetCenterCrop', 'Pad')
 LOADING = dict(to_float32=False, color_type='color', imdecode_backend='cv2')
 
 
@@ -120,6 +120,13 @@ def _describe_steps(pipeline: Sequence[Mapping]) -> list[dict]:
     return steps if steps and steps[0]['type'] == 'LoadImageFromFile' else []
 
 
+def _with_tuples(value):
+    """Sizes and colours, of which JSON makes lists, as the transforms take them."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Preprocessing:
     """Images, as `loader` loads them, to the input of a classifier's file.
 
@@ -144,9 +151,8 @@ class Preprocessing:
         for step in steps:
             if step['type'] not in STEPS or step.get('pad_cfg', {}).get('type', 'Pad') != 'Pad':
                 raise ValueError(f'pipeline: expected steps of {", ".join(STEPS)}, got {step}')
-        # Of sizes, which these classes take as tuples, JSON makes lists.
-        steps = [{k: tuple(v) if isinstance(v, list) else v for k, v in s.items()} for s in steps]
-        self.transforms = Compose([TRANSFORMS.build(s) for s in (*steps, dict(type='PackInputs'))])
+        steps = map(_with_tuples, (*steps, dict(type='PackInputs')))
+        self.transforms = Compose([TRANSFORMS.build(step) for step in steps])
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """(H, W) or (H, W, C), BGR if C is 3, to (1, C, *size) float32.

@@ -19,6 +19,10 @@ STEPS = [
     [dict(type='Resize', scale=(32, 32), interpolation='bicubic')],
     [dict(type='mmpretrain.EfficientNetCenterCrop', crop_size=32)],
     [dict(type='CenterCrop', crop_size=(32, 32), auto_pad=True)],
+    [
+        dict(type='Resize', scale=(32, 32), keep_ratio=True),
+        dict(type='Pad', size=(32, 32), pad_val=dict(img=(1, 2, 3))),
+    ],
 ]
 MEAN, STD = [100.0, 110, 120], [50.0, 60, 70]
 
