@@ -11,9 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-import cv2
-import mmcv
-import numpy as np
 from arguments import (
     add_config_arguments,
     add_trust_argument,
@@ -23,6 +20,10 @@ from arguments import (
     printable,
     run,
 )
+
+import cv2
+import mmcv
+import numpy as np
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.utils import scandir

@@ -1,0 +1,69 @@
+"""What a tool says outside its environment, and what it keeps from the screen."""
+
+import io
+import sys
+
+import startup
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ('exists', 'own', 'here', 'said'),
+    [
+        (True, False, True, ': . .venv/bin/activate'),
+        (True, False, False, ": . '{}/.venv'/bin/activate"),
+        (True, True, True, ': make -B install'),
+        (False, False, True, ': make install'),
+        (False, False, False, ": make -C '{}' install"),
+    ],
+)
+def test_advice(exists, own, here, said, tmp_path, monkeypatch):
+    root = tmp_path / 'a checkout'
+    (root / '.venv').mkdir(parents=True)
+    if not exists:
+        (root / '.venv').rmdir()
+    monkeypatch.setattr(startup, 'ROOT', root)
+    monkeypatch.setattr(sys, 'prefix', str(root / '.venv' if own else tmp_path))
+    monkeypatch.chdir(root if here else tmp_path)
+    assert startup.advice().endswith(said.format(root))
+
+
+@pytest.mark.parametrize(('rank', 'lines'), [('0', 1), ('3', 0)])
+def test_first_process_says_what_is_absent(rank, lines, monkeypatch, capsys):
+    monkeypatch.setattr(startup, 'PACKAGES', ('torch', 'package_of_nowhere'))
+    monkeypatch.setenv('RANK', rank)
+    with pytest.raises(SystemExit) as end:
+        startup.check_environment()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == lines
+    assert ('has no package_of_nowhere;' in said) == bool(lines)
+
+
+def test_screen_leaves_out_what_the_packages_print(tmp_path, capsys):
+    path = tmp_path / 'a.json'
+    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    torch.save({}, tmp_path / 'a.pth')
+    with redirect_stdout(startup.Screen(sys.stdout)):
+        coco = COCO(path)
+        coco.loadRes([])
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), logger=None)
+        print('the end')
+    assert capsys.readouterr().out == 'the end\n'
+
+
+LOGGED = '\x1b[4m11/29 10:15:00 - mmengine - \x1b[33mWARNING\x1b[0m - {}\n'
+
+
+def test_screen_leaves_out_known_lines_alone():
+    stream = io.StringIO()
+    screen = startup.Screen(stream)
+    for line in ('creating index...', 'index created!', 'Done (t=0.01s)', 'a', '', 'Done', 'b'):
+        print(line, file=screen, flush=True)
+    print('creating index... of my own', file=screen)
+    screen.write(LOGGED.format('"FileClient" will be deprecated in future. Please use io'))
+    screen.write(LOGGED.format('FileClient is not what you want'))
+    kept = ['a', '', 'Done', 'b', 'creating index... of my own']
+    assert stream.getvalue().splitlines()[:-1] == kept
+    assert stream.getvalue().endswith('FileClient is not what you want\n')
