@@ -2,10 +2,14 @@
 
 import io
 import sys
+from contextlib import redirect_stdout
 
 import startup
 
 import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+from pycocotools.coco import COCO
 
 
 @pytest.mark.parametrize(
@@ -43,11 +47,11 @@ def test_first_process_says_what_is_absent(rank, lines, monkeypatch, capsys):
 
 def test_screen_leaves_out_what_the_packages_print(tmp_path, capsys):
     path = tmp_path / 'a.json'
-    path.write_text('{"images": [], "annotations": [], "categories": []}')
+    path.write_text('{"images": [{"id": 1}], "annotations": [], "categories": []}')
     torch.save({}, tmp_path / 'a.pth')
     with redirect_stdout(startup.Screen(sys.stdout)):
         coco = COCO(path)
-        coco.loadRes([])
+        coco.loadRes([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], score=1.0)])
         CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), logger=None)
         print('the end')
     assert capsys.readouterr().out == 'the end\n'
