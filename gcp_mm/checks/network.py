@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
 from torch import nn
 
@@ -82,20 +82,26 @@ def check_network(context: Context) -> list[Finding]:
         config.setdefault('data_preprocessor', context.cfg.data_preprocessor)
     try:
         model = revert_sync_batchnorm(MODELS.build(config))  # SyncBN needs GPUs
-        context.pretrained = _pretrained_modules(model)
+        context.pretrained = pretrained_modules(model)
         for _, module, _ in context.pretrained:
             module.init_cfg = None
         model.init_weights()
     except Exception as error:
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
+    return [Finding('network', 'ok', describe_network(model))]
+
+
+def describe_network(model: nn.Module) -> str:
+    """Class of a network, those of its parts, and the number of its parameters."""
     number, trained = _numel(model.parameters()), _numel(_trained(model))
-    text = f'{type(model).__name__}, {number / 1e6:.2f} M parameters'
-    text += '' if trained == number else f', {trained / 1e6:.2f} M of them trained'
-    return [Finding('network', 'ok', text)]
+    parts = [each for each in model.children() if not isinstance(each, BaseDataPreprocessor)]
+    text = f'{type(model).__name__} ({", ".join(type(each).__name__ for each in parts)}), '
+    text += f'{number / 1e6:.2f} M parameters'
+    return text if trained == number else f'{text}, {trained / 1e6:.2f} M of them trained'
 
 
-def _pretrained_modules(model):
+def pretrained_modules(model: nn.Module) -> list[tuple[str, nn.Module, dict]]:
     """Name, module and `init_cfg` of each part of a network that starts from a checkpoint."""
     found = []
     for name, module in model.named_modules():
