@@ -56,23 +56,24 @@ def check_head(context: Context) -> list[Finding]:
 def check_checkpoints(context: Context) -> list[Finding]:
     """Check that the checkpoints a config names are there and intact; for a test, `load_from`."""
     cfg = context.cfg
-    names = [cfg.load_from] if cfg.get('load_from') else []
+    names = {'': cfg.load_from} if cfg.get('load_from') else {}
     texts = []
     for path, node in walk(cfg.model, 'model') if context.split == 'train' else ():
         if is_pretrained(node) and node.get('checkpoint'):
-            names.append(node['checkpoint'])
+            names[f'{path}.checkpoint: '] = node['checkpoint']
         elif is_pretrained(node):
             texts.append(f'{path}.checkpoint is empty: set it')
-    for name in names:
+    for place, name in names.items():
         try:
             check_checkpoint_file(name)
         except (FileNotFoundError, TypeError, ValueError) as error:
-            texts.append(str(error))
+            texts.append(f'{place}{error}')
     if texts:
         return [Finding('checkpoints', 'error', text) for text in texts]
     if not names:
         return [Finding('checkpoints', 'skipped', 'the config names none')]
-    return [Finding('checkpoints', 'ok', f'there: {", ".join(dict.fromkeys(map(str, names)))}')]
+    there = dict.fromkeys(map(str, names.values()))
+    return [Finding('checkpoints', 'ok', f'there: {", ".join(there)}')]
 
 
 def check_network(context: Context) -> list[Finding]:
