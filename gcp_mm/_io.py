@@ -77,7 +77,8 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
     path = Path(path).expanduser()
     while not path.parent.is_dir():
         path = path.parent
-    names = sorted(each.name for each in path.parent.iterdir())
+    kind = path.suffix[:3]  # '.pt' and '.pth' are one
+    names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
     hashed = re.compile(rf'{re.escape(path.stem)}-[0-9a-f]{{8,}}{re.escape(path.suffix)}')
     found = [name for name in names if hashed.fullmatch(name)]
     found += difflib.get_close_matches(path.name, names, n=limit)

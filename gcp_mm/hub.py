@@ -82,7 +82,7 @@ def resolve_config(config: str | Path | Config) -> Config:
         near += difflib.get_close_matches(Path(config).stem, own)
         raise FileNotFoundError(
             f'config: the file {str(config)!r} does not exist'
-            f'{"; near it: " if near else ""}{", ".join(near)}'
+            f'{"; near it: " if near else ""}{", ".join(near[:3])}'
         )
     try:
         return Config.fromfile(config)

@@ -146,7 +146,8 @@ def test_other_json_is_named(tmp_path, text):
     [
         ('run/epoch_5.pth', ['run/epoch_4.pth']),
         ('run/resnet50.pth', ['run/resnet50-0123abcd.pth']),
-        ('run/Epoch_4.pth', ['run/epoch_4.pth']),
+        ('run/Epoch_4.pt', ['run/epoch_4.pth']),
+        ('run/confg.py', ['run/config.py']),
         ('rum/epoch_4.pth', ['run']),
         ('elsewhere/epoch_4.pth', []),
         ('run/x', []),
@@ -154,7 +155,7 @@ def test_other_json_is_named(tmp_path, text):
 )
 def test_near_paths(path, near, tmp_path, monkeypatch):
     (tmp_path / 'run').mkdir()
-    for name in ('epoch_4.pth', 'resnet50-0123abcd.pth', '20260101.log', 'config.py'):
+    for name in ('epoch_4.pth', 'resnet50-0123abcd.pth', 'config.py', 'config.log'):
         (tmp_path / 'run' / name).touch()
     assert near_paths(tmp_path / path) == [str(tmp_path / each) for each in near]
     monkeypatch.chdir(tmp_path)
