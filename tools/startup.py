@@ -17,6 +17,9 @@ PACKAGES = ('numpy', 'torch', 'torchvision', 'mmengine', 'mmcv', 'gcp_mm')
 # What the frameworks say and nobody can act upon: what it begins with, by the module that says it
 WARNINGS = {
     r'mmengine\.utils\.package_utils|importlib': 'pkg_resources is deprecated',
+    r'mmengine\.model\.wrappers\.distributed': '`broadcast_buffers` is deprecated',
+    # The summary of a run has the number of threads.
+    r'mmengine\.utils\.dl_utils\.setup_env': 'Setting (OMP|MKL)_NUM_THREADS environment variable',
     # Another metric than CocoMetric, by which both frameworks evaluate, needs it.
     r'mmdet\.evaluation\.metrics\.faster_coco_metric': 'faster_coco_eval is not installed',
 }

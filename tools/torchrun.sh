@@ -27,6 +27,9 @@ except (OSError, OverflowError, ValueError) as error:
     sys.exit(f'PORT={sys.argv[1]} cannot be used ({why}): set PORT to a free one, on every machine')
 END
 fi
+if ((processes > 1)); then # as the launcher sets it, in three lines
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+fi
 exec "${python[@]}" -m torch.distributed.run \
     --nnodes="$nodes" --node_rank="$rank" --nproc_per_node="$processes" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" \

@@ -76,14 +76,15 @@ def _rows(runner):
         yield 'weights', _weights(runner, model, training)
     for name in ('train', 'val') if training else ('test',):
         loop = getattr(runner, f'_{name}_loop')
-        if isinstance(loop, BaseLoop):
+        if hasattr(loop, 'dataloader'):  # some loops have several, or are not built
             yield name, describe_dataset(loop.dataloader.dataset)
     if training:
         loop, optimizer = runner.train_loop, _optimizer(runner.optim_wrapper)
         yield 'schedule', f'{_length(loop)}, batch {_batch(cfg)}; {optimizer}'
     device = next((each.device for each in model.parameters()), 'cpu')
     name = f' ({torch.cuda.get_device_name(device)})' if str(device).startswith('cuda') else ''
-    yield 'device', f'{device}{name}, {_processes()}'
+    threads = _number(torch.get_num_threads(), 'thread') if str(device) == 'cpu' else ''
+    yield 'device', f'{device}{name}, {_processes()}{threads and f", {threads} each"}'
     yield 'packages', versions()
     yield 'work dir', runner.work_dir
     log = osp.join(runner.log_dir, f'{runner.timestamp}.log')
