@@ -18,6 +18,8 @@ PACKAGES = ('numpy', 'torch', 'torchvision', 'mmengine', 'mmcv', 'gcp_mm')
 WARNINGS = {
     r'mmengine\.utils\.package_utils|importlib': 'pkg_resources is deprecated',
     r'mmengine\.model\.wrappers\.distributed': '`broadcast_buffers` is deprecated',
+    # Those of the inferencers, which draw into no folder
+    r'mmengine\.visualization\.visualizer': 'Failed to add <class .*LocalVisBackend',
     # The summary of a run has the number of threads.
     r'mmengine\.utils\.dl_utils\.setup_env': 'Setting (OMP|MKL)_NUM_THREADS environment variable',
     # Another metric than CocoMetric, by which both frameworks evaluate, needs it.
@@ -29,6 +31,8 @@ LINES = {
     r'Loading and preparing results\.\.\.|index created!|(Done|DONE) \(t=[\d.]+s\))$',
     'mmengine.runner.checkpoint': 'Loads checkpoint by ',
     'mmengine.fileio': r'.*WARNING.* - "(FileClient|HardDiskBackend)" (will be|is the alias)',
+    'mmengine.registry': r'.*WARNING.* - Failed to search registry with scope "\w+" in '
+    r'the "function" registry',
 }
 NOISE = re.compile('|'.join(LINES.values()))
 
@@ -71,6 +75,11 @@ def check_environment() -> None:
         sys.exit(2)
 
 
+def leave_out_warnings() -> None:
+    """Ignore `WARNINGS`, of whichever category."""
+    for module, message in WARNINGS.items():
+        warnings.filterwarnings('ignore', message=message, module=module)
+
+
 check_environment()
-for module, message in WARNINGS.items():
-    warnings.filterwarnings('ignore', message=message, module=module)
+leave_out_warnings()

@@ -84,7 +84,7 @@ def _rows(runner):
     device = next((each.device for each in model.parameters()), 'cpu')
     name = f' ({torch.cuda.get_device_name(device)})' if str(device).startswith('cuda') else ''
     threads = _number(torch.get_num_threads(), 'thread') if str(device) == 'cpu' else ''
-    yield 'device', f'{device}{name}, {_processes()}{threads and f", {threads} each"}'
+    yield 'device', f'{device}{name}, {_processes()}{threads and f" of {threads}"}'
     yield 'packages', versions()
     yield 'work dir', runner.work_dir
     log = osp.join(runner.log_dir, f'{runner.timestamp}.log')

@@ -111,7 +111,7 @@ def test_training(runner, capsys):
     assert found['weights'] == 'random'
     assert found['train'] == found['val'] == 'SummaryDataset in pictures/, 12 images of 3 classes'
     assert found['schedule'] == '2 epochs of 3 steps, batch 4; SGD, learning rate 0.25'
-    assert found['device'].startswith('cpu, 1 process, ')
+    assert found['device'].startswith('cpu, 1 process of ')
     assert 'operators of mmcv: ' in found['packages']
     assert found['work dir'] == run.work_dir
     assert found['log file'].startswith(str(log))

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 from contextlib import redirect_stdout
 
 import startup
@@ -71,3 +72,19 @@ def test_screen_leaves_out_known_lines_alone():
     kept = ['a', '', 'Done', 'b', 'creating index... of my own']
     assert stream.getvalue().splitlines()[:-1] == kept
     assert stream.getvalue().endswith('FileClient is not what you want\n')
+
+
+def test_warnings_are_left_out_by_message_and_module():
+    modules = {
+        'pkg_resources is deprecated as an API': ['mmengine.utils.package_utils', 'importlib'],
+        'Setting MKL_NUM_THREADS environment variable': ['mmengine.utils.dl_utils.setup_env'],
+    }
+    for message, owners in modules.items():
+        for module in [*owners, 'mine']:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter('always')
+                startup.leave_out_warnings()
+                warnings.warn_explicit(message, UserWarning, 'a.py', 1, module=module)
+                warnings.warn_explicit('other', UserWarning, 'a.py', 1, module=module)
+            said = [str(each.message) for each in caught]
+            assert said == (['other'] if module in owners else [message, 'other'])
