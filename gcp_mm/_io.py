@@ -1,11 +1,13 @@
 """Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
 
+import difflib
 import errno
 import glob
 import hashlib
 import io
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -59,6 +61,28 @@ def check_writable(path: str | Path) -> None:
     folder = next(folder for folder in Path(path).absolute().parents if folder.exists())
     with tempfile.NamedTemporaryFile(dir=folder):
         pass
+
+
+def near_paths(path: str | Path, limit: int = 3) -> list[str]:
+    """Paths like one that does not exist, the likest first.
+
+    Args:
+        path: of a file or folder; if its folder is absent, what is like the folder is looked for.
+        limit: number of paths at most.
+
+    Returns:
+        Those beside it with the same name and a hash ('a-0123abcd.pth' for 'a.pth') or with a
+        similar one, such as 'epoch_4.pth' for 'epoch_5.pth'.
+    """
+    path = Path(path).expanduser()
+    while not path.parent.is_dir():
+        path = path.parent
+    kind = path.suffix[:3]  # '.pt' and '.pth' are one
+    names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
+    hashed = re.compile(rf'{re.escape(path.stem)}-[0-9a-f]{{8,}}{re.escape(path.suffix)}')
+    found = [name for name in names if hashed.fullmatch(name)]
+    found += difflib.get_close_matches(path.name, names, n=limit)
+    return [str(path.with_name(name)) for name in dict.fromkeys(found)][:limit]
 
 
 def plain(value: object) -> object:

@@ -35,7 +35,7 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
     """
     output = Path(output).resolve()
     path = output / '.lock' if folder else Path(f'{output}.lock')
-    made = not path.parent.exists()
+    made = [each for each in path.parents if not each.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _take(path, output, wait)
     try:
@@ -44,8 +44,9 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
         if file:
             path.unlink(missing_ok=True)
             file.close()
-        if made and not any(path.parent.iterdir()):  # nothing was written after all
-            path.parent.rmdir()
+        for each in made:
+            with suppress(OSError):  # it is not empty: something was written
+                each.rmdir()
 
 
 def _take(path, output, wait):

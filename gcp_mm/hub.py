@@ -11,6 +11,7 @@ from mmengine.hub import get_config
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from ._io import near_paths
 from .checkpoints import load_pretrained
 
 # In an installed package the configs lie in it, in a checkout beside it.
@@ -40,7 +41,7 @@ def config_file(name: str) -> Path:
     """
     files = _config_files()
     if name not in files:
-        close = difflib.get_close_matches(name, sorted(files))
+        close = difflib.get_close_matches(Path(name).name, sorted(files))
         raise ValueError(
             f'model {name!r}: there is no config of that name; '
             f'{"near it: " + ", ".join(close) if close else "gcp_mm.list_models() names them"}'
@@ -76,7 +77,13 @@ def resolve_config(config: str | Path | Config) -> Config:
     if Path(config).suffix != '.py':
         config = config_file(str(config))
     elif not Path(config).is_file():
-        raise FileNotFoundError(f'config: the file {str(config)!r} does not exist')
+        near = near_paths(config)
+        own = sorted(_config_files().keys() - {Path(path).stem for path in near})
+        near += difflib.get_close_matches(Path(config).stem, own)
+        raise FileNotFoundError(
+            f'config: the file {str(config)!r} does not exist'
+            f'{"; near it: " if near else ""}{", ".join(near[:3])}'
+        )
     try:
         return Config.fromfile(config)
     except SyntaxError as error:  # which mmengine raises without the file's name

@@ -11,6 +11,8 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from startup import Screen
+
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
@@ -32,7 +34,8 @@ def run(main: Callable[[], object]) -> None:
     if debug:
         sys.argv.remove('--debug')
     try:
-        main()
+        with contextlib.redirect_stdout(Screen(sys.stdout)):
+            main()
     except MISTAKES as error:
         # A registry's KeyError is a sentence, that of a program's fault the key alone.
         if debug or (isinstance(error, KeyError) and ' ' not in str(error.args[:1])):

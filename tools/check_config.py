@@ -4,6 +4,7 @@ import argparse
 
 from arguments import add_config_arguments, add_trust_argument, run
 from findings import print_findings
+
 from mmengine.logging import MMLogger
 
 from gcp_mm.checkpoints import install_safe_readers

@@ -5,23 +5,29 @@ from pathlib import Path
 
 from arguments import add_trust_argument, run
 
-from gcp_mm.checkpoints import convert_checkpoint
+from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint; its key map is recognised')
-    parser.add_argument(
-        'target', type=Path, help='name in .pth, to which 8 digits of the hash are added'
-    )
+    parser.add_argument('target', type=Path, help='file to write, a name in .pth')
     parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
     parser.add_argument(
         '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
     )
     add_trust_argument(parser)
-    parser.add_argument('--force', action='store_true', help='write beside an earlier target')
+    parser.add_argument(
+        '--publish', action='store_true', help="add 8 digits of the file's hash to its name"
+    )
+    parser.add_argument('--force', action='store_true', help='write over an earlier target')
     args = parser.parse_args()
     path = convert_checkpoint(**vars(args))
+    if not args.reverse:
+        meta = read_checkpoint(path)['meta']
+        pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
+        network = f'{meta["architecture"]} with {pooling}, {meta["num_classes"]} classes'
+        print(f'recognised: {network}, by the names of {meta["source"]}')
     print(f'written: {path}')
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from arguments import run, run_script
+
 from mmengine.runner import find_latest_checkpoint
 from PIL import Image
 from torchvision.transforms.functional import to_tensor

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from arguments import run, run_script
+
 from mmengine.runner import find_latest_checkpoint
 
 from gcp_mm.hub import resolve_config

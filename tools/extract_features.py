@@ -15,6 +15,7 @@ from arguments import (
     device,
     run,
 )
+
 from mmengine.device import get_device
 
 from gcp_mm import get_model

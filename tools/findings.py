@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import redirect_stdout
 
 from arguments import printable
+from startup import Screen
 
 from gcp_mm.checks import Finding
 
@@ -18,7 +19,7 @@ def print_findings(findings: Iterable[Finding]) -> int:
     """
     failed = False
     out = sys.stdout
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(Screen(sys.stderr)):
         for finding in findings:
             line = f'{finding.check:<11} {SIGNS[finding.status]:<7} {finding.text}'
             print(printable(line), file=out, flush=True)

@@ -18,8 +18,9 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 from arguments import run
+
+import numpy as np
 from scipy.optimize import least_squares
 from tqdm import trange
 

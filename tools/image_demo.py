@@ -12,9 +12,6 @@ import os
 import sys
 from pathlib import Path
 
-import cv2
-import mmcv
-import numpy as np
 from arguments import (
     add_options_argument,
     add_trust_argument,
@@ -24,6 +21,10 @@ from arguments import (
     printable,
     run,
 )
+
+import cv2
+import mmcv
+import numpy as np
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.utils import scandir

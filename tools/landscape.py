@@ -10,9 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
+from arguments import add_config_arguments, add_trust_argument, config_of, run
+
 import numpy as np
 import torch
-from arguments import add_config_arguments, add_trust_argument, config_of, run
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mmengine.dataset import default_collate

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from arguments import add_trust_argument, run
 from findings import print_findings
+
 from mmengine.logging import MMLogger
 
 from gcp_mm.checkpoints import install_safe_readers

@@ -9,8 +9,9 @@ label are seeds of one network, and are averaged. Ratios are those of the first 
 import argparse
 from pathlib import Path
 
-import numpy as np
 from arguments import run
+
+import numpy as np
 from matplotlib.figure import Figure
 
 from gcp_mm._io import markdown_table, read_jsonl, write_atomically, write_figure

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from arguments import add_options_argument, add_trust_argument, run
+
 from matplotlib.figure import Figure
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope

@@ -9,4 +9,4 @@ read -ra arguments <<<"${SRUN_ARGS:-}" # split at blanks; node[1-4] is no patter
 PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec srun --partition="$1" --job-name="$2" \
     --gres=gpu:"$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 "${arguments[@]}" \
-    "${PYTHON:-python}" -u "$tools/$3" "${@:4}" --launcher slurm
+    "$tools/python.sh" "${PYTHON:-python}" -u "$tools/$3" "${@:4}" --launcher slurm

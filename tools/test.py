@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from arguments import add_run_arguments, run, run_config_of
+
 from mmengine.dist import is_main_process
 from mmengine.registry import METRICS
 

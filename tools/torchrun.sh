@@ -14,8 +14,11 @@ if [[ ! $nodes =~ ^[1-9][0-9]*$ || ! $rank =~ ^[0-9]+$ ]] || ((rank >= nodes)); 
     echo "NNODES=$nodes, NODE_RANK=$rank: expected the number of machines, and this one's from 0" >&2
     exit 2
 fi
+export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
+python=("$tools/python.sh" "${PYTHON:-python}")
+"${python[@]}" "$tools/startup.py"
 if ((rank == 0)); then # where the processes meet
-    "${PYTHON:-python}" - "$port" <<'END' || exit 2
+    "${python[@]}" - "$port" <<'END' || exit 2
 import errno, socket, sys
 try:
     socket.create_server(('', int(sys.argv[1]))).close()
@@ -24,7 +27,10 @@ except (OSError, OverflowError, ValueError) as error:
     sys.exit(f'PORT={sys.argv[1]} cannot be used ({why}): set PORT to a free one, on every machine')
 END
 fi
-PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m torch.distributed.run \
+if ((processes > 1)); then # as the launcher sets it, in three lines
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+fi
+exec "${python[@]}" -m torch.distributed.run \
     --nnodes="$nodes" --node_rank="$rank" --nproc_per_node="$processes" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$port" \
     "$tools/$tool" "${@:1:position-1}" --launcher pytorch "${@:position+1}"

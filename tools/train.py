@@ -3,6 +3,7 @@
 import argparse
 
 from arguments import add_run_arguments, run, run_config_of
+
 from mmengine.dist import is_main_process
 
 from gcp_mm.checks import check_config, raise_errors, warnings_in

@@ -21,23 +21,26 @@ def convert_checkpoint(
     reverse: bool = False,
     trust: bool = False,
     force: bool = False,
+    publish: bool = False,
 ) -> Path:
     """Write a checkpoint with the weights of another under this project's names.
 
     The file holds tensors and plain values alone, `state_dict` and `meta`. `meta` says what the
     network is (`architecture`, `reduction`, `num_classes`), how its covariance vectors are laid
-    out (`vector_layout`), and the SHA-256 of the source (`source_sha256`).
+    out (`vector_layout`), whose names the source has (`source`), and its SHA-256
+    (`source_sha256`).
 
     Args:
         source: file with names that :func:`.key_map.to_ours` recognises; with `reverse`, those of
             one of this project's ResNets.
-        target: where to write, a name in ``.pth``. As OpenMMLab's releases are, the file is called
-            ``<target>-<the first 8 digits of its SHA-256>.pth``.
+        target: where to write, a name in ``.pth``.
         backbone_only: leave out neck and head, for a detector.
         reverse: write torchvision's names, and those the paper's authors gave the layer, in a
             plain dict, as torchvision's releases are.
         trust: read a source that holds Python objects, which executes what is in it.
-        force: write although there is an earlier ``<target>-<digits>.pth``. It stays.
+        force: write over an earlier file of that name.
+        publish: add the first 8 digits of the file's SHA-256 to its name, as OpenMMLab's releases
+            have them: ``<target>-<digits>.pth``. With `force` earlier ones stay beside it.
 
     Returns:
         Path of the file written.
@@ -46,20 +49,20 @@ def convert_checkpoint(
         FileNotFoundError: if there is no such source.
         FileExistsError: if there is such a target already, and not `force`.
         ValueError: if the source is damaged, cannot be read, has other names, or its weights
-            are not exactly those of the network; if `target` does not end in ``.pth``; if
-            `backbone_only` and `reverse` are asked for together.
+            are not exactly those of the network; if `target` does not end in ``.pth`` or is the
+            source; if `backbone_only` and `reverse` are asked for together.
     """
     source, target = Path(source), Path(target)
     if target.suffix != '.pth':
         raise ValueError(f'target: expected a file name that ends in .pth, got {str(target)!r}')
     if backbone_only and reverse:
         raise ValueError('backbone_only, reverse: expected one of them, got both')
-    names = f'{glob.escape(target.stem)}-{"[0-9a-f]" * 8}.pth'
-    earlier = [file for file in target.parent.glob(names) if file.absolute() != source.absolute()]
-    if earlier and not force:
+    if not publish and target.resolve() == source.resolve():
+        raise ValueError(f'target: {str(target)!r} is the source; name another file')
+    if earlier := [] if force else _earlier(source, target, publish):
         raise FileExistsError(
-            f'target: {", ".join(map(str, sorted(earlier)))} exists; name another, or write one '
-            'more beside it with force=True (--force)'
+            f'target: {", ".join(map(str, earlier))} exists; name another, or write all the same '
+            'with force=True (--force)'
         )
     check_intact(source, trust)
     state, _ = read_weights(source, trust=trust)
@@ -69,16 +72,25 @@ def convert_checkpoint(
         content = from_ours(state) if reverse else _ours(state, source, backbone_only)
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
-    return _write(content, target)
+    return _write(content, target, publish)
+
+
+def _earlier(source, target, publish):
+    """Files that are there already under the target's name."""
+    if not publish:
+        return [target] if target.exists() else []
+    names = target.parent.glob(f'{glob.escape(target.stem)}-{"[0-9a-f]" * 8}.pth')
+    return sorted(file for file in names if file.absolute() != source.absolute())
 
 
 def _ours(state, source, backbone_only):
-    state, network = to_ours(state)
+    state, network, origin = to_ours(state)
     meta = dict(
         architecture=network.architecture,
         reduction=network.reduction,
         num_classes=network.num_classes,
         vector_layout=VECTOR_LAYOUT,
+        source=origin,
         source_sha256=sha256(source),
     )
     if backbone_only:
@@ -86,11 +98,12 @@ def _ours(state, source, backbone_only):
     return dict(meta=meta, state_dict=state)
 
 
-def _write(content, target):
-    """Write atomically, under a name with the file's hash."""
+def _write(content, target, publish):
+    """Write atomically; with `publish` under a name with the file's hash."""
     file = io.BytesIO()
     torch.save(content, file)
-    digest = hashlib.sha256(file.getvalue()).hexdigest()
-    path = target.with_name(f'{target.stem}-{digest[:8]}.pth')
-    write_atomically(path, file.getvalue())
-    return path
+    if publish:
+        digest = hashlib.sha256(file.getvalue()).hexdigest()
+        target = target.with_name(f'{target.stem}-{digest[:8]}.pth')
+    write_atomically(target, file.getvalue())
+    return target

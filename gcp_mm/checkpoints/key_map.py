@@ -122,7 +122,7 @@ class Network:
         return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
 
 
-def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
+def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     """Give the weights of another project's network the names of this one's.
 
     Args:
@@ -130,7 +130,7 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
             'module.' of a parallel wrapper.
 
     Returns:
-        The weights by our names, all of the network's, and the network.
+        The weights by our names, all of the network's; the network; and whose names they had.
 
     Raises:
         ValueError: for other names, another depth or width, weights that are left over, or a vector
@@ -138,7 +138,8 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
     """
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
-    if 'features.4.0.conv1.weight' in state:
+    trainer = 'features.4.0.conv1.weight' in state
+    if trainer:
         state = rename(state, _TRAINER)
     if 'layer1.0.conv1.weight' in state:
         architecture, rules = _resnet(state), _RESNET
@@ -158,7 +159,10 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network]:
         )
     ours = rename(state, tuple(rules))
     network = _network(architecture, ours)
-    return check_complete(ours, network), network
+    origin = "iSQRT-COV's trainer" if trainer else 'torchvision'
+    if not trainer and network.reduction is not None:
+        origin = "the paper's authors, and iSQRT-COV's release"
+    return check_complete(ours, network), network, origin
 
 
 def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from mmengine.runner.checkpoint import (
     get_torchvision_models,
 )
 
-from .._io import sha256
+from .._io import near_paths, sha256
 from .unpickling import Unpickler
 
 
@@ -109,8 +109,10 @@ def check_checkpoint_file(checkpoint: str) -> None:
     if path.is_dir():
         raise ValueError(f'checkpoint {str(checkpoint)!r} is a folder; name a file in it')
     if not path.is_file():
+        near = ' or '.join(map(repr, near_paths(path)))
         raise FileNotFoundError(
-            f'checkpoint {str(checkpoint)!r} does not exist; train the network it comes from '
+            f'checkpoint {str(checkpoint)!r} does not exist; '
+            f'{f"did you mean {near}? Else " if near else ""}train the network it comes from '
             'first, or name another file'
         )
     _check_content(path, checkpoint)

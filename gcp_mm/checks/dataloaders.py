@@ -103,6 +103,15 @@ def _has_object(dataset):
     return False
 
 
+def describe_dataset(dataset: Dataset) -> str:
+    """The class of a dataset and where it reads from, its images and classes."""
+    text = _describe(dataset)
+    if isinstance(dataset, Sized):
+        text += f', {len(dataset):,} images'
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    return f'{text} of {len(classes):,} classes' if classes else text
+
+
 def _describe(dataset):
     """The class of a dataset and where it reads from."""
     first = next(_parts(dataset))

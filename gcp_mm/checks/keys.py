@@ -1,5 +1,6 @@
 """Keys of a config that nothing reads, and types that no registry has."""
 
+import copy
 import difflib
 import inspect
 import os.path as osp
@@ -270,11 +271,25 @@ def _check_framework(path, node, found):
     if re.fullmatch(SCHEDULER, path):  # of which the first base hands on all that it takes
         parameters, closed = parameters_of(found), True
     # CheckpointHook hands on what else it takes to where there is no argument of that name.
-    if not closed and found is not CheckpointHook:
-        return []
-    status = 'error' if as_it_is else 'warning'
     node = {key: value for key, value in node.items() if key not in FRAMEWORKS_READ}
+    if not closed and found is not CheckpointHook:
+        return _refused(path, node, found)
+    status = 'error' if as_it_is else 'warning'
     return [Finding('keys', status, text) for text in _unknown_keys(path, node, parameters)]
+
+
+def _refused(path, node, found):
+    """The key behind `**kwargs` that a part of the model refuses, if there is one: it is built."""
+    texts = _unknown_keys(path, node, parameters_of(found)) if path.startswith('model.') else []
+    options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
+    try:
+        if texts:
+            found(**copy.deepcopy(options))
+    except Exception as error:  # of other things, the run says it
+        match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        name = f'{path}.{match[1]}:' if match else ' '
+        return [Finding('keys', 'error', text) for text in texts if text.startswith(name)]
+    return []
 
 
 def _is_layer(path):

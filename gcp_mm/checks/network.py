@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
 from torch import nn
 
@@ -58,23 +58,24 @@ def check_head(context: Context) -> list[Finding]:
 def check_checkpoints(context: Context) -> list[Finding]:
     """Check that the checkpoints a config names are there and intact; for a test, `load_from`."""
     cfg = context.cfg
-    names = [cfg.load_from] if cfg.get('load_from') else []
+    names = {'': cfg.load_from} if cfg.get('load_from') else {}
     texts = []
     for path, node in walk(cfg.model, 'model') if context.split == 'train' else ():
         if is_pretrained(node) and node.get('checkpoint'):
-            names.append(node['checkpoint'])
+            names[f'{path}.checkpoint: '] = node['checkpoint']
         elif is_pretrained(node):
             texts.append(f'{path}.checkpoint is empty: set it')
-    for name in names:
+    for place, name in names.items():
         try:
             check_checkpoint_file(name)
         except (FileNotFoundError, TypeError, ValueError) as error:
-            texts.append(str(error))
+            texts.append(f'{place}{error}')
     if texts:
         return [Finding('checkpoints', 'error', text) for text in texts]
     if not names:
         return [Finding('checkpoints', 'skipped', 'the config names none')]
-    return [Finding('checkpoints', 'ok', f'there: {", ".join(dict.fromkeys(map(str, names)))}')]
+    there = dict.fromkeys(map(str, names.values()))
+    return [Finding('checkpoints', 'ok', f'there: {", ".join(there)}')]
 
 
 def check_network(context: Context) -> list[Finding]:
@@ -84,7 +85,7 @@ def check_network(context: Context) -> list[Finding]:
         config.setdefault('data_preprocessor', context.cfg.data_preprocessor)
     try:
         model = revert_sync_batchnorm(MODELS.build(config))  # SyncBN needs GPUs
-        context.pretrained = _pretrained_modules(model)
+        context.pretrained = pretrained_modules(model)
         for _, module, _ in context.pretrained:
             module.init_cfg = None
         model.init_weights()
@@ -94,13 +95,19 @@ def check_network(context: Context) -> list[Finding]:
             return [Finding('network', 'skipped', text)]
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
+    return [Finding('network', 'ok', describe_network(model))]
+
+
+def describe_network(model: nn.Module) -> str:
+    """Class of a network, those of its parts, and the number of its parameters."""
     number, trained = _numel(model.parameters()), _numel(_trained(model))
-    text = f'{type(model).__name__}, {number / 1e6:.2f} M parameters'
-    text += '' if trained == number else f', {trained / 1e6:.2f} M of them trained'
-    return [Finding('network', 'ok', text)]
+    parts = [each for each in model.children() if not isinstance(each, BaseDataPreprocessor)]
+    text = f'{type(model).__name__} ({", ".join(type(each).__name__ for each in parts)}), '
+    text += f'{number / 1e6:.2f} M parameters'
+    return text if trained == number else f'{text}, {trained / 1e6:.2f} M of them trained'
 
 
-def _pretrained_modules(model):
+def pretrained_modules(model: nn.Module) -> list[tuple[str, nn.Module, dict]]:
     """Name, module and `init_cfg` of each part of a network that starts from a checkpoint."""
     found = []
     for name, module in model.named_modules():

@@ -8,7 +8,6 @@ __all__ = ['apply_shims', 'check_families', 'operators_in_use', 'use_torchvision
 
 def apply_shims() -> None:
     """Make OpenMMLab's releases work with current versions; called by `import gcp_mm`."""
-    from .hue import allow_negative_hue
     from .numpy_names import add_removed_names
     from .records import allow_records
 
@@ -16,4 +15,3 @@ def apply_shims() -> None:
     use_torchvision_operators()
     allow_records()
     add_removed_names()
-    allow_negative_hue()

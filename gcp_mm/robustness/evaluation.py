@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from ..checkpoints import load_pretrained
 from ..checks import check_config, raise_errors
 from ..hub import input_channels
-from ..runtime import launch, only_job, unwrap
+from ..runtime import launch, only_job, show_summary, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import check_files, files_hash, new_results, resume_results, write_results
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -118,6 +118,7 @@ def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
         shared = [done]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
         runner.call_hook('before_run')
+        show_summary(runner)
         for number, (key, part) in enumerate(parts.items(), 1):
             if key in shared[0]:
                 continue

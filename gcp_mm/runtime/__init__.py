@@ -5,6 +5,7 @@ from .divergence_hook import DivergenceHook
 from .epoch_seed import EpochSeedHook
 from .launch import launch, load_config, only_job, read_config, set_auto_scale_lr, set_tta
 from .resume import set_resume
+from .summary import show_summary
 from .wrapping import unwrap
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     'set_auto_scale_lr',
     'set_resume',
     'set_tta',
+    'show_summary',
     'unwrap',
 ]

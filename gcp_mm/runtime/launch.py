@@ -20,6 +20,7 @@ from ..checks import build_dataloader
 from ..checks.context import is_first_process, walk
 from ..compat.requirements import versions
 from .resume import LoadingHook
+from .summary import SummaryHook, quiet
 
 # What MMDetection has to know of an image to merge its predictions
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip')
@@ -150,6 +151,8 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     Without an accelerator the processes talk over gloo: mmengine's own set-up of a distributed
     run selects a CUDA device and so fails there. As with an accelerator,
     `cfg.env_cfg.dist_cfg.timeout` is for how many seconds they wait for one of them that hangs.
+    What mmengine logs before the first epoch goes to the log file alone, but for warnings and
+    errors; the screen gets a summary in its place.
 
     Args:
         cfg: the final config.
@@ -159,8 +162,9 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         What `run` returns.
 
     Raises:
-        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; for
-            what :func:`.build_dataloader` and :class:`.LoadingHook` refuse.
+        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; if
+            nothing registers the config's `runner_type`; for what :func:`.build_dataloader` and
+            :class:`.LoadingHook` refuse.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
@@ -178,8 +182,9 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
     try:
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = quiet(_runner_class(cfg)).from_cfg(cfg)
         runner.logger.info(versions())
+        runner.register_hook(SummaryHook())
         if isinstance(runner, Runner):  # others load in ways of their own
             runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
@@ -192,6 +197,14 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
             runner = None
             gc.collect()
             dist.destroy_process_group()
+
+
+def _runner_class(cfg):
+    kind = cfg.get('runner_type', 'Runner')
+    found = RUNNERS.get(kind) if isinstance(kind, str) else kind
+    if found is None:
+        raise ValueError(f'runner_type: nothing registers {kind!r}; name a class of RUNNERS')
+    return found
 
 
 def _complete_dataloader(dataloader, scope):

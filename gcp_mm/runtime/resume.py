@@ -1,6 +1,7 @@
 """From which checkpoint an interrupted run continues, and where in its schedule."""
 
 import logging
+import re
 import warnings
 from pathlib import Path
 
@@ -155,6 +156,8 @@ class LoadingHook(Hook):
                 'others keep their initial values'
             )
         if runner._resume:
+            # mmengine would execute it, a config of MMCV 1, to compare the number of GPUs.
+            checkpoint['meta'].pop('config', None)
             continue_schedule(runner, checkpoint)
 
 
@@ -179,38 +182,75 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
     meta['iter'] = start
     built, saved = _by_name(runner.param_schedulers), _by_name(checkpoint.get('param_schedulers'))
     schedulers = [scheduler for group in built.values() for scheduler in group]
-    settings = {name: [_settings(each.state_dict()) for each in built[name]] for name in built}
     moved = start != saved_at and not all(scheduler.by_epoch for scheduler in schedulers)
-    same = settings == {name: list(map(_settings, saved[name])) for name in saved}
-    if same and not moved and 'optimizer' in checkpoint:
-        return
-    if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
-        raise ValueError(
-            'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on with '
-            'the batch, the number of processes and the param_scheduler of the checkpoint, which '
-            f'was saved at iteration {saved_at} after {meta["epoch"]} epochs; an epoch of this run '
-            f'has {length}'
+    settings = {name: [_settings(each.state_dict()) for each in built[name]] for name in built}
+    before = {name: list(map(_settings, saved[name])) for name in saved}
+    reasons = list(_changes(runner, checkpoint, length if by_epoch else None, start != saved_at))
+    rates = ''
+    if settings != before or moved or 'optimizer' not in checkpoint:
+        if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+            raise ValueError(
+                'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on '
+                'with the batch, the number of processes and the param_scheduler of the '
+                f'checkpoint, which was saved at iteration {saved_at} after {meta["epoch"]} '
+                f'epochs; an epoch of this run has {length}'
+            )
+        _step(schedulers, start, length if by_epoch else None)
+        states = {name: [scheduler.state_dict() for scheduler in built[name]] for name in built}
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = states.get(None, states)
+        # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
+        names = {
+            state['param_name'] for group in (*states.values(), *saved.values()) for state in group
+        }
+        _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
+        rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
+        rates = f', with {rates}'
+        reasons = reasons or ['another param_scheduler']
+    if reasons:
+        runner.logger.warning(
+            f'the run goes on otherwise than that of the checkpoint would: {"; ".join(reasons)}. '
+            f'Saved at iteration {saved_at}, after {meta["epoch"]} epochs, it goes on at iteration '
+            f'{start} of {loop.max_iters}{rates}'
         )
+
+
+def _step(schedulers, start, length):
+    """Step schedulers as `start` iterations do, in epochs of `length`, None without epochs."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that the optimizer takes no steps in between
         for step in range(1, start + 1):
             for scheduler in schedulers:
-                if not scheduler.by_epoch or (by_epoch and step % length == 0):
+                if not scheduler.by_epoch or (length and step % length == 0):
                     scheduler.step()
-    states = {name: [scheduler.state_dict() for scheduler in built[name]] for name in built}
-    if 'param_schedulers' in checkpoint:
-        checkpoint['param_schedulers'] = states.get(None, states)
-    # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
-    names = {
-        state['param_name'] for group in (*states.values(), *saved.values()) for state in group
-    }
-    _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
-    rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
-    runner.logger.warning(
-        f'the schedule of this run is not that of the checkpoint, saved at iteration {saved_at} '
-        f'after {meta["epoch"]} epochs. It goes on at iteration {start} of {loop.max_iters}, with '
-        f'{rates}'
-    )
+
+
+def _changes(runner, checkpoint, length, moved):
+    """In words, what a run has other than that of its checkpoint, its schedulers apart.
+
+    `length` is the number of iterations of an epoch, None in a training without; `moved` says
+    whether the run goes on at another iteration than the checkpoint was saved at.
+    """
+    info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+    now = (runner.cfg.get('train_dataloader') or {}).get('batch_size')
+    before = _batch_size(checkpoint['meta'].get('cfg') or '')
+    if None not in (now, before) and now != before:
+        yield f'train_dataloader.batch_size={now} instead of {before}'
+    epochs, iterations = info.get('max_epochs'), info.get('max_iters')
+    old_length = iterations // epochs if epochs and iterations else length
+    if length and length != old_length:
+        yield f'{length} iterations an epoch instead of {old_length}'
+    elif length and moved:
+        yield f'saved within epoch {checkpoint["meta"]["epoch"] + 1}, which begins again'
+    if 'optimizer' not in checkpoint:
+        yield 'no state of the optimizer in the checkpoint'
+
+
+def _batch_size(config):
+    """`train_dataloader.batch_size` in the text of a config as mmengine writes it, or None."""
+    part = re.search(r'(?ms)^train_dataloader = dict\(.*?(?=^\S|\Z)', config)
+    found = part and re.search(r'(?m)^(?:train_dataloader = dict\(| {4})batch_size=(\d+)', part[0])
+    return int(found[1]) if found else None
 
 
 def _by_name(schedulers):

@@ -23,7 +23,7 @@ def trained(output):
 
 def resumed(output):
     """After which epoch a run went on, 0 if it started anew."""
-    found = re.search(r'resumed epoch: (\d+),', output)
+    found = re.search(r'(?m)^weights +from .*, after (\d+) epoch', output)
     return int(found[1]) if found else 0
 
 

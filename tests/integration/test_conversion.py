@@ -49,7 +49,7 @@ def check_scores(net, file, config, **kwargs):
 def test_release_of_the_authors(architecture, pooling, tmp_path):
     net = build(architecture, pooling)
     source = save(release(net, architecture), tmp_path / 'model_best.pth.tar')
-    file = convert_checkpoint(source, tmp_path / 'ours.pth')
+    file = convert_checkpoint(source, tmp_path / 'ours.pth', publish=True)
     config = CONFIGS[architecture].format('-gcp' if pooling == 'gcp' else '')
     check_scores(net, file, config, head=dict(num_classes=7))
 

@@ -56,4 +56,4 @@ def test_config_trains_and_resumes(run_tool, short_cls, tmp_path):
         *(*command, '--resume', *options, 'train_cfg.max_epochs=2', 'param_scheduler.end=2')
     )
     assert done.returncode == 0, done.stdout
-    assert 'resumed epoch: 1' in done.stdout
+    assert 'after 1 epoch, ' in done.stdout

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,29 @@ def test_second_machine_needs_no_port_of_its_own(run_tool, stand_in, taken):
     variables = dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT=taken)
     done = run_tool('tools/dist_train.sh', CLS, 4, PYTHON=stand_in('python'), **variables)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[2:] == [
+    check, *words = done.stdout.splitlines()
+    assert check == f'{ROOT}/tools/startup.py'
+    assert words[2:] == [
         *('--nnodes=2', '--node_rank=1', '--nproc_per_node=4'),
         *('--master_addr=10.0.0.1', f'--master_port={taken}'),
         *(f'{ROOT}/tools/train.py', CLS, '--launcher', 'pytorch'),
     ]
+
+
+@pytest.mark.parametrize('rank', '01')
+@pytest.mark.parametrize('absent', [True, False])
+def test_python_that_is_not_the_environments(run_tool, tmp_path, absent, rank):
+    python, said = tmp_path / 'python', "there is no program '{}'; "
+    if not absent:
+        python.write_text(f'#!/usr/bin/env bash\nexec {sys.executable} -S "$@"\n')
+        python.chmod(0o755)
+        said = 'torch, torchvision'
+    variables = dict(PYTHON=str(python), NNODES='2', NODE_RANK=rank)
+    done = run_tool('tools/dist_train.sh', CLS, 1, **variables)
+    assert done.returncode == 2
+    (line,) = done.stdout.splitlines()
+    assert said.format(python) in line
+    assert line.endswith(('/bin/activate', ' install'))
 
 
 def test_awkward_words_arrive_as_they_are(run_tool, stand_in):
@@ -124,8 +143,8 @@ def test_slurm_scripts(slurm, script, tail):
     assert words == [
         *('--partition=gpu', '--job-name=a job', '--gres=gpu:8', '--ntasks=16'),
         *('--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1'),
-        *('--nodelist=node[1-4]', '--exclusive', 'python', '-u', f'{ROOT}/tools/{tail[0]}'),
-        *(*tail[1:], '--launcher', 'slurm'),
+        *('--nodelist=node[1-4]', '--exclusive', f'{ROOT}/tools/python.sh', 'python', '-u'),
+        *(f'{ROOT}/tools/{tail[0]}', *tail[1:], '--launcher', 'slurm'),
     ]
     _, done = slurm(f'tools/{script}', 'gpu', 'job', 'c.py')
     assert done.returncode == 2

@@ -29,8 +29,23 @@ def trained(run_tool, short_cls, tmp_path_factory):
     )
     assert done.returncode == 0, done.stdout
     assert f'operators of mmcv: {operators_in_use()}\n' in done.stdout
-    assert 'LR is set based on batch size of 64 and the current batch size is 8' in done.stdout
+    assert 'epoch of 2 steps, batch 8; SGD, learning rate 0.0125\n' in done.stdout
     return work_dir
+
+
+def log_of(work_dir):
+    """What the only run of a work dir has logged."""
+    (path,) = work_dir.glob('*/*.log')
+    return path.read_text()
+
+
+def test_log_file_has_what_the_screen_has_not(trained):
+    log = log_of(trained)
+    for words in ('System environment:', 'Config:\n', 'LR is set based on batch size of 64'):
+        assert words in log
+    assert 'Hooks will be executed in the following order' in log
+    assert 'head.fc.weight - torch.Size([10, 8256])' in log  # how each weight is initialised
+    assert 'learning rate 0.0125\n' in log
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +83,7 @@ def test_train_resumes_from_a_path(run_tool, trained, short_cls, tmp_path):
         *('--cfg-options', *short_cls, 'train_cfg.max_epochs=2', 'param_scheduler.end=2'),
     )
     assert done.returncode == 0, done.stdout
-    assert 'resumed epoch: 1' in done.stdout
+    assert f'from {trained}/epoch_1.pth, after 1 epoch, 2 steps\n' in done.stdout
     assert 'Saving checkpoint at 2 epochs' in done.stdout
     assert 'Saving checkpoint at 1 epochs' not in done.stdout
 
@@ -163,12 +178,17 @@ def test_dist_test_gives_the_metrics_of_one_process(run_tool, trained, short_cls
     assert json.loads(out[0].read_text()) == json.loads(out[1].read_text())
 
 
-def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, detection_options, tmp_path):
+def test_mask_rcnn_fine_tunes_from_the_classifier(run_tool, trained, detection_options, tmp_path):
     options = ('--work-dir', tmp_path, '--cfg-options', *detection_options)
-    done = run_tool('tools/train.py', MASK, *options)
+    done = run_tool('tools/train.py', MASK, *options, OMP_NUM_THREADS='1')  # all is imported anew
     assert done.returncode == 0, done.stdout
-    assert 'GCPResNet: loaded all 120 tensors' in done.stdout
-    assert 'segm_mAP' in done.stdout
+    before, first, after = done.stdout.partition('Epoch(train)')
+    assert first
+    assert before.count('\n') <= 15, before
+    assert f'weights   backbone from {trained}/epoch_1.pth, the rest random\n' in before
+    assert 'GCPResNet: loaded all 120 tensors' in log_of(tmp_path)
+    assert 'segm_mAP' in after
+    assert 'creating index' not in after
     done = run_tool(
         *('tools/test.py', MASK, tmp_path / 'epoch_1.pth', '--out', tmp_path / 'metrics.json'),
         *('--show-dir', tmp_path / 'pictures', *options),

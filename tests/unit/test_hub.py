@@ -56,11 +56,23 @@ def test_pattern():
 def test_unknown_name():
     with pytest.raises(ValueError, match=r'near it: .*resnet50-gcp_8xb32-lradju_in1k'):
         gcp_mm.get_model('resnet50-gcp_8xb32-lradj_in1k')
+    with pytest.raises(ValueError, match=r'near it: resnet50-gcp_8xb32-lradju_in1k'):
+        gcp_mm.get_model('configs/imagenet/resnet50-gcp_8xb32-lradju_in1k')
     with pytest.raises(ValueError, match=r'list_models\(\) names them'):
         gcp_mm.get_model('vit')
     for name in ('mmaction::a.py', 'mmpretrain::../a.yaml', 'a.yaml', 'a.json', 'mmdet::a'):
         with pytest.raises(ValueError, match=name):  # mmengine would read the file, or install
             resolve_config(name)
+
+
+def test_misspelt_path(tmp_path):
+    (tmp_path / 'mine_resnet18.py').write_text('a = 1\n')
+    with pytest.raises(FileNotFoundError, match=r"e_resnet\.py' does .* it: .*/mine_resnet18\.py$"):
+        resolve_config(tmp_path / 'mine_resnet.py')
+    with pytest.raises(FileNotFoundError, match=r'near it: resnet18-gcp_1xb64-5e_digits, '):
+        resolve_config(tmp_path / 'resnet18_gcp_1xb64_5e_digits.py')
+    with pytest.raises(FileNotFoundError, match=r"/zzz\.py' does not exist$"):
+        resolve_config(tmp_path / 'zzz.py')
 
 
 @pytest.mark.parametrize('name', [CLS, DET])

@@ -18,6 +18,7 @@ from gcp_mm._io import (
     append_jsonl,
     check_writable,
     drop_jsonl,
+    near_paths,
     plain,
     read_json,
     read_jsonl,
@@ -138,3 +139,24 @@ def test_other_json_is_named(tmp_path, text):
     (tmp_path / 'a.jsonl').write_text(f'{{"a": 1}}\n{text or "{"}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl', line 2"):
         read_jsonl(tmp_path / 'a.jsonl', a=int)
+
+
+@pytest.mark.parametrize(
+    ('path', 'near'),
+    [
+        ('run/epoch_5.pth', ['run/epoch_4.pth']),
+        ('run/resnet50.pth', ['run/resnet50-0123abcd.pth']),
+        ('run/Epoch_4.pt', ['run/epoch_4.pth']),
+        ('run/confg.py', ['run/config.py']),
+        ('rum/epoch_4.pth', ['run']),
+        ('elsewhere/epoch_4.pth', []),
+        ('run/x', []),
+    ],
+)
+def test_near_paths(path, near, tmp_path, monkeypatch):
+    (tmp_path / 'run').mkdir()
+    for name in ('epoch_4.pth', 'resnet50-0123abcd.pth', 'config.py', 'config.log'):
+        (tmp_path / 'run' / name).touch()
+    assert near_paths(tmp_path / path) == [str(tmp_path / each) for each in near]
+    monkeypatch.chdir(tmp_path)
+    assert near_paths(path) == near

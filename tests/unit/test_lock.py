@@ -74,6 +74,15 @@ def test_killed_process_releases_it(holder, tmp_path):
     assert not (tmp_path / 'out.lock').exists()
 
 
+def test_folders_of_an_output_that_was_not_written_go(tmp_path):
+    with locked(tmp_path / 'work_dirs/run', folder=True):
+        pass
+    assert not (tmp_path / 'work_dirs').exists()
+    with locked(tmp_path / 'work_dirs/run', folder=True):
+        (tmp_path / 'work_dirs/run/a').touch()
+    assert (tmp_path / 'work_dirs/run/a').exists()
+
+
 def test_disk_without_locks(tmp_path, monkeypatch):
     def none(*_):
         raise OSError(37, 'No locks available')

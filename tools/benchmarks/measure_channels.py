@@ -19,8 +19,9 @@ from measure import describe_machine
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for the helpers of the tools
 
-import torch
 from arguments import run
+
+import torch
 from mmengine.device import get_device
 from tqdm import tqdm
 

@@ -1,5 +1,6 @@
 """The converter refuses what is not exactly a network of the paper, and names it."""
 
+import hashlib
 import re
 
 import pytest
@@ -8,7 +9,7 @@ import torchvision
 
 from gcp_mm.checkpoints import convert_checkpoint, load_pretrained, read_checkpoint
 from gcp_mm.models import GCPResNet
-from tests.helpers.foreign_networks import build
+from tests.helpers.foreign_networks import build, trainer_state
 from tests.helpers.pickles import Creates
 
 
@@ -77,23 +78,39 @@ def test_no_code_in_a_file_is_run(tmp_path):
     assert sign.exists()  # so it is what the refusal prevented
 
 
-def test_an_earlier_target_is_kept(tmp_path):
-    source = save(build('resnet18', 'gap').state_dict(), tmp_path / 'a.pth')
-    file = convert_checkpoint(source, tmp_path / 'ours.pth')
+@pytest.mark.parametrize('publish', [False, True])
+def test_an_earlier_target_is_kept(tmp_path, publish):
+    source, target = tmp_path / 'a.pth', tmp_path / 'ours.pth'
+    file = convert_checkpoint(
+        save(build('resnet18', 'gap').state_dict(), source), target, publish=publish
+    )
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    assert file.name == (f'ours-{digest}.pth' if publish else 'ours.pth')
     other = save(build('resnet34', 'gap').state_dict(), tmp_path / 'b.pth')
     before = file.read_bytes()
-    with pytest.raises(FileExistsError, match=r'ours-[0-9a-f]{8}\.pth exists.*--force'):
-        convert_checkpoint(other, tmp_path / 'ours.pth')
+    with pytest.raises(FileExistsError, match=rf'{file.name} exists.*--force'):
+        convert_checkpoint(other, target, publish=publish)
     assert file.read_bytes() == before
-    new = convert_checkpoint(other, tmp_path / 'ours.pth', force=True)
+    new = convert_checkpoint(other, target, force=True, publish=publish)
     assert read_checkpoint(new)['meta']['architecture'] == 'resnet34'
-    assert file.read_bytes() == before
+    assert (file.read_bytes() == before) == publish  # else it is the new one
+    assert len(list(tmp_path.iterdir())) == 4 if publish else 3
+
+
+def test_source_is_not_written_over(tmp_path):
+    source = save(build('resnet18', 'gap').state_dict(), tmp_path / 'resnet18.pth')
+    before = source.read_bytes()
+    (tmp_path / 'link.pth').symlink_to(source)
+    for target in ('resnet18.pth', 'link.pth'):
+        with pytest.raises(ValueError, match=rf'{target}.* is the source'):
+            convert_checkpoint(source, tmp_path / target, force=True)
+    assert source.read_bytes() == before
 
 
 def test_a_source_with_a_hash_in_its_name_is_no_target(tmp_path):
     source = save(build('resnet18', 'gap').state_dict(), tmp_path / 'resnet18-f37072fd.pth')
     before = source.read_bytes()
-    file = convert_checkpoint(source, tmp_path / 'resnet18.pth')
+    file = convert_checkpoint(source, tmp_path / 'resnet18.pth', publish=True)
     assert file != source
     assert source.read_bytes() == before
 
@@ -111,10 +128,31 @@ def test_wrong_arguments(target, options, error, message, tmp_path):
         convert_checkpoint(tmp_path / 'a.pth', tmp_path / target, **options)
 
 
-def test_tool(call_tool, tmp_path, capsys):
-    source = save(build('resnet18', 'gcp').state_dict(), tmp_path / 'a.pth')
-    tool = 'tools/convert_checkpoint.py'
-    call_tool(tool, source, tmp_path / 'backbone.pth', '--backbone-only')
-    (file,) = tmp_path.glob('backbone-*.pth')
-    assert f'written: {file}' in capsys.readouterr().out
-    load_pretrained(GCPResNet(18), file, prefix='backbone.')
+NAMES = "resnet18 with GCP, reduction=(256,), 7 classes, by the names of the paper's authors"
+
+
+@pytest.mark.parametrize(
+    ('pooling', 'trainer', 'said'),
+    [
+        ('gcp', False, NAMES),
+        ('gap', False, 'resnet18 with GAP, 7 classes, by the names of torchvision'),
+        ('gcp', True, "by the names of iSQRT-COV's trainer"),
+    ],
+)
+def test_tool_says_what_it_recognised(call_tool, tmp_path, capsys, pooling, trainer, said):
+    net = build('resnet18', pooling)
+    source = save(trainer_state(net) if trainer else net.state_dict(), tmp_path / 'a.pth')
+    target = tmp_path / 'backbone.pth'
+    call_tool('tools/convert_checkpoint.py', source, target, '--backbone-only')
+    recognised, written = capsys.readouterr().out.splitlines()
+    assert recognised.startswith('recognised: ')
+    assert said in recognised
+    assert written == f'written: {target}'
+    load_pretrained(GCPResNet(18), target, prefix='backbone.')
+
+
+def test_tool_on_the_way_back(call_tool, tmp_path, capsys):
+    net, tool = build('resnet18', 'gap'), 'tools/convert_checkpoint.py'
+    ours = convert_checkpoint(save(net.state_dict(), tmp_path / 'a.pth'), tmp_path / 'ours.pth')
+    call_tool(tool, ours, tmp_path / 'back.pth', '--reverse')
+    assert capsys.readouterr().out == f'written: {tmp_path}/back.pth\n'

@@ -67,6 +67,12 @@ def test_truncated_file(tmp_path, zipped, keep):
             read(path)
 
 
+def test_absent_file_with_one_like_it_beside(tmp_path):
+    (tmp_path / 'epoch_4.pth').touch()
+    with pytest.raises(FileNotFoundError, match=r"epoch_5\.pth' does not .*'/.+/epoch_4\.pth'\?"):
+        read_checkpoint(tmp_path / 'epoch_5.pth')
+
+
 def test_paths_that_are_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.pth.*does not exist; train'):
         read_checkpoint(tmp_path / 'none.pth')

@@ -100,6 +100,15 @@ def test_missing_key_of_our_own():
     assert [text.split(':')[0] for text in found] == ['model.neck', 'model.neck.conv_cfg.zzz']
 
 
+def test_unknown_key_behind_kwargs_of_the_frameworks():
+    """Of a part of the model, which is built to know that the key is refused."""
+    (text,) = texts('error', check_keys, changed(**{'model.head.num_clases': 3}))
+    known = "LinearClsHead has no such argument; did you mean 'num_classes'?"
+    assert text == f'model.head.num_clases: {known}'
+    (text,) = texts('error', check_keys, changed(DET, **{'model.roi_head.bbox_head.num_clases': 3}))
+    assert text.startswith('model.roi_head.bbox_head.num_clases: ')
+
+
 def test_all_that_are_wrong_are_said():
     cfg = changed(**{'model.neck.reducton': 1, 'model.neck.zzz': 1, 'val_evaluator.thr': 1})
     cfg.model.backbone.dept = 18
@@ -327,7 +336,7 @@ def test_keys_that_others_read():
     cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0)
     cfg.model.neck.act_cfg = dict(type='HSigmoid', anything=1)
     cfg.model.head.loss = dict(type='mmdet.CrossEntropyLoss', bg_cls_weight=0.1)
-    cfg.model.head.upsample = dict(type='nearest', anything=1)  # of no registry
+    cfg.model.train_cfg = dict(upsample=dict(type='nearest', anything=1))  # of no registry
     cfg.variable = dict(type='GCPResNet', dept=18)  # its author's own
     assert [found.status for found in findings(check_keys, cfg)] == ['ok']
     # The metric of this name takes less. The data set wants further packages.

@@ -77,7 +77,8 @@ def test_pretrained_checkpoint_has_to_exist_for_training_alone():
     cfg = Config(dict(model=dict(backbone=dict(type='GCPResNet', depth=18))))
     init_cfg = dict(type='Pretrained', checkpoint='work_dirs/none.pth')
     cfg.model.backbone.init_cfg = init_cfg
-    assert 'none.pth' in texts('error', check_checkpoints, cfg)[0]
+    (text,) = texts('error', check_checkpoints, cfg)
+    assert text.startswith("model.backbone.init_cfg.checkpoint: checkpoint 'work_dirs/none.pth' ")
     assert texts('error', check_checkpoints, cfg, 'test') == []
     for empty in ('', None):
         cfg.model.backbone.init_cfg.checkpoint = empty

@@ -5,13 +5,14 @@ import uuid
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.runtime.resume import LoadingHook
+from gcp_mm.runtime.resume import LoadingHook, _batch_size
 
 IMAGES, EPOCHS = 24, 6
 ITERATIONS = dict(convert_to_iter_based=True)
@@ -216,6 +217,58 @@ def test_same_settings_are_restored_bit_for_bit(tmp_path):
     saved = train(tmp_path, POLY, PLATEAU)
     resumed = train(tmp_path, POLY, PLATEAU, resume='epoch_2.pth')
     assert resumed.values == {epoch: saved.values[epoch] for epoch in range(3, EPOCHS + 1)}
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What runs warn of."""
+    texts = []
+    monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda _, text: texts.append(text))
+    return lambda: [text for text in texts if 'goes on otherwise' in text]
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (dict(batch=8), '3 iterations an epoch instead of 6. '),
+        (dict(resume='iter_8.pth'), 'saved within epoch 2, which begins again. '),
+        (dict(schedulers=[dict(STEPS, gamma=0.5)]), 'another param_scheduler. '),
+    ],
+)
+def test_why_a_run_goes_on_otherwise(tmp_path, said, change, reason):
+    train(tmp_path, STEPS)
+    train(tmp_path, STEPS, hook=dict(by_epoch=False, interval=8))
+    options = {'schedulers': [STEPS], 'resume': 'epoch_2.pth', **change}
+    train(tmp_path, *options.pop('schedulers'), **options)
+    (text,) = said()
+    assert f': {reason}' in text
+
+
+def test_config_in_a_checkpoint_is_not_executed(tmp_path):
+    train(tmp_path, STEPS)
+    content = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
+    sign = tmp_path / 'sign'
+    content['meta']['config'] = f'from pathlib import Path\nPath({str(sign)!r}).touch()\n'
+    torch.save(content, tmp_path / 'a.pth')
+    train(tmp_path, STEPS, resume='a.pth')
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize('resume', ['epoch_2.pth', 'epoch_3.pth'])
+def test_run_that_goes_on_the_same_is_not_warned_of(tmp_path, said, resume):
+    train(tmp_path, POLY)
+    train(tmp_path, POLY, resume=resume)
+    assert said() == []
+
+
+@pytest.mark.parametrize('many', [False, True])
+def test_batch_in_the_text_of_a_config(many):
+    loader = dict(batch_size=32, sampler=dict(batch_size=1), zzz=['a' * 30] * many)
+    cfg = dict(a=1, train_dataloader=loader, val_dataloader=dict(batch_size=3))
+    assert _batch_size(Config(cfg).pretty_text) == 32
+    del loader['batch_size']
+    assert _batch_size(Config(cfg).pretty_text) is None
+    assert _batch_size('') is None
 
 
 def test_scheduler_of_past_metrics_is_refused(tmp_path):

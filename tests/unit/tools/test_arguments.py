@@ -2,8 +2,9 @@
 
 import sys
 
-import pytest
 from arguments import check_outputs, printable, run
+
+import pytest
 
 
 def fails(error):
