@@ -75,8 +75,10 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         similar one, such as 'epoch_4.pth' for 'epoch_5.pth'.
     """
     path = Path(path).expanduser()
-    while not path.parent.is_dir():
+    while not path.parent.is_dir() and path != path.parent:
         path = path.parent
+    if not os.access(path.parent, os.R_OK):
+        return []
     kind = path.suffix[:3]  # '.pt' and '.pth' are one
     names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
     hashed = re.compile(rf'{re.escape(path.stem)}-[0-9a-f]{{8,}}{re.escape(path.suffix)}')
@@ -223,11 +225,3 @@ def check_integer(name: str, value: int, low: int, high: int | None = None) -> N
         raise TypeError(f'{name}: expected {wanted}, got {value!r}')
     if value < low or (high is not None and value > high):
         raise ValueError(f'{name}: expected {wanted}, got {value}')
-
-
-def sample(items: Sequence, number: int) -> list:
-    """At most `number` of `items`, evenly spaced, the first and the last among them."""
-    if len(items) <= number:
-        return list(items)
-    step = (len(items) - 1) / (number - 1)
-    return [items[round(i * step)] for i in range(number)]

@@ -298,7 +298,10 @@ def _write_program(network, images, path, text):
 
 def _read_program(path):
     extra = {KEY: ''}
-    program = torch.export.load(str(path), extra_files=extra)
+    try:
+        program = torch.export.load(str(path), extra_files=extra)
+    except KeyError:  # of earlier versions of PyTorch, where there is no such file
+        program = torch.export.load(str(path))
     return _on_device(program.module(), program.state_dict), extra[KEY]
 
 
@@ -340,7 +343,8 @@ def _write_trace(network, images, path, text):
 
 def _read_trace(path):
     extra = {KEY: ''}
-    trace = torch.jit.load(str(path), _extra_files=extra)
+    where = None if torch.cuda.is_available() else 'cpu'  # it may be of a GPU
+    trace = torch.jit.load(str(path), map_location=where, _extra_files=extra)
     return _on_device(trace, trace.state_dict()), extra[KEY]
 
 

@@ -5,7 +5,8 @@ segment: files in COCO's format, for training and validation or one to be split,
 """
 
 import argparse
-import os.path as osp
+import os
+import shlex
 from pathlib import Path
 
 from arguments import add_trust_argument, run
@@ -61,17 +62,19 @@ def main():
         trust=args.trust,
         force=args.force,
     )
-    print(f'written: {", ".join(map(str, written))}; the checks of it:', flush=True)
+    for note in written.notes:
+        print(f'note: {note}')
+    print(f'written: {", ".join(map(str, written.files))}; the checks of it:', flush=True)
     install_safe_readers(args.trust)
     MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialisation is logged
     cfg = load_config(str(args.out))
     status = print_findings(run_checks(cfg, level='network', processes=args.gpus, trust=args.trust))
-    tools = Path(osp.relpath(Path(__file__).parent))
     if not status:
-        command = f'python {tools / "train.py"} {args.out}'
+        tools = os.path.relpath(Path(__file__).parent)
+        command = ['python', f'{tools}/train.py', str(args.out)]
         if args.gpus > 1:
-            command = f'{tools / "dist_train.sh"} {args.out} {args.gpus}'
-        print(f'next: {command}')
+            command = [f'{tools}/dist_train.sh', str(args.out), str(args.gpus)]
+        print(f'next: {shlex.join(command)}')
     raise SystemExit(status)
 
 

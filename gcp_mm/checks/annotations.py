@@ -44,6 +44,11 @@ OPTIONAL = {'iscrowd', 'ignore'}
 NOUNS = dict(images='image', categories='category', annotations='annotation')
 
 
+def file_and_classes(dataset: BaseDataset) -> tuple[str, tuple[str, ...]]:
+    """The path, links resolved, of the file that a dataset reads, and the names of its classes."""
+    return osp.realpath(dataset.ann_file), tuple(dataset.metainfo['classes'])
+
+
 def read_annotations(path: str, contents: dict, evaluated: bool = False) -> tuple[dict, str]:
     """Read a file, once, and look for what MMDetection or pycocotools would fail at or misread.
 
@@ -103,6 +108,10 @@ def _conflicting(content) -> Iterator[str]:
                 yield f'{noun} id {key!r} stands for several {part}; give each its own'
         if len({isinstance(key, str) for key in counts}) > 1:  # NumPy makes strings of all
             yield f'some ids of {part} are strings, and others numbers'
+    names = Counter(category['name'] for category in content['categories'])
+    for name, count in names.items():
+        if count > 1:  # MMDetection would give each of them a label
+            yield f'{count} categories have the name {name!r}; merge them, or remove the unused one'
     images = {image['id'] for image in content['images']}
     for annotation in content.get('annotations', ()):
         if annotation['image_id'] not in images:
@@ -243,8 +252,8 @@ def _is_parsed(dataset, annotation, image):
     return bool(dataset.parse_data_info(raw)['instances'])
 
 
-def _why(annotation, image, dataset):
-    """Why MMDetection's CocoDataset leaves an annotation out."""
+def reason_left_out(annotation: dict, image: dict) -> str:
+    """Why MMDetection's CocoDataset leaves out an annotation of any category; '' if it does not."""
     x, y, width, height = annotation['bbox']
     if annotation.get('ignore'):
         return "with 'ignore'"
@@ -254,6 +263,13 @@ def _why(annotation, image, dataset):
         return 'with a box outside its image'
     if annotation['area'] <= 0:
         return 'with no area'
+    return ''
+
+
+def _why(annotation, image, dataset):
+    """Why a dataset leaves an annotation out."""
+    if reason := reason_left_out(annotation, image):
+        return reason
     if annotation['category_id'] not in dataset.cat_ids:
         return 'of a category that is no class'
     return f'that {type(dataset).__name__} does not take'

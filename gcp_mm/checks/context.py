@@ -44,7 +44,7 @@ class Context:
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
         agree: whether the classes of a dataset are the categories of its file in COCO's format, by
-            the file's path, of those that :func:`.inspection.check_annotations` has read.
+            both, of those that :func:`.inspection.check_annotations` has read.
         lengths: number of images of each dataset whose list is read, by the `id` of its config.
         batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
         real: whether it is of the data, not random.
@@ -60,7 +60,7 @@ class Context:
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
-    agree: dict[str, bool] = field(default_factory=dict)
+    agree: dict[tuple, bool] = field(default_factory=dict)
     lengths: dict[int, int | None] = field(default_factory=dict)
     batch: dict | None = None
     real: bool = False

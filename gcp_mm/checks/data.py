@@ -252,7 +252,7 @@ def _has_its_classes(context, dataset):
     """Whether the categories of a dataset's file are its classes, None if that is not known."""
     if not reads_coco(dataset):
         return True
-    return context.agree.get(osp.realpath(dataset.ann_file))
+    return context.agree.get(file_and_classes(dataset))
 
 
 def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:

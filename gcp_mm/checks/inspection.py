@@ -10,7 +10,12 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from .annotations import has_its_classes, inspect_annotations, inspect_evaluator
+from .annotations import (
+    file_and_classes,
+    has_its_classes,
+    inspect_annotations,
+    inspect_evaluator,
+)
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
     NOWHERE,
@@ -71,10 +76,10 @@ def _is_to_be_evaluated(dataset, contents, agree):
     """
     if not reads_coco(dataset):
         return False
-    path = osp.realpath(dataset.ann_file)
+    key = file_and_classes(dataset)
     if dataset._fully_initialized:  # else the file has other faults
-        agree[path] = has_its_classes(dataset, contents[path])
-    return agree.get(path, True)
+        agree[key] = has_its_classes(dataset, contents[key[0]])
+    return agree.get(key, True)
 
 
 def count_steps(context: Context) -> int | None:

@@ -18,7 +18,7 @@ def check_cores(context: Context) -> list[Finding]:
     if context.processes > 1 and 'LOCAL_WORLD_SIZE' not in os.environ:
         text = 'the processes are not launched yet, and may have accelerators'
         return [Finding('cores', 'skipped', text)]
-    cores = _number_of_cores()
+    cores = number_of_cores()
     name = f'{splits_of(context)[0]}_dataloader'
     workers = (context.cfg.get(name) or {}).get('num_workers', 0)
     share = cores // processes
@@ -38,7 +38,8 @@ def check_cores(context: Context) -> list[Finding]:
     return [Finding('cores', 'ok', f'{made}, num_workers={workers}, on {cores} cores')]
 
 
-def _number_of_cores():
+def number_of_cores() -> int:
+    """Number of cores of the CPU that this process may run on."""
     if hasattr(os, 'sched_getaffinity'):  # as a job on a cluster may have fewer than there are
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

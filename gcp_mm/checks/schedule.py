@@ -200,10 +200,15 @@ def _long_warm_up(path, scheduler, named, length, unit, steps):
     begin, end, counted = scheduler.begin, scheduler.end, unit.replace('iterations', 'steps')
     made = f' ({length // steps} epochs of {steps})' if steps else ''
     right = begin + max(1, length // 10)
-    later = [other for other, each in named if each.get('begin') == end]
+    remedies = [f'{path}.end={right}']
+    for other, each in named:
+        if each.get('begin') == end:
+            remedies.append(f'{other}.begin={right}')
+            if each.get('T_max'):
+                remedies.append(f'{other}.T_max={each.get("end", length) - right}')
     return (
         f'{path} warms up for {end - begin} {counted}, and the training has {length}{made}: set '
-        f'{path}.end={right}{"".join(f" and {other}.begin={right}" for other in later)}'
+        f'{" and ".join(remedies)}'
     )
 
 

@@ -1,26 +1,27 @@
 """The config of a classifier of own pictures, as text."""
 
+import inspect
+
 import numpy as np
 
 from .folders import Folders
 from .network import Network
 from .pictures import Pictures
-from .schedule import plan
+from .schedule import Rate, plan, schedule_text
 from .text import comment, literal, up_to
 
 SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
 RATIO = (256, 196)  # channels D to positions of the last map, in the paper's networks
 # Training images up to which a step has so many
 BATCHES = ((2_000, 16), (20_000, 64), (np.inf, 256))
-RATE = 0.02  # of a batch of 16, from random weights
-FINE_RATE = 0.002  # from pretrained ones
+RATE = Rate(0.02, 16, 0.1)  # from random weights; at most the paper's
+FINE_RATE = Rate(0.002, 16, 0.01)  # from pretrained ones
 STEPS, EPOCHS = 800, (30, 300)
 FINE_STEPS, FINE_EPOCHS = 500, (12, 100)
 MANY = 50  # classes, of which the five most likely are evaluated too
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # MMPretrain's
 
 
-def image_size(sizes: np.ndarray) -> tuple[int, str]:
+def choose_size(sizes: np.ndarray) -> tuple[int, str]:
     """Side of the images to train with, in pixels: a multiple of 32 that enlarges few pictures.
 
     Args:
@@ -37,7 +38,7 @@ def image_size(sizes: np.ndarray) -> tuple[int, str]:
     return size, 'a multiple of 32 that nine in ten pictures reach'
 
 
-def channels(positions: int) -> int:
+def choose_channels(positions: int) -> int:
     """Channels D for a map of so many positions: a power of two from 8 to 256.
 
     At most as many for a position as in the paper's networks: a covariance of fewer positions than
@@ -78,25 +79,20 @@ def classifier(
     elif fine:
         size, reason = SIZES[1], 'of most pretrained networks'
     else:
-        size, reason = image_size(pictures.sizes)
+        size, reason = choose_size(pictures.sizes)
     number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
-    images = len(folders.files['train'])
+    images = len(folders.samples['train'])
     batch = next(number for limit, number in BATCHES if images <= limit)
     limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
     schedule = plan(images, batch, processes, *limits)
-    rate = (FINE_RATE if fine else RATE) * schedule.total / 16
+    rate = FINE_RATE if fine else RATE
     low, high = pictures.sizes.min(), pictures.sizes.max()
-    counts = {split: len(files) for split, files in folders.files.items()}
+    counts = {split: len(files) for split, files in folders.samples.items()}
     about = comment(
         f'{folders.root}: {number} classes, {counts["train"]:,} pictures to train on and '
         f'{counts["val"]:,} to validate, {up_to(low, high)} pixels wide and high.',
         *folders.notes,
         *pictures.notes,
-    )
-    length = comment(
-        schedule.reason,
-        f'The learning rate is {FINE_RATE if fine else RATE:g} for 16 images, and goes with their '
-        'number.',
     )
     return f"""\
 {about}
@@ -143,37 +139,11 @@ val_evaluator = dict(type='Accuracy', topk={top})
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-{length}
-epochs, warmup = {schedule.epochs}, {schedule.warmup}
-optim_wrapper = dict(
-    optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4, nesterov=True),{
-        _new(fine)
-    }
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, end=warmup, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        begin=warmup,
-        end=epochs,
-        T_max=epochs - warmup,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval={schedule.interval})
-val_cfg = dict()
-test_cfg = dict()
-auto_scale_lr = dict(base_batch_size={schedule.total})
-default_hooks = dict(
-    logger=dict(interval={min(schedule.steps, 50)}),
-    # The best and the last
-    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
-)
-randomness = dict(seed=0)
-"""
+{schedule_text(schedule, rate, 0.1, _more(fine))}"""
 
 
-def _new(fine):
+def _more(fine):
+    """Further lines of `optim_wrapper`."""
     if not fine:
         return ''
     return (
@@ -194,7 +164,7 @@ def _model(network, size, number, top):
         return '\n'.join([*lines, 'model = dict(', f'    {backbone}', f'    {head}', ')\n'])
     side = -(-size // 16)
     loaded = network.weights and network.weights.reduction
-    widths = loaded or (channels(side**2),)
+    widths = loaded or (choose_channels(side**2),)
     d = widths[-1]
     why = f'the last map has {side}x{side} = {side**2} positions'
     neck = f'in_channels={network.width}, reduction={widths}'
@@ -218,14 +188,17 @@ def _model(network, size, number, top):
 
 def _datasets(folders, lists):
     """The lines of the datasets."""
+    from mmpretrain.datasets import CustomDataset
+
+    default = set(inspect.signature(CustomDataset).parameters['extensions'].default)
     lines = ["dataset = dict(type='CustomDataset', metainfo=dict(classes=classes))"]
     for split, prefix in folders.prefixes.items():
         if folders.was_split:
             place = f'data_prefix={str(folders.root)!r}, ann_file={lists[split]!r}'
         else:
             place = f'data_root={str(folders.root)!r}, data_prefix={prefix!r}'
-        used = {name[name.rfind('.') :].lower() for name, _ in folders.files[split]}
-        if not folders.was_split and not used <= set(SUFFIXES):
+        used = {name[name.rfind('.') :].lower() for name, _ in folders.samples[split]}
+        if not folders.was_split and not used <= default:
             place += f', extensions={tuple(sorted(used))}'
         lines.append(f'{split} = dict({place})')
     return '\n'.join(lines)

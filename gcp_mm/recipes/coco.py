@@ -1,13 +1,14 @@
 """Files in COCO's format with their pictures, training and validation apart or to be split."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..checks.annotations import read_annotations
+from ..checks.annotations import read_annotations, reason_left_out
 from .folders import SHARE, TRAIN, VAL
 
 # Keys that a JSON file of another kind lacks
@@ -21,23 +22,19 @@ class Objects:
     Attributes:
         root: the folder of the dataset.
         classes: names of the categories that have an object to train on, as the files order them.
-        files: annotation file of the training and of the validation, below `root`; {} where the
-            pictures of one file were split at random.
+        annotation_files: of the training and of the validation, below `root`; {} where the pictures
+            of one file were split at random.
         prefixes: folder of their pictures, below `root`.
         contents: what the files hold.
-        sources: the files that were read.
         notes: what whoever trains with them should know, a sentence each.
     """
 
     root: Path
     classes: tuple[str, ...]
-    files: dict[str, str]
+    annotation_files: dict[str, str]
     prefixes: dict[str, str]
     contents: dict[str, dict]
-    sources: tuple[Path, ...]
     notes: tuple[str, ...] = ()
-
-    suffix = '.json'  # of a file of a split
 
     def listing(self, split: str) -> str:
         """What a file of a split holds."""
@@ -46,60 +43,70 @@ class Objects:
     @property
     def was_split(self) -> bool:
         """Whether the pictures of one file were split."""
-        return not self.files
+        return not self.annotation_files
 
-    def paths(self, split: str) -> list[Path]:
-        """Paths of the pictures of a split."""
+    def infos(self, split: str) -> list[dict]:
+        """Path, height and width of the pictures of a split."""
         folder = self.root / self.prefixes[split]
-        return [folder / image['file_name'] for image in self.contents[split]['images']]
-
-    def objects(self, split: str) -> list[dict]:
-        """Annotations of a split that are not crowds, of the classes."""
-        names = {each['id']: each['name'] for each in self.contents[split]['categories']}
         return [
-            each
-            for each in self.contents[split]['annotations']
-            if not each.get('iscrowd') and names.get(each['category_id']) in self.classes
+            dict(
+                img_path=str(folder / image['file_name']),
+                height=image['height'],
+                width=image['width'],
+            )
+            for image in self.contents[split]['images']
         ]
 
+    def objects(self, split: str) -> list[dict]:
+        """Annotations of a split that MMDetection trains on or evaluates by, of the classes."""
+        content = self.contents[split]
+        return [each for name, each in _used(content) if name in self.classes]
 
-def find_objects(root: Path, masks: bool, seed: int = 0) -> Objects:
+
+def find_objects(root: Path, masks: bool, seed: int = 0, own: Sequence[Path] = ()) -> Objects:
     """Find a dataset in COCO's format: files for training and validation, or one to be split.
 
     Args:
         root: folder that holds the files, in it or in a folder of it, and the pictures.
         masks: whether each object needs a mask.
         seed: of the random split.
+        own: files of an earlier split, which are none of the dataset's.
 
     Raises:
         ValueError: if there are no such files or several of a kind, for what MMDetection would
             fail at or misread in them, or if pictures, objects or masks are missing.
     """
     read, notes = {}, []
-    files = _files(root, read)
-    contents = {split: _content(path, read) for split, path in files.items()}
-    if 'val' not in contents:
-        contents = _split(contents['train'], root, seed)
-        files['val'] = files['train']
-        notes.append(f'One picture in {SHARE}, drawn with seed {seed}, validates.')
-    prefixes = {split: _prefix(root, path, contents[split]) for split, path in files.items()}
+    files = _find_files(root, read, {path.resolve() for path in own})
+    given = 'val' in files
+    contents = {
+        split: _content(path, read, evaluated=given and split == 'val')
+        for split, path in files.items()
+    }
+    if given and 'test' in files['val'].relative_to(root).as_posix().lower():
+        notes.append(f'No file is called val: {files["val"].name} validates.')
     classes, unused = _classes(contents['train'])
     if not classes:
         raise ValueError(f'{str(files["train"])!r} holds no object to train on')
     if unused:
         notes.append(f'Left out are categories without an object to train on: {unused}.')
-    where = {split: path.relative_to(root).as_posix() for split, path in files.items()}
-    where = {} if files['val'] == files['train'] else where
-    sources = tuple(files.values())
-    found = Objects(root, classes, where, prefixes, contents, sources, tuple(notes))
+    if not given:
+        contents = _split(contents['train'], root, seed)
+        files['val'] = files['train']
+        notes.append(f'One picture in {SHARE}, drawn with seed {seed}, validates.')
+    prefixes = {split: _prefix(root, path, contents[split]) for split, path in files.items()}
+    names = {split: path.relative_to(root).as_posix() for split, path in files.items()}
+    given_files = names if given else {}
+    found = Objects(root, classes, given_files, prefixes, contents, tuple(notes))
     for split, path in files.items():
         _check(found, split, path, masks)
     return found
 
 
-def _files(root, read):
+def _find_files(root, read, own):
     """The annotation files by split; the one file under 'train' where there is one alone."""
     found = sorted([*root.glob('*.json'), *root.glob('*/*.json')])
+    found = [path for path in found if path.resolve() not in own]
     found = [path for path in found if path.name.startswith('instances')] or found
     found = [path for path in found if _is_coco(path, read)]
     if not found:
@@ -107,66 +114,82 @@ def _files(root, read):
             f"{str(root)!r} holds no file in COCO's format; expected annotations/instances_train"
             '.json and annotations/instances_val.json, or one file beside the pictures'
         )
-    by_split = {'train': [], 'val': []}
-    for path in found:
-        name = path.relative_to(root).as_posix().lower()
-        split = next((s for s, words in _WORDS for word in words if word in name), None)
-        if split:
-            by_split[split].append(path)
     if len(found) == 1:
         return dict(train=found[0])
+    names = {path: path.relative_to(root).as_posix().lower() for path in found}
+    by_split = {
+        split: [path for path in found if any(word in names[path] for word in words)]
+        for split, words in (('train', TRAIN), ('val', VAL))
+    }
+    by_split['val'] = [path for path in by_split['val'] if path not in by_split['train']]
     # A test set beside a validation set is for later.
-    validating = [path for path in by_split['val'] if 'val' in path.as_posix().lower()]
+    validating = [path for path in by_split['val'] if 'val' in names[path]]
     by_split['val'] = validating or by_split['val']
     for split, paths in by_split.items():
         if len(paths) != 1:
-            names = [path.relative_to(root).as_posix() for path in paths or found]
+            got = [path.relative_to(root).as_posix() for path in paths or found]
             raise ValueError(
                 f"{str(root)!r}: expected one file in COCO's format with {split!r} in its name or "
-                f'folder, got {names}; rename or remove others'
+                f'folder, got {got}; rename or remove others'
             )
     return {split: path for split, (path,) in by_split.items()}
 
 
-_WORDS = (('train', TRAIN), ('val', VAL))
-
-
 def _is_coco(path, read):
-    """Whether a JSON file has the keys of COCO's format."""
+    """Whether a JSON file has the keys of COCO's format; others are not kept in `read`."""
     content, _ = read_annotations(str(path), read)
-    return isinstance(content, dict) and content.keys() >= PARTS
+    if isinstance(content, dict) and content.keys() >= PARTS:
+        return True
+    read.clear()
+    return False
 
 
-def _content(path, read):
-    content, fault = read_annotations(str(path), read)
+def _content(path, read, evaluated):
+    content, fault = read_annotations(str(path), read, evaluated)
     if fault:
         raise ValueError(fault)
     return content
 
 
 def _split(content, root, seed):
-    """One picture in :data:`SHARE` for the validation, of those with objects and of the others."""
-    with_objects = {each['image_id'] for each in content['annotations']}
+    """One picture in :data:`SHARE` for the validation, of those with objects and of the others.
+
+    A category keeps a picture to train on.
+    """
+    categories = defaultdict(set)  # by picture
+    for name, each in _used(content):
+        categories[each['image_id']].add(name)
+    left = Counter(name for names in categories.values() for name in names)
     images = sorted(content['images'], key=lambda image: str(image['id']))
     groups = [[], []]
     for image in images:
-        groups[image['id'] in with_objects].append(image)
+        groups[image['id'] in categories].append(image['id'])
     if len(groups[1]) < 2:
         raise ValueError(f'{str(root)!r}: {len(groups[1])} pictures have objects, expected two')
     rng, chosen = np.random.default_rng(seed), set()
-    for group in groups:
-        number = max(1, len(group) // SHARE) if group else 0
-        chosen |= {group[i]['id'] for i in rng.permutation(len(group))[:number]}
-    return {
-        split: dict(
-            images=[image for image in content['images'] if (image['id'] in chosen) == validates],
-            annotations=[
-                a for a in content['annotations'] if (a['image_id'] in chosen) == validates
-            ],
-            categories=content['categories'],
-        )
-        for split, validates in (('train', False), ('val', True))
-    }
+    for group in filter(None, groups):
+        wanted = len(chosen) + max(1, len(group) // SHARE)
+        for i in rng.permutation(len(group)):
+            names = categories.get(group[i], ())
+            if len(chosen) < wanted and all(left[name] > 1 for name in names):
+                chosen.add(group[i])
+                left.subtract(names)
+    split = {name: dict(content, images=[], annotations=[]) for name in ('train', 'val')}
+    for part, key in (('images', 'id'), ('annotations', 'image_id')):
+        for entry in content[part]:
+            entry = {'iscrowd': 0, **entry} if part == 'annotations' else entry  # to evaluate by
+            split['val' if entry[key] in chosen else 'train'][part].append(entry)
+    return split
+
+
+def _used(content):
+    """Category and annotation of each object that MMDetection trains on."""
+    names = {each['id']: each['name'] for each in content['categories']}
+    images = {each['id']: each for each in content['images']}
+    for each in content['annotations']:
+        known = each['category_id'] in names and not each.get('iscrowd')
+        if known and not reason_left_out(each, images[each['image_id']]):
+            yield names[each['category_id']], each
 
 
 def _prefix(root, path, content):
@@ -190,14 +213,15 @@ def _prefix(root, path, content):
 
 def _classes(content):
     """Names of the categories with objects, in the file's order, and of those without."""
-    counts = Counter(a['category_id'] for a in content['annotations'] if not a.get('iscrowd'))
-    names = [(each['name'], counts[each['id']]) for each in content['categories']]
-    return tuple(n for n, count in names if count), [n for n, count in names if not count]
+    counts = Counter(name for name, _ in _used(content))
+    names = [each['name'] for each in content['categories']]
+    return tuple(n for n in names if counts[n]), [n for n in names if not counts[n]]
 
 
 def _check(found, split, path, masks):
     """Raise for pictures that are absent, and if there is nothing to learn from or evaluate by."""
-    absent = [each for each in found.paths(split) if not each.is_file()]
+    paths = [Path(info['img_path']) for info in found.infos(split)]
+    absent = [path for path in paths if not path.is_file()]
     if absent:
         raise ValueError(
             f'{str(path)!r}: {len(absent):,} of {len(found.contents[split]["images"]):,} pictures '

@@ -7,14 +7,14 @@ import numpy as np
 from .coco import Objects
 from .network import Network
 from .pictures import Pictures
-from .schedule import plan
+from .schedule import Rate, plan, schedule_text
 from .text import comment, literal, up_to
 
 LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
 SMALL = 320  # longer side up to which pictures get narrow heads
 BATCH = 4
-RATE = 0.02  # of a batch of 4, from random weights
-FINE_RATE = 0.005  # from pretrained ones: 0.02 for 16, as MMDetection has it
+RATE = Rate(0.02, 4, 0.04)  # from random weights
+FINE_RATE = Rate(0.005, 4, 0.02)  # from pretrained ones: 0.02 for 16, as MMDetection has it
 STEPS, EPOCHS = 400, (24, 300)
 FINE_STEPS, FINE_EPOCHS = 300, (12, 100)
 ANCHORS = (2, 8)  # least and largest scale; MMDetection's is 8: 32 pixels on the finest map
@@ -77,7 +77,7 @@ def detector(
         ValueError: if there are not two images to train on for each process.
     """
     fine = network.weights is not None
-    files = lists or objects.files
+    files = lists or objects.annotation_files
     reason = 'as asked for' if size else 'most pictures are no larger'
     scale = scale_to(size, pictures.sizes) if size else picture_scale(pictures.sizes)
     images = len({each['image_id'] for each in objects.objects('train')})
@@ -86,7 +86,7 @@ def detector(
     factor = float(np.median(np.min(scale / np.sort(pictures.sizes, 1)[:, ::-1], axis=1)))
     boxes = np.array([each['bbox'][2:] for each in objects.objects('train')])
     anchors = anchor_scale(boxes, factor)
-    rate = (FINE_RATE if fine else RATE) * schedule.total / BATCH
+    rate, clip = FINE_RATE if fine else RATE, '    clip_grad=dict(max_norm=10),\n'
     counts = {split: len(objects.contents[split]['images']) for split in files}
     numbers = {split: len(objects.objects(split)) for split in files}
     steps = 'with_bbox=True, with_mask=True' if masks else 'with_bbox=True'
@@ -100,11 +100,6 @@ def detector(
         f'{up_to(*np.quantile(sides, [0.1, 0.9]))}.',
         *objects.notes,
         *pictures.notes,
-    )
-    length = comment(
-        schedule.reason,
-        f'The learning rate is {FINE_RATE if fine else RATE:g} for {BATCH} images, and goes with '
-        'their number.',
     )
     return f"""\
 {about}
@@ -139,7 +134,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size={schedule.batch},  # of each process
     num_workers={workers},
-    persistent_workers={workers > 0},
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
     dataset=dict(
@@ -152,7 +147,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=1,
     num_workers={workers},
-    persistent_workers={workers > 0},
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         **dataset,
@@ -167,34 +162,7 @@ val_evaluator = dict(
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-{length}
-epochs, warmup = {schedule.epochs}, {schedule.warmup}
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4),
-    clip_grad=dict(max_norm=10),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, end=warmup, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        begin=warmup,
-        end=epochs,
-        T_max=epochs - warmup,
-        convert_to_iter_based=True,
-    ),
-]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval={schedule.interval})
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size={schedule.total})
-default_hooks = dict(
-    logger=dict(interval={min(schedule.steps, 50)}),
-    # The best and the last
-    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
-)
-randomness = dict(seed=0)
-"""
+{schedule_text(schedule, rate, 0.01, clip)}"""
 
 
 def _model(network, number, anchors, narrow, masks):

@@ -1,15 +1,17 @@
 """Class folders, with training and validation apart or to be split."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..data import IMAGE_SUFFIXES
+from ..data import IMAGE_SUFFIXES, count_suffixes
 
+# Names of the folders of a split, in any case
 TRAIN = ('train', 'training')
-VAL = ('val', 'valid', 'validation', 'test', 'testing')
+VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testing')
 SHARE = 5  # of its pictures, each class gives one to the validation
 
 
@@ -22,7 +24,7 @@ class Folders:
         classes: names, in the order of their labels.
         prefixes: folder below `root` of the training and of the validation, both '' where the
             pictures were split.
-        files: their pictures, paths below that folder with labels.
+        samples: their pictures, paths below that folder with labels.
         was_split: whether they were split at random.
         notes: what whoever trains with them should know, a sentence each.
     """
@@ -30,20 +32,18 @@ class Folders:
     root: Path
     classes: tuple[str, ...]
     prefixes: dict[str, str]
-    files: dict[str, list[tuple[str, int]]]
+    samples: dict[str, list[tuple[str, int]]]
     was_split: bool
     notes: tuple[str, ...] = ()
 
-    sources = ()  # files that were read
-    suffix = '.txt'  # of a list of a split
-
     def listing(self, split: str) -> str:
         """What a list of a split holds: a line with path and label for each picture."""
-        return ''.join(f'{name} {label}\n' for name, label in self.files[split])
+        return ''.join(f'{name} {label}\n' for name, label in self.samples[split])
 
-    def paths(self, split: str) -> list[Path]:
-        """Paths of the pictures of a split."""
-        return [self.root / self.prefixes[split] / name for name, _ in self.files[split]]
+    def infos(self, split: str) -> list[dict]:
+        """Path of each picture of a split."""
+        folder = self.root / self.prefixes[split]
+        return [dict(img_path=str(folder / name)) for name, _ in self.samples[split]]
 
 
 def find_folders(root: Path, seed: int = 0) -> Folders:
@@ -57,49 +57,63 @@ def find_folders(root: Path, seed: int = 0) -> Folders:
         ValueError: if there are no such folders, fewer than two classes, classes without a
             picture to train on or to validate, or other classes to validate than to train on.
     """
-    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
-    train = next((name for name in TRAIN if name in folders), None)
-    val = next((name for name in VAL if name in folders), None)
+    names = _folders(root)
+    train = find_split(names, TRAIN)
+    val = find_split(names, VAL)
     if train and val:
         return _given(root, train, val)
-    if train and len(_visible(folders)) == 1:
-        root = root / train
+    if train and len(names) == 1:
+        return _split(root / train, seed)
+    for name in names:
+        if 'train' in name.lower() and _folders(root / name) and not _pictures(root / name, 1):
+            raise ValueError(
+                f'{str(root)!r}: the folders {names} look like those of a split, and would be '
+                'classes: call them train and val'
+            )
     return _split(root, seed)
 
 
+def find_split(names: Sequence[str], words: Sequence[str]) -> str | None:
+    """The first of `names` that is one of `words`, in the order of the words, in any case."""
+    return next((name for word in words for name in names if name.lower() == word), None)
+
+
 def _given(root, train, val):
-    found = {'train': _classes(root / train), 'val': _classes(root / val)}
-    classes = tuple(found['train'])
-    if classes != tuple(found['val']):
-        missing, more = (sorted(set(found[a]) - set(found[b])) for a, b in _PAIRS)
+    trained, others = _classes(root / train), _classes(root / val)
+    classes = tuple(trained)
+    if classes != tuple(others):
         raise ValueError(
             f'{str(root)!r}: the class folders of {val} are not those of {train}: missing '
-            f'{missing}, besides {more}. Labels are places among the folders: add the missing '
-            'ones, empty if need be, and remove what is no class'
+            f'{sorted(trained.keys() - others.keys())}, besides '
+            f'{sorted(others.keys() - trained.keys())}. Labels are places among the folders: add '
+            'the missing ones, empty if need be, and remove what is no class'
         )
-    for name in found['train']:
-        if name.startswith('.'):
-            raise ValueError(f'{str(root / train / name)!r} would be a class; remove the folder')
-    _check_classes(found['train'], root / train)
-    files = {
-        split: [(f'{name}/{file}', label) for label, name in enumerate(classes) for file in f[name]]
-        for split, f in found.items()
-    }
-    if not files['val']:
+    for folder in (root / train, root / val):
+        hidden = next((path for path in folder.rglob('.*') if path.is_dir()), None)
+        if hidden:  # which MMPretrain reads
+            raise ValueError(f'{str(hidden)!r} would be read as the others; remove the folder')
+    _check_classes(trained, root / train)
+    samples = dict(train=_samples(trained), val=_samples(others))
+    if not samples['val']:
         raise ValueError(f'{str(root / val)!r} holds no picture in its class folders')
-    notes = [f'No folder is called val: {val}/ validates.'] if val.startswith('test') else []
-    unseen = [name for name in classes if not found['val'][name]]
+    notes = [_left_out(root / train, trained), _left_out(root / val, others)]
+    if val.lower().startswith('test'):
+        notes.append(f'No folder is called val: {val}/ validates.')
+    unseen = [name for name in classes if not others[name]]
     if unseen:
         notes.append(f'{val}/ has no picture of {len(unseen)} classes, the first is {unseen[0]!r}.')
     prefixes = dict(train=train, val=val)
-    return Folders(root, classes, prefixes, files, False, tuple(notes))
+    return Folders(root, classes, prefixes, samples, False, tuple(filter(None, notes)))
 
 
-_PAIRS = (('train', 'val'), ('val', 'train'))
+def _samples(found):
+    return [
+        (f'{name}/{file}', i) for i, (name, files) in enumerate(found.items()) for file in files
+    ]
 
 
 def _split(root, seed):
-    found = {name: files for name, files in _classes(root).items() if not name.startswith('.')}
+    found = _classes(root)
     _check_classes(found, root)
     single = [name for name, files in found.items() if len(files) < 2]
     if single:
@@ -109,15 +123,16 @@ def _split(root, seed):
             'yourself into train/ and val/'
         )
     rng = np.random.default_rng(seed)
-    files = dict(train=[], val=[])
+    samples = dict(train=[], val=[])
     for label, (name, pictures) in enumerate(found.items()):
         chosen = set(rng.permutation(len(pictures))[: max(1, len(pictures) // SHARE)])
         for i, picture in enumerate(pictures):
-            files['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
-    for name, _ in [*files['train'], *files['val']]:
-        _check_name(root, name)
-    note = f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.'
-    return Folders(root, tuple(found), dict(train='', val=''), files, True, (note,))
+            _check_name(root, f'{name}/{picture}')
+            samples['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
+    notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.']
+    notes.append(_left_out(root, found))
+    prefixes = dict(train='', val='')
+    return Folders(root, tuple(found), prefixes, samples, True, tuple(filter(None, notes)))
 
 
 def _check_name(root, name):
@@ -159,13 +174,30 @@ def _classes(root):
 
 
 def _folders(root):
-    return sorted(path.name for path in root.iterdir() if path.is_dir())
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _visible(names: Sequence[str]):
-    return [name for name in names if not name.startswith('.')]
+def _pictures(folder, depth=None):
+    """Paths of the pictures below a folder, to a depth."""
+    found = [path for path in _files(folder) if path.lower().endswith(IMAGE_SUFFIXES)]
+    return sorted(path for path in found if depth is None or path.count('/') < depth)
 
 
-def _pictures(folder):
-    files = (path for path in folder.rglob('*') if path.name.lower().endswith(IMAGE_SUFFIXES))
-    return sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
+def _files(folder):
+    """Paths below a folder, links followed and hidden ones left out, as MMPretrain has it."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        for name in files:
+            if not name.startswith('.'):
+                yield Path(place, name).relative_to(folder).as_posix()
+
+
+def _left_out(root, found):
+    """A note on files in the class folders that are no pictures by their suffix; '' if none."""
+    others = [
+        file
+        for name in found
+        for file in _files(root / name)
+        if not file.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    return f'Left out in {root.name}/ by suffix: {count_suffixes(others)}.' if others else ''

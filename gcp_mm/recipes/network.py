@@ -64,13 +64,16 @@ class Network:
         return f"dict(type='Pretrained', checkpoint=checkpoint{prefix})"
 
 
-def find_network(name: str, checkpoint: str | None = None, trust: bool = False) -> Network:
+def find_network(
+    name: str, checkpoint: str | None = None, detector: bool = False, trust: bool = False
+) -> Network:
     """Look up a network, and look at the weights that it is to start from.
 
     Args:
         name: 'resnet18', 'resnet34', 'resnet50' or 'resnet101', with '-gcp' for global covariance
             pooling; of a detector '-gcp-m' (the same) or '-gcp-d', as the paper has them.
         checkpoint: path of a file; None for random weights.
+        detector: whether it is for one.
         trust: read a file that holds Python objects, which executes what is in it.
 
     Raises:
@@ -84,6 +87,8 @@ def find_network(name: str, checkpoint: str | None = None, trust: bool = False) 
             f'-gcp-m, got {name!r}'
         )
     depth, kind = int(match[1]), match[2]
+    if kind in ('-gcp-d', '-gcp-m') and not detector:
+        raise ValueError(f'network: {name!r} is of a detector; to classify take resnet{depth}-gcp')
     conv5 = 'maxpool' if kind in ('-gcp', '-gcp-m') else 'stride'
     weights = _find_weights(checkpoint, depth, trust) if checkpoint else None
     return Network(depth, kind is not None, conv5, weights)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .._io import sample
+from ..data import LoadCheckedImage, check_intact_image
 
 HEADERS = 5000  # pictures whose size is read
 DECODED = 64  # of which these are decoded
@@ -33,20 +33,22 @@ class Pictures:
     notes: tuple[str, ...]
 
 
-def look_at(paths: Sequence[Path]) -> Pictures:
+def inspect_pictures(infos: Sequence[dict]) -> Pictures:
     """Read the sizes of pictures, of some of them if there are many, and decode a few.
 
     Args:
-        paths: at least one.
+        infos: `img_path` of each and, where it is known, its `height` and `width`; at least one.
 
     Raises:
         ValueError: if some cannot be read, or hold values that the frameworks' loader would cut.
     """
     sizes, modes, bad = [], Counter(), []
-    for path in tqdm(sample(paths, HEADERS), desc='pictures', unit='picture', leave=False):
+    for info in tqdm(_sample(infos, HEADERS), desc='pictures', unit='picture', leave=False):
+        path = Path(info['img_path'])
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+                check_intact_image(path.read_bytes())
                 with Image.open(path) as picture:
                     sizes.append(picture.size)
                     modes[picture.mode] += 1
@@ -60,31 +62,48 @@ def look_at(paths: Sequence[Path]) -> Pictures:
             f'them. The first is {bad[0]}'
         )
     sizes = np.array(sizes)
-    values = [_check_values(path) for path in sample(paths, DECODED)]
-    return Pictures(sizes, tuple(_notes(sizes, modes, any(values))))
+    deep = _check_values(_sample(infos, DECODED))
+    return Pictures(sizes, tuple(_notes(sizes, modes, deep)))
 
 
-def _check_values(path):
-    """Whether a picture has 16 bits a value; raise if it has values that would be cut."""
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    name = repr(str(path))
-    if pixels is None:
-        raise ValueError(f'{name}: OpenCV cannot decode it; replace or remove it')
-    if pixels.ndim == 3 and pixels.shape[2] > 4:
+def _sample(infos, number):
+    """At most `number` of them, evenly spaced, the first and the last among them."""
+    if len(infos) <= number:
+        return infos
+    step = (len(infos) - 1) / (number - 1)
+    return [infos[round(i * step)] for i in range(number)]
+
+
+def _check_values(infos):
+    """Whether pictures have 16 bits a value; raise if the loader would cut their values."""
+    loader, top, deepest = LoadCheckedImage(), 0, None
+    for info in infos:
+        name = repr(info['img_path'])
+        pixels = cv2.imdecode(np.fromfile(info['img_path'], np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            raise ValueError(f'{name}: OpenCV cannot decode it; replace or remove it')
+        if pixels.ndim == 3 and pixels.shape[2] > 4:
+            raise ValueError(
+                f'{name}: it has {pixels.shape[2]} channels, and the networks take three; make '
+                'pictures of three channels of it'
+            )
+        if pixels.dtype not in (np.uint8, np.uint16):
+            raise ValueError(
+                f'{name}: its values are {pixels.dtype} up to {pixels.max()}, and loading as 8 '
+                'bits would leave little of them; convert the pictures to 8 bits'
+            )
+        try:
+            loader.load(info)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{name}: {error}; replace or remove it') from error
+        if pixels.dtype == np.uint16 and pixels.max() >= top:
+            top, deepest = int(pixels.max()), name
+    if deepest and top < 2**15:
         raise ValueError(
-            f'{name}: it has {pixels.shape[2]} channels, and the networks take three; make '
-            'pictures of three channels of it'
+            f'{deepest}: its values are uint16 up to {top}, and loading as 8 bits would leave '
+            f'{top // 256 + 1} levels of them; convert the pictures to 8 bits'
         )
-    if pixels.dtype == np.uint8:
-        return False
-    top = pixels.max()
-    if pixels.dtype != np.uint16 or top < 2**15:
-        left = f'{top // 256 + 1} levels of' if pixels.dtype == np.uint16 else 'little of'
-        raise ValueError(
-            f'{name}: its values are {pixels.dtype} up to {top}, and loading as 8 bits would leave '
-            f'{left} them; convert the pictures to 8 bits'
-        )
-    return True
+    return deepest is not None
 
 
 def _notes(sizes, modes, deep):

@@ -2,7 +2,25 @@
 
 from dataclasses import dataclass
 
+from .text import comment
+
 VALIDATIONS = 10
+LEAST = 4  # images of a process in a step: batch normalisation takes the statistics of those
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate.
+
+    Attributes:
+        value: for `batch` images in a step.
+        batch: from which it goes with their number.
+        highest: that it reaches.
+    """
+
+    value: float
+    batch: int
+    highest: float
 
 
 @dataclass(frozen=True)
@@ -25,21 +43,14 @@ class Schedule:
     warmup: int
     interval: int
 
-    @property
-    def reason(self) -> str:
-        """Why it is as long as it is, a sentence."""
-        return (
-            f'{self.epochs} epochs of {self.steps} steps of {self.total} images are '
-            f'{self.epochs * self.steps:,} steps.'
-        )
-
 
 def plan(images: int, batch: int, processes: int, least: int, epochs: tuple[int, int]) -> Schedule:
     """Choose the length of a training.
 
     Args:
         images: of the training set.
-        batch: images of all processes in a step; fewer are taken where a set is small.
+        batch: images of all processes in a step; fewer where a set is small, more where a process
+            would have fewer than :data:`LEAST`.
         processes: of the training.
         least: steps that it is to have.
         epochs: least and largest number of epochs.
@@ -52,10 +63,57 @@ def plan(images: int, batch: int, processes: int, least: int, epochs: tuple[int,
             f'{images} images to train on make no batch for {processes} processes; add images, or '
             'take fewer (--gpus)'
         )
-    own = max(1, min(batch, images // 2) // processes)
+    own = min(max(batch // processes, LEAST), max(1, images // 2 // processes))
     total = own * processes
     steps = images // total
     length = min(max(-(-least // steps), epochs[0]), epochs[1])
     interval = max(1, length // VALIDATIONS)
     length = -(-length // interval) * interval
     return Schedule(own, total, steps, length, max(1, length // 20), interval)
+
+
+def schedule_text(schedule: Schedule, rate: Rate, start: float, more: str) -> str:
+    """The lines of a config from the learning rate to the end.
+
+    Args:
+        schedule: length and batch.
+        rate: of the training.
+        start: share of the rate that the warm-up begins with.
+        more: further lines of `optim_wrapper`.
+    """
+    value = min(rate.value * schedule.total / rate.batch, rate.highest)
+    about = comment(
+        f'{schedule.epochs} epochs of {schedule.steps} steps of {schedule.total} images are '
+        f'{schedule.epochs * schedule.steps:,} steps. The learning rate is {rate.value:g} for '
+        f'{rate.batch} images, and goes with their number up to {rate.highest:g}.'
+    )
+    return f"""\
+{about}
+epochs, warmup = {schedule.epochs}, {schedule.warmup}
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr={value:g}, momentum=0.9, weight_decay=1e-4),
+{more})
+param_scheduler = [
+    dict(type='LinearLR', start_factor={start}, end=warmup, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=warmup,
+        end=epochs,
+        T_max=epochs - warmup,
+        convert_to_iter_based=True,
+    ),
+]
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=epochs, val_interval={schedule.interval}
+)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(enable=False, base_batch_size={schedule.total})
+default_hooks = dict(
+    logger=dict(interval={min(schedule.steps, 50)}),
+    # The best and the last
+    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
+)
+randomness = dict(seed=0)
+"""

@@ -1,18 +1,32 @@
 """From a folder of pictures to a config."""
 
-import os
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from .._io import check_integer, write_atomically
+from ..checks.machine import number_of_cores
 from .classifier import classifier
 from .coco import find_objects
 from .detector import detector
 from .folders import find_folders
 from .network import find_network
-from .pictures import look_at
+from .pictures import inspect_pictures
 
 TASKS = ('classify', 'detect', 'segment')
+
+
+@dataclass(frozen=True)
+class Written:
+    """What :func:`write_config` has done.
+
+    Attributes:
+        files: those written, the config first.
+        notes: what whoever trains should know of the data, a sentence each; in the config too.
+    """
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
 def write_config(
@@ -27,7 +41,7 @@ def write_config(
     seed: int = 0,
     trust: bool = False,
     force: bool = False,
-) -> list[Path]:
+) -> Written:
     """Look at a dataset, and write a config that trains on it.
 
     Args:
@@ -44,9 +58,6 @@ def write_config(
         trust: read a checkpoint that holds Python objects, which executes what is in it.
         force: replace files that exist.
 
-    Returns:
-        Paths of the files written, the config first.
-
     Raises:
         FileExistsError: if a file to be written exists, and `force` is not set.
         FileNotFoundError: if there is no folder `data`, or no file `weights`.
@@ -54,32 +65,26 @@ def write_config(
     """
     data, out = Path(data), Path(out)
     _check(data, task, out, size, processes)
-    masks = task == 'segment'
-    classify = task == 'classify'
-    found = find_folders(data, seed) if classify else find_objects(data, masks, seed)
-    lists = {}
-    if found.was_split:
-        lists = {s: out.with_name(f'{out.stem}_{s}{found.suffix}') for s in ('train', 'val')}
-    outputs = [out, *lists.values()]
-    for path in outputs:
-        if path.resolve() in [source.resolve() for source in found.sources]:
-            raise ValueError(f'out: {str(path)!r} would be written, and is an input; name another')
+    chosen = find_network(network, weights, task != 'classify', trust)
+    suffix = '.txt' if task == 'classify' else '.json'
+    lists = {s: out.with_name(f'{out.stem}_{s}{suffix}') for s in ('train', 'val')}
+    if task == 'classify':
+        found, make = find_folders(data, seed), classifier
+    else:
+        found = find_objects(data, task == 'segment', seed, lists.values())
+        make = partial(detector, masks=task == 'segment')
+    lists = lists if found.was_split else {}
+    for path in [out, *lists.values()]:
         if path.exists() and not force:
             raise FileExistsError(f'{str(path)!r} exists; name another --out, or pass --force')
-    make = classifier if classify else partial(detector, masks=masks)
-    text = make(
-        found,
-        look_at([*found.paths('train'), *found.paths('val')]),
-        {split: str(path) for split, path in lists.items()},
-        find_network(network, weights, trust),
-        size=size,
-        processes=processes,
-        workers=2 if (os.cpu_count() or 1) > 2 else 1,
-    )
+    pictures = inspect_pictures([*found.infos('train'), *found.infos('val')])
+    names = {split: str(path) for split, path in lists.items()}
+    workers = min(8, max(1, number_of_cores() // processes // 2))
+    text = make(found, pictures, names, chosen, size=size, processes=processes, workers=workers)
     for split, path in lists.items():
         write_atomically(path, found.listing(split).encode())
     write_atomically(out, text.encode())
-    return outputs
+    return Written((out, *lists.values()), (*found.notes, *pictures.notes))
 
 
 def _check(data, task, out, size, processes):

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from gcp_mm._io import append_jsonl, markdown_table, read_jsonl, write_atomically, write_figure
 from gcp_mm.data.digits import write_classification
-from gcp_mm.recipes.classifier import channels as choose_channels
+from gcp_mm.recipes.classifier import choose_channels
 from gcp_mm.runtime import launch, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/digits'
@@ -99,9 +99,14 @@ def train(out, work_dir, record):
     return launch(cfg, evaluate)
 
 
+def side_of(size):
+    """Positions of the last map each way, for images of `size` pixels."""
+    return -(-size // STRIDE)
+
+
 def dimensions(size, channels):
     """Cells of a table: the size, positions, channels, vector and numbers in the classifier."""
-    side, length = -(-size // STRIDE), channels * (channels + 1) // 2 or 512
+    side, length = side_of(size), channels * (channels + 1) // 2 or 512
     heads = [f'{number * (length + 1):,}' for number in CLASSES]  # weights and biases
     where = f'{side}x{side} = {side**2}' if channels else 'GAP'
     return [f'{size}x{size}', where, channels or '', f'{length:,}', *heads]
@@ -110,15 +115,13 @@ def dimensions(size, channels):
 def report(args, known):
     header = ['image', 'positions', 'D', 'vector']
     header += [f'head, {number:,} classes' for number in CLASSES]
-    chosen = [dimensions(size, choose_channels((size // STRIDE) ** 2)) for size in SIZES]
+    chosen = [dimensions(size, choose_channels(side_of(size) ** 2)) for size in SIZES]
     rows, points = [], {}
     for size, channels in product(args.sizes, [0, *args.channels]):
         values = [known[size, channels, seed, args.epochs] for seed in range(args.seeds)]
         spread = stdev(values) if len(values) > 1 else 0.0
         rows.append([*dimensions(size, channels)[:4], f'{fmean(values):.2f}', f'{spread:.2f}'])
-        points.setdefault((size, (size // STRIDE) ** 2), []).append(
-            (channels, fmean(values), spread)
-        )
+        points.setdefault((size, side_of(size) ** 2), []).append((channels, fmean(values), spread))
     machine = describe_machine(torch.device(get_device()))
     text = '\n'.join(f'- {name}: {value}' for name, value in machine.items())
     text += f'\n- ResNet-18, {args.epochs} epochs, {args.seeds} seeds\n\n'

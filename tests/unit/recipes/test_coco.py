@@ -54,7 +54,7 @@ def test_layouts(tmp_path, train, pictures, val, others):
     write(tmp_path, f'{train.rpartition("/")[0]}/{val}'.lstrip('/'), others)
     found = find_objects(tmp_path, masks=True)
     assert found.classes == ('dog', 'cat')  # as the file orders them
-    assert (found.files['train'], found.was_split) == (train, False)
+    assert (found.annotation_files['train'], found.was_split) == (train, False)
     assert [(tmp_path / found.prefixes[s]).resolve() for s in ('train', 'val')] == [
         (tmp_path / place).resolve() for place in (pictures, others)
     ]
@@ -79,9 +79,45 @@ def test_one_file_is_split(tmp_path):
 
 
 def test_a_test_set_is_left_alone(tmp_path):
+    root = tmp_path / 'valerie'
     for name in ('train', 'valid', 'test'):
-        write(tmp_path, f'{name}/_annotations.coco.json', name)
-    assert find_objects(tmp_path, False).prefixes == dict(train='train', val='valid')
+        write(root, f'{name}/_annotations.coco.json', name)
+    assert find_objects(root, False).prefixes == dict(train='train', val='valid')
+
+
+def test_each_category_keeps_a_picture_to_train_on(tmp_path):
+    path = write(tmp_path, 'labels.json', '.', number=10)
+    content = json.loads(path.read_text())
+    for i, annotation in enumerate(content['annotations']):
+        annotation['category_id'] = 7 if i == 3 else 8  # a picture of a cat
+    path.write_text(json.dumps(content))
+    for seed in range(10):
+        found = find_objects(tmp_path, False, seed)
+        assert found.classes == ('dog', 'cat')
+        assert 4 in {each['image_id'] for each in found.objects('train')}
+        assert len(found.contents['val']['images']) == 2
+
+
+def test_a_split_can_be_evaluated_by(tmp_path):
+    write(tmp_path, 'labels.json', '.', iscrowd=None)
+    contents = find_objects(tmp_path, False).contents
+    assert {a['iscrowd'] for c in contents.values() for a in c['annotations']} == {0}
+
+
+def test_files_of_an_earlier_split_are_none_of_the_dataset(tmp_path):
+    write(tmp_path, 'labels.json', '.')
+    own = [write(tmp_path, f'my_config_{split}.json', '.') for split in ('train', 'val')]
+    assert find_objects(tmp_path, False, 0, own).was_split
+
+
+def test_boxes_that_mmdetection_leaves_out_are_no_objects(tmp_path):
+    path = write(tmp_path, 'train.json', '.')
+    content = json.loads(path.read_text())
+    for annotation, box in zip(content['annotations'], ([1, 1, -3, 4], [9, 9, 4, 4]), strict=False):
+        annotation['bbox'] = box
+    path.write_text(json.dumps(content))
+    write(tmp_path, 'val.json', '.')
+    assert len(find_objects(tmp_path, False).objects('train')) == 3
 
 
 def test_crowds_are_no_objects(tmp_path):
@@ -102,6 +138,7 @@ def test_crowds_are_no_objects(tmp_path):
         (dict(segmentation=None), True, '--task detect'),
         (dict(segmentation=[]), True, '5 of 5 objects'),
         (dict(image_id=99), False, 'image_id=99'),
+        (dict(category_id=99), False, 'no object to train on'),
     ],
 )
 def test_faults_of_annotations(tmp_path, changes, masks, words):
@@ -137,4 +174,12 @@ def test_several_files_of_a_split(tmp_path):
     for name in ('a_train.json', 'b_train.json', 'val.json'):
         write(tmp_path, name, '.')
     with pytest.raises(ValueError, match=r"'train' .*a_train\.json.*b_train\.json"):
+        find_objects(tmp_path, False)
+
+
+def test_two_categories_of_one_name(tmp_path):
+    path = write(tmp_path, 'train.json', '.')
+    path.write_text(path.read_text().replace('"none"', '"cat"'))
+    write(tmp_path, 'val.json', '.')
+    with pytest.raises(ValueError, match="2 categories have the name 'cat'"):
         find_objects(tmp_path, False)

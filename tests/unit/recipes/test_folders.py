@@ -1,6 +1,7 @@
 """Class folders are found, split and refused as a training would need them."""
 
 import re
+from pathlib import Path
 
 import pytest
 from mmengine.registry import DATASETS, DefaultScope
@@ -21,7 +22,7 @@ def many(folder, number=5):
 
 
 @pytest.mark.parametrize(
-    ('train', 'val'), [('train', 'val'), ('training', 'validation'), ('train', 'test')]
+    ('train', 'val'), [('train', 'val'), ('training', 'validation'), ('Train', 'Test')]
 )
 def test_given_splits(tmp_path, train, val):
     touch(tmp_path, *many(f'{train}/b'), f'{train}/a/deep/er/x.JPG', f'{val}/a/y.webp')
@@ -30,11 +31,11 @@ def test_given_splits(tmp_path, train, val):
     found = find_folders(tmp_path)
     assert (found.classes, found.was_split) == (('a', 'b'), False)
     assert found.prefixes == dict(train=train, val=val)
-    assert found.files['train'][0] == ('a/deep/er/x.JPG', 0)
-    assert found.files['val'] == [('a/y.webp', 0)]
-    assert len(found.files['train']) == 6
+    assert found.samples['train'][0] == ('a/deep/er/x.JPG', 0)
+    assert found.samples['val'] == [('a/y.webp', 0)]
+    assert len(found.samples['train']) == 6
     assert "'b'" in ' '.join(found.notes)  # which nothing validates
-    assert ('test/' in ' '.join(found.notes)) == (val == 'test')
+    assert ('Test/' in ' '.join(found.notes)) == (val == 'Test')
 
 
 @pytest.mark.parametrize('root', ['', 'train'])
@@ -42,12 +43,12 @@ def test_split_is_deterministic_and_has_each_class(tmp_path, root):
     touch(tmp_path / root, *many('änd ere', 11), *many('one', 2), *many('two', 5))
     found, again, other = (find_folders(tmp_path, seed) for seed in (0, 0, 1))
     assert found == again
-    assert found.files != other.files
-    val, train = ([label for _, label in found.files[split]] for split in ('val', 'train'))
+    assert found.samples != other.samples
+    val, train = ([label for _, label in found.samples[split]] for split in ('val', 'train'))
     assert [val.count(label) for label in range(3)] == [1, 1, 2]
     assert [train.count(label) for label in range(3)] == [1, 4, 9]
-    assert not set(found.files['val']) & set(found.files['train'])
-    assert all(path.is_file() for split in ('train', 'val') for path in found.paths(split))
+    assert not set(found.samples['val']) & set(found.samples['train'])
+    assert all(Path(i['img_path']).is_file() for s in ('train', 'val') for i in found.infos(s))
 
 
 def test_labels_are_those_of_mmpretrain(tmp_path):
@@ -72,6 +73,8 @@ def test_labels_are_those_of_mmpretrain(tmp_path):
         ([*many('cat'), 'dog/1.png'], ['single', "'dog'"]),
         ([*many('train/cat'), *many('train/dog'), *many('val/cat')], ["['dog']"]),
         ([*many('train/.x'), *many('train/dog'), *many('val/.x'), *many('val/dog')], ['.x']),
+        ([*many('seg_train/cat'), *many('seg_test/cat')], ['seg_train', 'train and val']),
+        ([*many('Train/a'), *many('unlabeled/b')], ['Train', 'train and val']),
         ([*many('cat'), *many(' dog')], ['/ dog/']),
         ([*many('cat'), *many('dog\nx')], ['dog']),
     ],
@@ -89,3 +92,25 @@ def test_an_empty_class_is_refused(tmp_path, split):
     (tmp_path / split / 'dog').mkdir()
     with pytest.raises(ValueError, match="'dog'"):
         find_folders(tmp_path)
+
+
+def test_trains_may_be_a_class(tmp_path):
+    touch(tmp_path, *many('train wagons'), *many('cars'))
+    assert find_folders(tmp_path).classes == ('cars', 'train wagons')
+
+
+def test_hidden_files_and_links(tmp_path):
+    names = ['cat/._1.png', 'cat/.cache/1-checkpoint.png', '.git/x.png']
+    touch(tmp_path, *many('cat'), *many('dog'), *names)
+    touch(tmp_path.parent / f'{tmp_path.name}-elsewhere', 'y.png')
+    (tmp_path / 'dog/more').symlink_to(tmp_path.parent / f'{tmp_path.name}-elsewhere')
+    found = find_folders(tmp_path)
+    names = {name for split in ('train', 'val') for name, _ in found.samples[split]}
+    assert names == {*many('cat'), *many('dog'), 'dog/more/y.png'}
+
+
+def test_files_left_out_are_counted(tmp_path):
+    touch(tmp_path, *many('cat'), *many('dog'))
+    for name in ('1.heic', '2.HEIC', 'notes.txt'):
+        (tmp_path / 'cat' / name).touch()
+    assert '2 .heic, 1 .txt' in ' '.join(find_folders(tmp_path).notes)

@@ -17,7 +17,7 @@ from gcp_mm.recipes.network import Network, Weights, find_network
     ],
 )
 def test_names(name, depth, pooling, conv5):
-    assert find_network(name) == Network(depth, pooling, conv5)
+    assert find_network(name, detector=True) == Network(depth, pooling, conv5)
 
 
 @pytest.mark.parametrize('name', ['resnet152', 'resnet18-gap', 'vgg16', 'resnet18-gcp-x', ''])

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcp_mm.recipes.pictures import look_at
+from gcp_mm.recipes.pictures import inspect_pictures
+
+
+def look_at(paths, **size):
+    return inspect_pictures([dict(img_path=str(path), **size) for path in paths])
 
 
 @pytest.fixture
@@ -43,6 +47,25 @@ def test_ordinary_pictures_need_no_note(save):
 def test_values_that_eight_bits_cut(save, pixels, name, words):
     with pytest.raises(ValueError, match=words):
         look_at([save(pixels, name)])
+
+
+def test_a_dark_picture_among_those_of_full_range(save):
+    paths = [save(np.full((4, 4), top, np.uint16), f'{top}.png') for top in (60_000, 0, 200)]
+    assert '16 bits' in ' '.join(look_at(paths).notes)
+
+
+def test_a_file_that_is_cut_short(save):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(noise, 'x.jpg')
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r'1 of 1 .*x\.jpg'):
+        look_at([path])
+
+
+def test_another_size_than_the_annotations_say(save):
+    path = save(np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(ValueError, match=r'30x20.*20x30'):
+        look_at([path], height=30, width=20)
 
 
 def test_damaged_files_are_counted(save, tmp_path):

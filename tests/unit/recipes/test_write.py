@@ -13,7 +13,7 @@ from PIL import Image
 from gcp_mm.checks import check_config, learning_rates
 from gcp_mm.models.gcp_resnet import GCPResNet
 from gcp_mm.recipes import write_config
-from gcp_mm.recipes.classifier import channels, image_size
+from gcp_mm.recipes.classifier import choose_channels, choose_size
 from gcp_mm.recipes.detector import anchor_scale, picture_scale, scale_to
 from gcp_mm.recipes.schedule import plan
 from gcp_mm.runtime import load_config
@@ -31,8 +31,8 @@ def shapes(tmp_path_factory):
 @pytest.fixture
 def write(shapes, tmp_path):
     def write(name, task, **options):
-        files = write_config(shapes / name, task, tmp_path / 'own.py', **options)
-        return load_config(str(files[0])), files
+        written = write_config(shapes / name, task, tmp_path / 'own.py', **options)
+        return load_config(str(written.files[0])), written.notes
 
     return write
 
@@ -42,11 +42,15 @@ def write(shapes, tmp_path):
 )
 def test_image_size(sides, size):
     rng = np.random.default_rng(0)
-    assert image_size(rng.integers(*sides, (200, 2)))[0] == size
+    assert choose_size(rng.integers(*sides, (200, 2)))[0] == size
 
 
 def test_channels_are_at_most_as_many_for_a_position_as_in_the_paper():
-    assert [channels(n * n) for n in (1, 2, 4, 6, 7, 8, 10, 14, 28)] == [
+    values = [choose_channels(positions) for positions in range(1, 1000)]
+    assert values == sorted(values)
+    assert {v for v in values if v.bit_count() == 1 and 8 <= v <= 256} == set(values)
+    assert all(v / n <= 256 / 196 for n, v in enumerate(values, 1) if v > 8)
+    assert [choose_channels(n * n) for n in (1, 2, 4, 6, 7, 8, 10, 14, 28)] == [
         *(8, 8, 16, 32, 64, 64, 128, 256, 256)
     ]
 
@@ -61,6 +65,7 @@ def test_schedule(images, processes, least):
         return
     schedule = plan(images, 16, processes, least, (12, 300))
     assert schedule.total == schedule.batch * processes <= images
+    assert schedule.batch >= min(4, images // 2 // processes)
     assert schedule.steps == images // schedule.total > 0  # with drop_last
     assert 1 <= schedule.warmup <= schedule.epochs / 10
     assert schedule.epochs % schedule.interval == 0  # the last epoch is validated
@@ -128,13 +133,15 @@ def test_a_detector(write, tmp_path, task, pretrained):
 def test_a_split_of_folders(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes)
     out = tmp_path / 'own.py'
-    files = write_config('shapes/train', 'classify', out, seed=3)
-    assert files == [out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt']
+    written = write_config('shapes/train', 'classify', out, seed=3)
+    assert written.files == (out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt')
+    assert 'seed 3' in ' '.join(written.notes)
     cfg = load_config(str(out))
     assert [f.text for f in check_config(cfg) if f.status == 'error'] == []
-    listed = [line.rsplit(' ', 1)[0] for path in files[1:] for line in path.read_text().split('\n')]
+    lines = [line for path in written.files[1:] for line in path.read_text().splitlines()]
+    listed = [line.rsplit(' ', 1)[0] for line in lines]
     on_disk = [p.relative_to('shapes/train').as_posix() for p in Path('shapes/train').rglob('*.*')]
-    assert sorted(filter(None, listed)) == sorted(on_disk)
+    assert sorted(listed) == sorted(on_disk)
 
 
 def test_a_split_of_a_coco_file(shapes, tmp_path):
@@ -142,7 +149,7 @@ def test_a_split_of_a_coco_file(shapes, tmp_path):
     data.mkdir()
     (data / 'images').symlink_to(shapes / 'coco/train')
     (data / 'labels.json').symlink_to(shapes / 'coco/annotations/instances_train.json')
-    files = write_config(data, 'detect', tmp_path / 'own.py')
+    files = write_config(data, 'detect', tmp_path / 'own.py').files
     contents = [json.loads(path.read_text()) for path in files[1:]]
     assert [len(content['images']) for content in contents] == [10, 2]
     assert [f.text for f in check_config(load_config(str(files[0]))) if f.status == 'error'] == []
@@ -152,7 +159,7 @@ def test_a_split_is_not_written_over_the_file_that_was_split(shapes, tmp_path):
     shutil.copytree(shapes / 'coco/train', tmp_path / 'images')
     source = shutil.copy(shapes / 'coco/annotations/instances_train.json', tmp_path / 'a_val.json')
     before = source.read_bytes()
-    with pytest.raises(ValueError, match=r'out: .*a_val\.json'):
+    with pytest.raises(ValueError, match='no file in COCO'):
         write_config(tmp_path, 'detect', tmp_path / 'a.py', force=True)
     assert source.read_bytes() == before
 
@@ -160,10 +167,13 @@ def test_a_split_is_not_written_over_the_file_that_was_split(shapes, tmp_path):
 def test_gpus_share_the_batch(write):
     cfg, _ = write('shapes', 'classify', processes=2)
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (8, 16)
-    cfg, _ = write('coco', 'detect', processes=1, force=True)
-    rate = cfg.optim_wrapper.optimizer.lr / cfg.auto_scale_lr.base_batch_size
-    cfg, _ = write('coco', 'detect', processes=2, force=True)
-    assert cfg.optim_wrapper.optimizer.lr / cfg.auto_scale_lr.base_batch_size == rate
+    rates = {}
+    for processes in (1, 2, 3):
+        cfg, _ = write('coco', 'detect', processes=processes, force=True)
+        batch = cfg.auto_scale_lr.base_batch_size
+        assert batch == processes * cfg.train_dataloader.batch_size
+        rates[batch] = cfg.optim_wrapper.optimizer.lr
+    assert rates == {batch: pytest.approx(min(0.02 * batch / 4, 0.04)) for batch in rates}
 
 
 def test_what_is_refused(write, shapes, tmp_path):
@@ -179,6 +189,8 @@ def test_what_is_refused(write, shapes, tmp_path):
         write_config(shapes / 'shapes', 'classify', 'other.txt')
     with pytest.raises(ValueError, match=r'task: .*segmentation'):
         write_config(shapes / 'shapes', 'segmentation', tmp_path / 'other.py')
+    with pytest.raises(ValueError, match=r'network: .*of a detector'):
+        write_config(shapes / 'shapes', 'classify', tmp_path / 'a.py', network='resnet18-gcp-m')
     with pytest.raises(ValueError, match=r'size: .*8'):
         write_config(shapes / 'shapes', 'classify', tmp_path / 'other.py', size=8)
     assert not (tmp_path / 'other.py').exists()
@@ -200,7 +212,7 @@ def test_five_hundred_classes(tmp_path):
             folder = tmp_path / f'data/{split}/class {i:03d}'
             folder.mkdir(parents=True)
             pixels.save(folder / '1.png')
-    (out,) = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py')
+    (out,) = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py').files
     cfg = Config.fromfile(out)
     assert len(cfg.classes) == 500
     assert cfg.val_evaluator.topk == (1, 5)
