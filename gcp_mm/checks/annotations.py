@@ -44,11 +44,6 @@ OPTIONAL = {'iscrowd', 'ignore'}
 NOUNS = dict(images='image', categories='category', annotations='annotation')
 
 
-def file_and_classes(dataset: BaseDataset) -> tuple[str, tuple[str, ...]]:
-    """The path, links resolved, of the file that a dataset reads, and the names of its classes."""
-    return osp.realpath(dataset.ann_file), tuple(dataset.metainfo['classes'])
-
-
 def read_annotations(path: str, contents: dict, evaluated: bool = False) -> tuple[dict, str]:
     """Read a file, once, and look for what MMDetection or pycocotools would fail at or misread.
 

@@ -102,6 +102,11 @@ def reads_coco(dataset: BaseDataset | None) -> bool:
     return type(dataset).parse_data_info is coco.parse_data_info
 
 
+def file_and_classes(dataset: BaseDataset) -> tuple[str, tuple[str, ...]]:
+    """The path, links resolved, of the file that a dataset reads, and the names of its classes."""
+    return osp.realpath(dataset.ann_file), tuple(dataset.metainfo['classes'])
+
+
 def is_remote(config: dict) -> bool:
     """Whether a dataset is read from an address, or from another backend than the local disk."""
     backend = (config.get('backend_args') or {}).get('backend', 'local')

@@ -10,17 +10,13 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from .annotations import (
-    file_and_classes,
-    has_its_classes,
-    inspect_annotations,
-    inspect_evaluator,
-)
+from .annotations import has_its_classes, inspect_annotations, inspect_evaluator
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
     NOWHERE,
     REMEDY,
     Places,
+    file_and_classes,
     find_annotated,
     find_datasets,
     find_heads,
