@@ -1,5 +1,6 @@
 """Configs that inherit this package's: ``_base_ = 'gcp_mm::imagenet/resnet50-gcp_....py'``."""
 
+import functools
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,6 +19,7 @@ def find_base_configs(package: str, folder: Path) -> None:
     """
     wrapped = Config._get_cfg_path
 
+    @functools.wraps(wrapped)
     def get_cfg_path(cfg_path, filename):
         if not cfg_path.startswith(f'{package}::'):
             return wrapped(cfg_path, filename)

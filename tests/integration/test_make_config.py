@@ -103,12 +103,12 @@ REFUSED = [
     (without_masks, 'segment', '--task detect'),
 ]
 TAKEN = [
-    (many_classes, 'classify'),
-    (nested, 'classify'),
+    pytest.param(many_classes, 'classify', marks=pytest.mark.slow),
+    pytest.param(nested, 'classify', marks=pytest.mark.slow),
     (unicode, 'classify'),
-    (grayscale, 'classify'),
+    pytest.param(grayscale, 'classify', marks=pytest.mark.slow),
     (without_masks, 'detect'),
-    (with_crowds, 'segment'),
+    pytest.param(with_crowds, 'segment', marks=pytest.mark.slow),
 ]
 
 

@@ -20,6 +20,11 @@ def test_a_config_inherits_by_name(tmp_path):
     assert "'_scope_': 'gcp_mm'" not in str(cfg.to_dict())
 
 
+def test_mmengine_does_not_know_the_package():
+    with pytest.raises(AssertionError, match='gcp_mm'):
+        Config._get_cfg_path.__wrapped__(BASE, 'own.py')
+
+
 def test_other_packages_are_found_as_before(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text("_base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'\n")
