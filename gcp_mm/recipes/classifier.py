@@ -82,7 +82,7 @@ def classifier(
         size, reason = choose_size(pictures.sizes)
     number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
     images = len(folders.samples['train'])
-    batch = next(number for limit, number in BATCHES if images <= limit)
+    batch = next(batch for limit, batch in BATCHES if images <= limit)
     limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
     schedule = plan(images, batch, processes, *limits)
     rate = FINE_RATE if fine else RATE

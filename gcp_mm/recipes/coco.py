@@ -1,6 +1,8 @@
 """Files in COCO's format with their pictures, training and validation apart or to be split."""
 
 import json
+import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +85,7 @@ def find_objects(root: Path, masks: bool, seed: int = 0, own: Sequence[Path] = (
         split: _content(path, read, evaluated=given and split == 'val')
         for split, path in files.items()
     }
-    if given and 'test' in files['val'].relative_to(root).as_posix().lower():
+    if given and not _says(root, files['val'], 'val'):
         notes.append(f'No file is called val: {files["val"].name} validates.')
     classes, unused = _classes(contents['train'])
     if not classes:
@@ -116,15 +118,11 @@ def _find_files(root, read, own):
         )
     if len(found) == 1:
         return dict(train=found[0])
-    names = {path: path.relative_to(root).as_posix().lower() for path in found}
-    by_split = {
-        split: [path for path in found if any(word in names[path] for word in words)]
-        for split, words in (('train', TRAIN), ('val', VAL))
-    }
-    by_split['val'] = [path for path in by_split['val'] if path not in by_split['train']]
+    by_split = dict(train=[path for path in found if _says(root, path, 'train')])
+    others = [path for path in found if path not in by_split['train']]
     # A test set beside a validation set is for later.
-    validating = [path for path in by_split['val'] if 'val' in names[path]]
-    by_split['val'] = validating or by_split['val']
+    by_split['val'] = [path for path in others if _says(root, path, 'val')]
+    by_split['val'] = by_split['val'] or [p for p in others if _says(root, p, 'test', 'dev')]
     for split, paths in by_split.items():
         if len(paths) != 1:
             got = [path.relative_to(root).as_posix() for path in paths or found]
@@ -135,12 +133,18 @@ def _find_files(root, read, own):
     return {split: path for split, (path,) in by_split.items()}
 
 
+def _says(root, path, *words):
+    """Whether a word of a file's name, or of its folder's, begins with one of `words`."""
+    name = path.relative_to(root).as_posix().lower()
+    return any(part.startswith(words) for part in re.split('[^a-z]+', name))
+
+
 def _is_coco(path, read):
     """Whether a JSON file has the keys of COCO's format; others are not kept in `read`."""
     content, _ = read_annotations(str(path), read)
     if isinstance(content, dict) and content.keys() >= PARTS:
         return True
-    read.clear()
+    read.pop(os.path.realpath(path), None)
     return False
 
 

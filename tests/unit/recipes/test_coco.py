@@ -85,6 +85,14 @@ def test_a_test_set_is_left_alone(tmp_path):
     assert find_objects(root, False).prefixes == dict(train='train', val='valid')
 
 
+def test_words_within_others_name_no_split(tmp_path):
+    for name in ('train.json', 'latest.json', 'test.json'):
+        write(tmp_path, name, '.')
+    found = find_objects(tmp_path, False)
+    assert found.annotation_files == dict(train='train.json', val='test.json')
+    assert 'test.json validates' in ' '.join(found.notes)
+
+
 def test_each_category_keeps_a_picture_to_train_on(tmp_path):
     path = write(tmp_path, 'labels.json', '.', number=10)
     content = json.loads(path.read_text())
