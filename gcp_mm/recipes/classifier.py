@@ -12,6 +12,7 @@ from .text import comment, literal, up_to
 
 SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
 RATIO = (256, 196)  # channels D to positions of the last map, in the paper's networks
+CHANNELS = (32, 256)
 # Training images up to which a step has so many
 BATCHES = ((2_000, 16), (20_000, 64), (np.inf, 256))
 RATE = Rate(0.02, 16, 0.1)  # from random weights; at most the paper's
@@ -39,13 +40,14 @@ def choose_size(sizes: np.ndarray) -> tuple[int, str]:
 
 
 def choose_channels(positions: int) -> int:
-    """Channels D for a map of so many positions: a power of two from 8 to 256.
+    """Channels D for a map of so many positions: a power of two from 32 to 256.
 
-    At most as many for a position as in the paper's networks: a covariance of fewer positions than
-    channels lacks the full rank.
+    As many for a position as in the paper's networks at most, but never fewer than 32: of four
+    positions 32 channels still learn more than 8, though their covariance lacks the full rank
+    (docs/own_data.md).
     """
-    d = 8
-    while d < RATIO[0] and 2 * d * RATIO[1] <= positions * RATIO[0]:
+    d = CHANNELS[0]
+    while d < CHANNELS[1] and 2 * d * RATIO[1] <= positions * RATIO[0]:
         d *= 2
     return d
 
