@@ -31,6 +31,8 @@ LINES = {
     r'Loading and preparing results\.\.\.|index created!|(Done|DONE) \(t=[\d.]+s\))$',
     'mmengine.runner.checkpoint': 'Loads checkpoint by ',
     'mmengine.fileio': r'.*WARNING.* - "(FileClient|HardDiskBackend)" (will be|is the alias)',
+    # Before the losses of each epoch
+    'mmengine.hooks.logger_hook': r'.*INFO.* - Exp name: ',
     'mmengine.registry': r'.*WARNING.* - Failed to search registry with scope "\w+" in '
     r'the "function" registry',
 }
@@ -58,10 +60,10 @@ def advice() -> str:
     """The command that leads to the environment, from the current folder."""
     here = Path.cwd() == ROOT
     venv, make = ROOT / '.venv', 'make' if here else f'make -C {shlex.quote(str(ROOT))}'
-    if not venv.exists():
-        return f'make the environment: {make} install'
     if Path(sys.prefix).resolve() == venv.resolve():
         return f'make the environment anew: {make} -B install'
+    if not (venv / 'installed').exists():  # the Makefile's mark that it is complete
+        return f'make the environment: {make} install'
     return f'activate the environment: . {shlex.quote(".venv" if here else str(venv))}/bin/activate'
 
 

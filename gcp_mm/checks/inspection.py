@@ -31,6 +31,7 @@ from .data import (
 )
 
 # Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
+LISTED = 100_000  # images that are looked for at the start of a run
 IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
 
 
@@ -53,6 +54,7 @@ def check_annotations(context: Context) -> list[Finding]:
                 continue
             found += read_dataset(dataset, config, loader, 'annotations', contents, places)
             found += _other_labels(dataset, heads, loader)
+            found += _absent_images(dataset, loader)
             number += 1
             if _is_to_be_evaluated(dataset, contents, context.agree):
                 datasets.append(dataset)
@@ -121,6 +123,21 @@ def _read_length(opened):
     except Exception:  # check_data, or the dataloader of the run, tells of it
         return None
     return len(dataset)
+
+
+def _absent_images(dataset, loader):
+    """An error if images that a list of a classifier names do not exist; a long list is left."""
+    if reads_coco(dataset) or not 0 < len(dataset.data_list) <= LISTED:
+        return []
+    absent = _absent(image['img_path'] for image in dataset.data_list if 'img_path' in image)
+    text = (
+        f'{loader}.dataset: {len(absent):,} of the {len(dataset.data_list):,} images in '
+        f'{dataset.ann_file!r} do not exist, the first is {absent[0]!r}; restore them, or remove '
+        'their lines'
+        if absent
+        else ''
+    )
+    return [Finding('annotations', 'error', text)] if absent else []
 
 
 def _other_labels(dataset, heads, loader):

@@ -57,7 +57,7 @@ def check_work_dir(context: Context) -> list[Finding]:
     newest = max(found, key=found.get)
     text = (
         f'work_dir: {folder!r} holds another training{_other_config(cfg)}, up to {newest.name}. '
-        'This one would write over its checkpoints: continue it with --resume, or name another '
+        'This one will write over its checkpoints: continue it with --resume, or name another '
         'folder with --work-dir'
     )
     return [Finding('work_dir', 'warning', text)]

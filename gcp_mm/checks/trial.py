@@ -3,11 +3,12 @@
 import copy
 import dis
 import inspect
+import io
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from importlib import import_module
 
@@ -139,7 +140,8 @@ def check_metrics(context: Context) -> list[Finding]:
         evaluator = Runner.build_evaluator(None, evaluator)
         evaluator.dataset_meta = meta
         evaluator.process(data_samples=outputs, data_batch=data)
-        values = evaluator.evaluate(len(outputs))
+        with redirect_stdout(io.StringIO()):  # pycocotools prints a table, here of no meaning
+            values = evaluator.evaluate(len(outputs))
     except Exception as error:
         return [Finding('metrics', 'error', f'{tried}: {type(error).__name__}: {error}')]
     return [Finding('metrics', 'ok', f'of {len(outputs)} images: {", ".join(values)}')]

@@ -161,6 +161,7 @@ def _model(network, size, number, top):
         lines.append(f'checkpoint = {network.weights.checkpoint!r}')
     start = f', init_cfg={network.init_cfg("backbone")}' if network.weights else ''
     backbone = f'backbone=dict(depth={network.depth}{start}),'
+    backbone += '' if network.depth == 50 else '  # in place of the 50 of the base'
     if not network.pooling:
         head = f'head=dict(num_classes={number}, in_channels={network.width}, topk={top}),'
         return '\n'.join([*lines, 'model = dict(', f'    {backbone}', f'    {head}', ')\n'])

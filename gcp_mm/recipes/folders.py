@@ -82,11 +82,13 @@ def _given(root, train, val):
     trained, others = _classes(root / train), _classes(root / val)
     classes = tuple(trained)
     if classes != tuple(others):
+        missing, more = trained.keys() - others.keys(), others.keys() - trained.keys()
+        parts = [f'missing {sorted(missing)}'] if missing else []
+        parts += [f'besides {sorted(more)}'] if more else []
         raise ValueError(
-            f'{str(root)!r}: the class folders of {val} are not those of {train}: missing '
-            f'{sorted(trained.keys() - others.keys())}, besides '
-            f'{sorted(others.keys() - trained.keys())}. Labels are places among the folders: add '
-            'the missing ones, empty if need be, and remove what is no class'
+            f'{str(root)!r}: the class folders of {val} are not those of {train}: '
+            f'{", ".join(parts)}. Labels are places among the folders: add the missing ones, empty '
+            'if need be, and remove what is no class'
         )
     for folder in (root / train, root / val):
         hidden = next((path for path in folder.rglob('.*') if path.is_dir()), None)
@@ -163,7 +165,7 @@ def _check_classes(found, root):
     empty = [folder for folder, files in found.items() if not files]
     if empty:
         raise ValueError(
-            f'{name}: {len(empty)} class folders hold no picture ({", ".join(IMAGE_SUFFIXES)}), '
+            f'{name}: class folders without a picture ({", ".join(IMAGE_SUFFIXES)}): {len(empty)}, '
             f'the first is {empty[0]!r}; add some, or remove the folder'
         )
 

@@ -82,9 +82,10 @@ def find_network(
     """
     match = NAME.fullmatch(name)
     if not match:
+        endings = '-gcp, -gcp-d or -gcp-m' if detector else '-gcp'
         raise ValueError(
-            f'network: expected resnet18, resnet34, resnet50 or resnet101, with -gcp, -gcp-d or '
-            f'-gcp-m, got {name!r}'
+            'network: expected resnet18, resnet34, resnet50 or resnet101, alone or with '
+            f'{endings}, got {name!r}'
         )
     depth, kind = int(match[1]), match[2]
     if kind in ('-gcp-d', '-gcp-m') and not detector:

@@ -15,6 +15,7 @@ from ..data import LoadCheckedImage, check_intact_image
 
 HEADERS = 5000  # pictures whose size is read
 DECODED = 64  # of which these are decoded
+SMALL = 16  # pixels
 LARGE = 16  # million pixels, whose decoding takes longer than a training step
 # Modes of Pillow for pictures that the frameworks' loader turns into three channels of 8 bits
 GREY = ('1', 'L', 'LA')
@@ -43,7 +44,9 @@ def inspect_pictures(infos: Sequence[dict]) -> Pictures:
         ValueError: if some cannot be read, or hold values that the frameworks' loader would cut.
     """
     sizes, modes, bad = [], Counter(), []
-    for info in tqdm(_sample(infos, HEADERS), desc='pictures', unit='picture', leave=False):
+    for info in tqdm(
+        _sample(infos, HEADERS), desc='pictures', unit='picture', leave=False, disable=None
+    ):
         path = Path(info['img_path'])
         try:
             with warnings.catch_warnings():
@@ -114,5 +117,8 @@ def _notes(sizes, modes, deep):
         yield 'Some pictures are transparent; they are read without it.'
     if deep:
         yield 'Pictures of 16 bits a value are read as 8 bits.'
+    tiny = int((sizes.min(1) < SMALL).sum())
+    if tiny:
+        yield f'{tiny} pictures have a side of fewer than {SMALL} pixels, and show little.'
     if np.median(sizes.prod(1)) > LARGE * 1e6:
         yield f'Pictures of over {LARGE} million pixels take long to decode: scale them down once.'

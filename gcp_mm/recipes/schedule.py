@@ -89,7 +89,7 @@ def schedule_text(schedule: Schedule, rate: Rate, start: float, more: str) -> st
     )
     return f"""\
 {about}
-epochs, warmup = {schedule.epochs}, {schedule.warmup}
+epochs, warmup, interval = {schedule.epochs}, {schedule.warmup}, {schedule.interval}
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr={value:g}, momentum=0.9, weight_decay=1e-4),
@@ -104,16 +104,14 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=epochs, val_interval={schedule.interval}
-)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=interval)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(enable=False, base_batch_size={schedule.total})
 default_hooks = dict(
     logger=dict(interval={min(schedule.steps, 50)}),
     # The best and the last
-    checkpoint=dict(interval={schedule.interval}, save_best='auto', max_keep_ckpts=1),
+    checkpoint=dict(interval=interval, save_best='auto', max_keep_ckpts=1),
 )
 randomness = dict(seed=0)
 """

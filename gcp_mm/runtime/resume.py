@@ -205,11 +205,11 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
         }
         _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
         rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
-        rates = f', with {rates}'
+        rates = f', with {", ".join(f"{name} {value:.3g}" for name, value in rates.items())}'
         reasons = reasons or ['another param_scheduler']
     if reasons:
         runner.logger.warning(
-            f'the run goes on otherwise than that of the checkpoint would: {"; ".join(reasons)}. '
+            f'the run differs from that of the checkpoint: {"; ".join(reasons)}. '
             f'Saved at iteration {saved_at}, after {meta["epoch"]} epochs, it goes on at iteration '
             f'{start} of {loop.max_iters}{rates}'
         )

@@ -260,6 +260,21 @@ def test_label_that_the_head_lacks(split, tmp_path):
     assert 'labels 0 to 3, and model.head.num_classes=3' in text
 
 
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_listed_images_that_do_not_exist(split, tmp_path):
+    (tmp_path / 'a').touch()
+    (tmp_path / 'good.txt').write_text('a 0\n')
+    (tmp_path / 'bad.txt').write_text('a 0\nb 1\nc 1\n')
+    data = dict(type='CustomDataset', data_root=str(tmp_path), ann_file='good.txt')
+    loaders = {f'{name}_dataloader': dict(dataset=dict(data)) for name in ('train', 'val')}
+    head = dict(type='LinearClsHead', num_classes=3)
+    cfg = Config(dict(loaders, default_scope='mmpretrain', model=dict(head=head)))
+    cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
+    (text,) = texts('error', check_annotations, cfg)
+    assert f'{split}_dataloader.dataset: 2 of the 3 images in ' in text
+    assert f'{tmp_path}/b' in text
+
+
 @pytest.mark.parametrize(
     'files', [('a/1.png',), ('a/1.png', 'a/2.tiff', 'a/3.WebP', 'b/x.txt', '4.jpg')]
 )

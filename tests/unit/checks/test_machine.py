@@ -15,7 +15,7 @@ def warnings(monkeypatch):
 
     def warn(cores, threads, workers, processes=1, launched=True, device='cpu'):
         monkeypatch.setattr(machine, 'get_device', lambda: device)
-        monkeypatch.setattr(machine, '_number_of_cores', lambda: cores)
+        monkeypatch.setattr(machine, 'number_of_cores', lambda: cores)
         monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
         monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
         if processes > 1 and launched:

@@ -30,7 +30,8 @@ def test_sizes_and_notes(save):
     found = look_at(paths)
     assert found.sizes.tolist() == [[30, 20], [10, 40], [5, 5], [5, 5]]
     text = ' '.join(found.notes)
-    assert all(word in text for word in ('1 of 4 pictures are grey', 'transparent', '16 bits'))
+    expected = ('1 of 4 pictures are grey', 'transparent', '16 bits', '3 pictures have a side')
+    assert all(words in text for words in expected)
 
 
 def test_ordinary_pictures_need_no_note(save):

@@ -224,7 +224,7 @@ def said(monkeypatch):
     """What runs warn of."""
     texts = []
     monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda _, text: texts.append(text))
-    return lambda: [text for text in texts if 'goes on otherwise' in text]
+    return lambda: [text for text in texts if 'differs from that of the checkpoint' in text]
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from pycocotools.coco import COCO
 )
 def test_advice(exists, own, here, said, tmp_path, monkeypatch):
     root = tmp_path / 'a checkout'
-    (root / '.venv').mkdir(parents=True)
-    if not exists:
-        (root / '.venv').rmdir()
+    (root / '.venv').mkdir(parents=True)  # as a running `make install` has it at first
+    if exists:
+        (root / '.venv/installed').touch()
     monkeypatch.setattr(startup, 'ROOT', root)
     monkeypatch.setattr(sys, 'prefix', str(root / '.venv' if own else tmp_path))
     monkeypatch.chdir(root if here else tmp_path)
@@ -68,6 +68,7 @@ def test_screen_leaves_out_known_lines_alone():
         print(line, file=screen, flush=True)
     print('creating index... of my own', file=screen)
     screen.write(LOGGED.format('"FileClient" will be deprecated in future. Please use io'))
+    screen.write(LOGGED.replace('WARNING', 'INFO').format('Exp name: cls_20260101_000000'))
     screen.write(LOGGED.format('FileClient is not what you want'))
     kept = ['a', '', 'Done', 'b', 'creating index... of my own']
     assert stream.getvalue().splitlines()[:-1] == kept
