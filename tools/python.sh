@@ -3,7 +3,7 @@
 # Called by torchrun.sh and, on each machine of a job, by srun.sh.
 if ! command -v "$1" >/dev/null; then
     root=$(cd "$(dirname "$0")/.." && pwd)
-    if [[ -e $root/.venv ]]; then
+    if [[ -e $root/.venv/installed ]]; then # as startup.py has it
         advice="activate the environment: . $root/.venv/bin/activate"
     else
         advice="make the environment: make -C $root install"

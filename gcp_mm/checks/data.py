@@ -243,8 +243,10 @@ def check_classes(context: Context) -> list[Finding]:
         for config, dataset, error in open_datasets(context, loader):
             classes = None if error else count_classes(config, dataset, context.scope)
             known = _has_its_classes(context, dataset) if classes else False
+            if known is False:
+                continue
             named = (config.get('metainfo') or {}).get('classes')
-            for path, number in () if known is False else heads:
+            for path, number in heads:
                 compared = _compare(path, number, loader, classes, context.scope)
                 if known or named or compared.status == 'ok':
                     found.append(compared)

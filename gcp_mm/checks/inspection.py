@@ -30,8 +30,8 @@ from .data import (
     reads_coco,
 )
 
-# Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
 LISTED = 100_000  # images that are looked for at the start of a run
+# Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
 IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
 
 
@@ -130,14 +130,14 @@ def _absent_images(dataset, loader):
     if reads_coco(dataset) or not 0 < len(dataset.data_list) <= LISTED:
         return []
     absent = _absent(image['img_path'] for image in dataset.data_list if 'img_path' in image)
+    if not absent:
+        return []
     text = (
         f'{loader}.dataset: {len(absent):,} of the {len(dataset.data_list):,} images in '
         f'{dataset.ann_file!r} do not exist, the first is {absent[0]!r}; restore them, or remove '
         'their lines'
-        if absent
-        else ''
     )
-    return [Finding('annotations', 'error', text)] if absent else []
+    return [Finding('annotations', 'error', text)]
 
 
 def _other_labels(dataset, heads, loader):

@@ -170,9 +170,8 @@ def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
                 f'ends at {stop}, after the {length} {unit} of the training, which stops at a '
                 f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        elif (
-            stop < last or _share(rates()) == 1
-        ):  # others go on, or a warm-up before a constant rate
+        # Others go on, or it is a warm-up before a constant rate.
+        elif stop < last or _share(rates()) == 1:
             continue
         else:
             what = (

@@ -7,7 +7,7 @@ import numpy as np
 from .folders import Folders
 from .network import Network
 from .pictures import Pictures
-from .schedule import Rate, plan, schedule_text
+from .schedule import Regime, plan, schedule_text
 from .text import comment, literal, up_to
 
 SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
@@ -15,10 +15,9 @@ RATIO = (256, 196)  # channels D to positions of the last map, in the paper's ne
 CHANNELS = (32, 256)
 # Training images up to which a step has so many
 BATCHES = ((2_000, 16), (20_000, 64), (np.inf, 256))
-RATE = Rate(0.02, 16, 0.1)  # from random weights; at most the paper's
-FINE_RATE = Rate(0.002, 16, 0.01)  # from pretrained ones
-STEPS, EPOCHS = 800, (30, 300)
-FINE_STEPS, FINE_EPOCHS = 500, (12, 100)
+# From random weights, at most the paper's learning rate; and from pretrained ones
+SCRATCH = Regime(rate=0.02, batch=16, highest=0.1, steps=800, epochs=(30, 300))
+FINE = Regime(rate=0.002, batch=16, highest=0.01, steps=500, epochs=(12, 100))
 MANY = 50  # classes, of which the five most likely are evaluated too
 
 
@@ -85,9 +84,8 @@ def classifier(
     number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
     images = len(folders.samples['train'])
     batch = next(batch for limit, batch in BATCHES if images <= limit)
-    limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
-    schedule = plan(images, batch, processes, *limits)
-    rate = FINE_RATE if fine else RATE
+    regime = FINE if fine else SCRATCH
+    schedule = plan(images, batch, processes, regime)
     low, high = pictures.sizes.min(), pictures.sizes.max()
     counts = {split: len(files) for split, files in folders.samples.items()}
     about = comment(
@@ -141,7 +139,7 @@ val_evaluator = dict(type='Accuracy', topk={top})
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-{schedule_text(schedule, rate, 0.1, _more(fine))}"""
+{schedule_text(schedule, regime, 0.1, _more(fine))}"""
 
 
 def _more(fine):

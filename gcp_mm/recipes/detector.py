@@ -7,16 +7,15 @@ import numpy as np
 from .coco import Objects
 from .network import Network
 from .pictures import Pictures
-from .schedule import Rate, plan, schedule_text
+from .schedule import Regime, plan, schedule_text
 from .text import comment, literal, up_to
 
 LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
 SMALL = 320  # longer side up to which pictures get narrow heads
 BATCH = 4
-RATE = Rate(0.02, 4, 0.04)  # from random weights
-FINE_RATE = Rate(0.005, 4, 0.02)  # from pretrained ones: 0.02 for 16, as MMDetection has it
-STEPS, EPOCHS = 400, (24, 300)
-FINE_STEPS, FINE_EPOCHS = 300, (12, 100)
+# From random weights; and from pretrained ones, 0.02 for 16 images as MMDetection has it
+SCRATCH = Regime(rate=0.02, batch=BATCH, highest=0.04, steps=400, epochs=(24, 300))
+FINE = Regime(rate=0.005, batch=BATCH, highest=0.02, steps=300, epochs=(12, 100))
 ANCHORS = (2, 8)  # least and largest scale; MMDetection's is 8: 32 pixels on the finest map
 
 
@@ -76,19 +75,19 @@ def detector(
     Raises:
         ValueError: if there are not two images to train on for each process.
     """
-    fine = network.weights is not None
     files = lists or objects.annotation_files
     reason = 'as asked for' if size else 'most pictures are no larger'
     scale = scale_to(size, pictures.sizes) if size else picture_scale(pictures.sizes)
-    images = len({each['image_id'] for each in objects.objects('train')})
-    limits = (FINE_STEPS, FINE_EPOCHS) if fine else (STEPS, EPOCHS)
-    schedule = plan(images, BATCH * processes, processes, *limits)
+    used = {split: objects.objects(split) for split in files}
+    images = len({each['image_id'] for each in used['train']})
+    regime = FINE if network.weights else SCRATCH
+    schedule = plan(images, BATCH * processes, processes, regime)
     factor = float(np.median(np.min(scale / np.sort(pictures.sizes, 1)[:, ::-1], axis=1)))
-    boxes = np.array([each['bbox'][2:] for each in objects.objects('train')])
+    boxes = np.array([each['bbox'][2:] for each in used['train']])
     anchors = anchor_scale(boxes, factor)
-    rate, clip = FINE_RATE if fine else RATE, '    clip_grad=dict(max_norm=10),\n'
+    clip = '    clip_grad=dict(max_norm=10),\n'
     counts = {split: len(objects.contents[split]['images']) for split in files}
-    numbers = {split: len(objects.objects(split)) for split in files}
+    numbers = {split: len(used[split]) for split in files}
     steps = 'with_bbox=True, with_mask=True' if masks else 'with_bbox=True'
     sides, metric = np.sqrt(boxes.prod(1)), ['bbox', 'segm'] if masks else 'bbox'
     root = Path() if objects.was_split else objects.root
@@ -162,7 +161,7 @@ val_evaluator = dict(
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-{schedule_text(schedule, rate, 0.01, clip)}"""
+{schedule_text(schedule, regime, 0.01, clip)}"""
 
 
 def _model(network, number, anchors, narrow, masks):
@@ -170,8 +169,7 @@ def _model(network, number, anchors, narrow, masks):
     lines = []
     if network.weights:
         lines.append(f'checkpoint = {network.weights.checkpoint!r}')
-        prefix = f', prefix={network.weights.prefix!r}' if network.weights.prefix else ''
-        start = f'        init_cfg=dict(checkpoint=checkpoint{prefix}),'
+        start = f'        init_cfg={network.init_cfg("backbone")},'
     else:
         start = (
             '        # From random weights all stages learn, and batch normalisation too.\n'

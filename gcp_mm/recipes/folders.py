@@ -65,7 +65,7 @@ def find_folders(root: Path, seed: int = 0) -> Folders:
     if train and len(names) == 1:
         return _split(root / train, seed)
     for name in names:
-        if 'train' in name.lower() and _folders(root / name) and not _pictures(root / name, 1):
+        if 'train' in name.lower() and _holds_folders_alone(root / name):
             raise ValueError(
                 f'{str(root)!r}: the folders {names} look like those of a split, and would be '
                 'classes: call them train and val'
@@ -79,7 +79,7 @@ def find_split(names: Sequence[str], words: Sequence[str]) -> str | None:
 
 
 def _given(root, train, val):
-    trained, others = _classes(root / train), _classes(root / val)
+    (trained, left_out), (others, more_left_out) = _classes(root / train), _classes(root / val)
     classes = tuple(trained)
     if classes != tuple(others):
         missing, more = trained.keys() - others.keys(), others.keys() - trained.keys()
@@ -98,14 +98,14 @@ def _given(root, train, val):
     samples = dict(train=_samples(trained), val=_samples(others))
     if not samples['val']:
         raise ValueError(f'{str(root / val)!r} holds no picture in its class folders')
-    notes = [_left_out(root / train, trained), _left_out(root / val, others)]
+    notes = [*left_out, *more_left_out]
     if val.lower().startswith('test'):
         notes.append(f'No folder is called val: {val}/ validates.')
     unseen = [name for name in classes if not others[name]]
     if unseen:
         notes.append(f'{val}/ has no picture of {len(unseen)} classes, the first is {unseen[0]!r}.')
     prefixes = dict(train=train, val=val)
-    return Folders(root, classes, prefixes, samples, False, tuple(filter(None, notes)))
+    return Folders(root, classes, prefixes, samples, False, tuple(notes))
 
 
 def _samples(found):
@@ -115,7 +115,7 @@ def _samples(found):
 
 
 def _split(root, seed):
-    found = _classes(root)
+    found, left_out = _classes(root)
     _check_classes(found, root)
     single = [name for name, files in found.items() if len(files) < 2]
     if single:
@@ -131,10 +131,9 @@ def _split(root, seed):
         for i, picture in enumerate(pictures):
             _check_name(root, f'{name}/{picture}')
             samples['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
-    notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.']
-    notes.append(_left_out(root, found))
+    notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.', *left_out]
     prefixes = dict(train='', val='')
-    return Folders(root, tuple(found), prefixes, samples, True, tuple(filter(None, notes)))
+    return Folders(root, tuple(found), prefixes, samples, True, tuple(notes))
 
 
 def _check_name(root, name):
@@ -171,35 +170,35 @@ def _check_classes(found, root):
 
 
 def _classes(root):
-    """Pictures of each class folder, as paths below it; sorted as MMPretrain sorts them."""
-    return {folder: _pictures(root / folder) for folder in _folders(root)}
+    """Pictures of each class folder, as paths below it, and notes on the other files there.
+
+    Both are sorted as MMPretrain sorts them.
+    """
+    files = {folder: sorted(_files(root / folder)) for folder in _folders(root)}
+    found = {folder: list(filter(_is_picture, names)) for folder, names in files.items()}
+    others = [name for names in files.values() for name in names if not _is_picture(name)]
+    notes = [f'Left out in {root.name}/ by suffix: {count_suffixes(others)}.'] if others else []
+    return found, notes
+
+
+def _is_picture(name):
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _folders(root):
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
-def _pictures(folder, depth=None):
-    """Paths of the pictures below a folder, to a depth."""
-    found = [path for path in _files(folder) if path.lower().endswith(IMAGE_SUFFIXES)]
-    return sorted(path for path in found if depth is None or path.count('/') < depth)
+def _holds_folders_alone(folder):
+    """Whether a folder holds folders, and no picture beside them."""
+    beside = any(_is_picture(path.name) for path in folder.iterdir() if path.is_file())
+    return bool(_folders(folder)) and not beside
 
 
 def _files(folder):
-    """Paths below a folder, links followed and hidden ones left out, as MMPretrain has it."""
+    """Paths of the files below a folder; links are followed, and hidden ones left out."""
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith('.')]
         for name in files:
             if not name.startswith('.'):
                 yield Path(place, name).relative_to(folder).as_posix()
-
-
-def _left_out(root, found):
-    """A note on files in the class folders that are no pictures by their suffix; '' if none."""
-    others = [
-        file
-        for name in found
-        for file in _files(root / name)
-        if not file.lower().endswith(IMAGE_SUFFIXES)
-    ]
-    return f'Left out in {root.name}/ by suffix: {count_suffixes(others)}.' if others else ''

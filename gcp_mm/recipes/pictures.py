@@ -1,5 +1,6 @@
 """The pictures of a dataset: that they can be used, and their sizes."""
 
+import io
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -51,8 +52,9 @@ def inspect_pictures(infos: Sequence[dict]) -> Pictures:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-                check_intact_image(path.read_bytes())
-                with Image.open(path) as picture:
+                content = path.read_bytes()
+                check_intact_image(content)
+                with Image.open(io.BytesIO(content)) as picture:
                     sizes.append(picture.size)
                     modes[picture.mode] += 1
         except Image.DecompressionBombError as error:

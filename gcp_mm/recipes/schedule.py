@@ -9,18 +9,22 @@ LEAST = 4  # images of a process in a step: batch normalisation takes the statis
 
 
 @dataclass(frozen=True)
-class Rate:
-    """A learning rate.
+class Regime:
+    """Learning rate and length of a training, before the size of its data is known.
 
     Attributes:
-        value: for `batch` images in a step.
-        batch: from which it goes with their number.
-        highest: that it reaches.
+        rate: learning rate for `batch` images in a step, with whose number it goes.
+        batch: number of images.
+        highest: largest learning rate.
+        steps: least number of steps.
+        epochs: least and largest number of epochs.
     """
 
-    value: float
+    rate: float
     batch: int
     highest: float
+    steps: int
+    epochs: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Schedule:
     interval: int
 
 
-def plan(images: int, batch: int, processes: int, least: int, epochs: tuple[int, int]) -> Schedule:
+def plan(images: int, batch: int, processes: int, regime: Regime) -> Schedule:
     """Choose the length of a training.
 
     Args:
@@ -52,8 +56,7 @@ def plan(images: int, batch: int, processes: int, least: int, epochs: tuple[int,
         batch: images of all processes in a step; fewer where a set is small, more where a process
             would have fewer than :data:`LEAST`.
         processes: of the training.
-        least: steps that it is to have.
-        epochs: least and largest number of epochs.
+        regime: of the training.
 
     Raises:
         ValueError: if there are not two images for each process.
@@ -66,33 +69,33 @@ def plan(images: int, batch: int, processes: int, least: int, epochs: tuple[int,
     own = min(max(batch // processes, LEAST), max(1, images // 2 // processes))
     total = own * processes
     steps = images // total
-    length = min(max(-(-least // steps), epochs[0]), epochs[1])
+    length = min(max(-(-regime.steps // steps), regime.epochs[0]), regime.epochs[1])
     interval = max(1, length // VALIDATIONS)
     length = -(-length // interval) * interval
     return Schedule(own, total, steps, length, max(1, length // 20), interval)
 
 
-def schedule_text(schedule: Schedule, rate: Rate, start: float, more: str) -> str:
+def schedule_text(schedule: Schedule, regime: Regime, start: float, more: str) -> str:
     """The lines of a config from the learning rate to the end.
 
     Args:
         schedule: length and batch.
-        rate: of the training.
+        regime: of the training.
         start: share of the rate that the warm-up begins with.
         more: further lines of `optim_wrapper`.
     """
-    value = min(rate.value * schedule.total / rate.batch, rate.highest)
+    rate = min(regime.rate * schedule.total / regime.batch, regime.highest)
     about = comment(
         f'{schedule.epochs} epochs of {schedule.steps} steps of {schedule.total} images are '
-        f'{schedule.epochs * schedule.steps:,} steps. The learning rate is {rate.value:g} for '
-        f'{rate.batch} images, and goes with their number up to {rate.highest:g}.'
+        f'{schedule.epochs * schedule.steps:,} steps. The learning rate is {regime.rate:g} for '
+        f'{regime.batch} images, and goes with their number up to {regime.highest:g}.'
     )
     return f"""\
 {about}
 epochs, warmup, interval = {schedule.epochs}, {schedule.warmup}, {schedule.interval}
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='SGD', lr={value:g}, momentum=0.9, weight_decay=1e-4),
+    optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4),
 {more})
 param_scheduler = [
     dict(type='LinearLR', start_factor={start}, end=warmup, convert_to_iter_based=True),

@@ -15,7 +15,7 @@ from gcp_mm.models.gcp_resnet import GCPResNet
 from gcp_mm.recipes import write_config
 from gcp_mm.recipes.classifier import choose_channels, choose_size
 from gcp_mm.recipes.detector import anchor_scale, picture_scale, scale_to
-from gcp_mm.recipes.schedule import plan
+from gcp_mm.recipes.schedule import Regime, plan
 from gcp_mm.runtime import load_config
 from tests.helpers.shapes import write_coco, write_folders
 
@@ -59,11 +59,12 @@ def test_channels_are_at_most_as_many_for_a_position_as_in_the_paper():
 @pytest.mark.parametrize('processes', [1, 2, 8])
 @pytest.mark.parametrize('least', [300, 1_000])
 def test_schedule(images, processes, least):
+    regime = Regime(rate=0.1, batch=16, highest=1, steps=least, epochs=(12, 300))
     if images < 2 * processes:
         with pytest.raises(ValueError, match=rf'{images} images .*--gpus'):
-            plan(images, 16, processes, least, (12, 300))
+            plan(images, 16, processes, regime)
         return
-    schedule = plan(images, 16, processes, least, (12, 300))
+    schedule = plan(images, 16, processes, regime)
     assert schedule.total == schedule.batch * processes <= images
     assert schedule.batch >= min(4, images // 2 // processes)
     assert schedule.steps == images // schedule.total > 0  # with drop_last
