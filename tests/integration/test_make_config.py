@@ -149,6 +149,7 @@ def trained(run_tool, folder, task):
 
 
 @pytest.mark.slow
+@pytest.mark.demonstration
 def test_a_classifier_of_shapes_learns(run_tool, tmp_path):
     write_folders(tmp_path / 'data')
     curve = validation_curve(trained(run_tool, tmp_path, 'classify'))
@@ -156,6 +157,7 @@ def test_a_classifier_of_shapes_learns(run_tool, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.demonstration
 def test_a_detector_of_shapes_learns(run_tool, tmp_path):
     write_coco(tmp_path / 'data')
     curve = validation_curve(trained(run_tool, tmp_path, 'detect'), 'coco/bbox_mAP_50')
