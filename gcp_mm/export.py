@@ -53,7 +53,7 @@ class LogitNetwork(nn.Module):
         if not isinstance(model, BaseClassifier):
             raise TypeError(
                 f'model: expected a classifier of MMPretrain, got {type(model).__name__}; what of '
-                'a detector can be exported is in docs/export.md'
+                'a detector can be exported is in docs/guides/export.md'
             )
         if any(module.training for module in model.modules()):
             raise ValueError('model: it is in training mode; call its eval() first')
@@ -149,7 +149,7 @@ def export_classifier(
 def describe(
     model: BaseClassifier, size: tuple[int, int], with_normalisation: bool, outputs: int
 ) -> dict:
-    """What a file says of itself: see docs/export.md.
+    """What a file says of itself: see docs/guides/export.md.
 
     Args:
         model, size, with_normalisation: as of :func:`export_classifier`.
@@ -176,7 +176,7 @@ class Exported:
 
     Attributes:
         path: of the file.
-        metadata: what it says of itself, see docs/export.md.
+        metadata: what it says of itself, see docs/guides/export.md.
         run: images (B, C, H, W) to logits (B, classes), float32, on the CPU or, of a ``.pt2`` or
             ``.pt`` that was written for another device, on that.
     """

@@ -1,7 +1,7 @@
 """Export a classifier to a file that runs without this package and without MMPretrain.
 
 OUT ends in .pt2 (torch.export), .onnx (ONNX) or .pt (a trace in TorchScript). The file takes
-batches of any number of images of one size, see docs/export.md. Every export is validated against
+batches of any number of images of one size, see docs/guides/export.md. Every export is validated against
 the PyTorch model.
 """
 
@@ -60,7 +60,7 @@ def main():
     if cfg.get('default_scope') == 'mmdet':
         raise ValueError(
             f'config: {args.config!r} is of a detector, and only classifiers are exported; '
-            'docs/export.md has how to export the backbone and FPN of a detector'
+            'docs/guides/export.md has how to export the backbone and FPN of a detector'
         )
     model = get_model(cfg, args.checkpoint, device=args.device, trust=args.trust)
     channels = input_channels(model)
@@ -76,7 +76,7 @@ def main():
     said = read_export(args.out).metadata
     print(f'says    {", ".join(said)}')
     if unknown := [key for key in KNOWN if key not in said]:
-        print(f'lacks   {", ".join(unknown)}, which could not be told: see docs/export.md')
+        print(f'lacks   {", ".join(unknown)}, which could not be told: see docs/guides/export.md')
     print(
         f'largest difference from the network, of the largest logit: {difference:.1e} at batches '
         f'of {" and ".join(map(str, BATCHES))}'

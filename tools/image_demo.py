@@ -3,7 +3,7 @@
 The network is CONFIG and CHECKPOINT, or a file of tools/export.py (.onnx, .pt2 or .pt). The output
 folder gets vis/, the inputs with what was found drawn, and predictions.json. With
 --covariance it also gets covariance/, for each picture the matrix that the pooling layer gave and
-the channels that decided its class. See docs/demo.md.
+the channels that decided its class. See docs/guides/prediction.md.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 On some images, with batch normalisation's running statistics: the loss and its gradient, the
 Hessian's eigenvalue of largest magnitude, the curvature along the gradient, the effective
 beta-smoothness along it, and the loss on a plane through the weights (Li et al., 2018).
-docs/landscape.md says what the numbers mean.
+docs/guides/landscape.md says what the numbers mean.
 """
 
 import argparse

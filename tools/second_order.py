@@ -1,7 +1,7 @@
 """Compare the gradients of GCP, of GAP and of GAP with K-FAC: Table 1 of the paper in numbers.
 
 Prints a report and writes it to second_order.md, with second_order.json and second_order.png, in
-the output folder. docs/second_order.md explains the numbers.
+the output folder. docs/guides/second_order.md explains the numbers.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 # The network that the robustness metrics are normalised by; its weights are torchvision's:
-# docs/robustness.md
+# docs/guides/robustness.md
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64.py', '../_base_/cls_runtime.py']
 
 model = dict(

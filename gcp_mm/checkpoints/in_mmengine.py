@@ -38,7 +38,7 @@ def install_safe_readers(trust: bool = False) -> None:
     Checkpoints, as its Runner loads and resumes them, are read by
     :func:`gcp_mm.checkpoints.read_checkpoint`, whatever their address. Pickles that are no
     checkpoints, such as annotations in a ``.pkl``, are refused, and YAML is read as plain values.
-    Some datasets read pickles by themselves, which this does not reach: docs/weights.md.
+    Some datasets read pickles by themselves, which this does not reach: docs/guides/weights.md.
 
     Args:
         trust: whether the files may run code, see :func:`gcp_mm.checkpoints.read_checkpoint`.

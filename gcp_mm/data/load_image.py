@@ -19,7 +19,7 @@ from .intact_image import check_intact_image
 
 REMEDY = (
     'Replace or remove it. `tools/check_data.py CONFIG --images` lists all such files; '
-    "LoadCheckedImage with on_error='skip' leaves them out of training: docs/bad_data.md"
+    "LoadCheckedImage with on_error='skip' leaves them out of training: docs/guides/bad_data.md"
 )
 TOO_LARGE = (
     'it has more pixels than OpenCV decodes (2^30, or 2^20 in one direction); '

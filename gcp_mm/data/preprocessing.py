@@ -1,6 +1,6 @@
 """What happens to an image before a classifier's network, in plain values that a file can carry.
 
-A reader without this package can follow them, see docs/export.md.
+A reader without this package can follow them, see docs/guides/export.md.
 """
 
 import inspect
@@ -76,7 +76,7 @@ def describe_preprocessing(
         inside: whether the file normalises them itself, and takes three channels as RGB.
 
     Returns:
-        The keys of docs/export.md, without those that are not known: a preprocessor or a step of
+        The keys of docs/guides/export.md, without those that are not known: a preprocessor or a step of
         another kind.
     """
     from mmpretrain.models import ClsDataPreprocessor

@@ -43,7 +43,7 @@ def choose_channels(positions: int) -> int:
 
     As many for a position as in the paper's networks at most, but never fewer than 32: of four
     positions 32 channels still learn more than 8, though their covariance lacks the full rank
-    (docs/own_data.md).
+    (docs/guides/own_data.md).
     """
     d = CHANNELS[0]
     while d < CHANNELS[1] and 2 * d * RATIO[1] <= positions * RATIO[0]:

@@ -36,7 +36,7 @@ class DivergenceHook(Hook):
 
     In a distributed run all processes act alike. A forward pass that raises because of NaN, as the
     GCP neck does, counts as a loss that is not finite. A finite run is bit for bit the run without
-    the hook. The report is ``<work_dir>/divergence/iter_<n>.json``, see docs/divergence.md.
+    the hook. The report is ``<work_dir>/divergence/iter_<n>.json``, see docs/guides/divergence.md.
 
     Weights, momentum and buffers end as they were before the step. Gradients are dropped, with
     accumulation those since the last update. Other hooks get an empty dict as outputs. Gradients

@@ -28,7 +28,7 @@ class EpochSeedHook(Hook):
     mmengine seeds once, when a run starts, and a checkpoint holds no generator's state. With this
     hook a resumed run draws what the interrupted one would have drawn: on a CPU, with
     `randomness.seed` set and a loop by epochs, it ends with the same weights bit for bit. See
-    docs/faults.md for what this needs. A `worker_init_fn` of the config is left as it is.
+    docs/guides/resuming.md for what this needs. A `worker_init_fn` of the config is left as it is.
     """
 
     priority = 'LOWEST'  # what other hooks draw before an epoch is not the training's

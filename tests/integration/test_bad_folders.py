@@ -1,4 +1,4 @@
-"""Bad folders and lists of images: whole runs go on or stop as docs/bad_data.md says."""
+"""Bad folders and lists of images: whole runs go on or stop as docs/guides/bad_data.md says."""
 
 import shutil
 

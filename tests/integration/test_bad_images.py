@@ -1,4 +1,4 @@
-"""Bad and unusual images: a run goes on or stops as docs/bad_data.md says."""
+"""Bad and unusual images: a run goes on or stops as docs/guides/bad_data.md says."""
 
 import copy
 import functools
@@ -92,7 +92,7 @@ def reason(text):
     """An error's type and why an image cannot be used, without its path and the remedy."""
     kind, _, message = text.partition(': ')
     assert f' {kind}: image ' in f' {message}' or message.startswith('image '), text
-    assert 'docs/bad_data.md' in message
+    assert 'docs/guides/bad_data.md' in message
     return f'{kind}: {message.split("cannot be used: ")[1].split(". Replace")[0]}'
 
 

@@ -154,7 +154,7 @@ def test_training_stops_on_a_full_disk(call_tool, monkeypatch, short_cls, tmp_pa
 
 
 def test_page_has_every_check():
-    page = (ROOT / 'docs/check_config.md').read_text()
+    page = (ROOT / 'docs/guides/check_config.md').read_text()
     assert list(table(page)) == CHECKS
     rows = re.findall(r'^\| `(\w+)` \|', page, re.M)
     assert rows == CHECKS

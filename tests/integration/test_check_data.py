@@ -110,7 +110,7 @@ def test_imagenet_of_too_few_classes(tmp_path):
     (tmp_path / 'val/n01440764').mkdir(parents=True)
     (tmp_path / 'val/n01440764/a.JPEG').touch()
     text = inspect(dict(type='ImageNet', data_root=str(tmp_path), split='val'), status='error')
-    assert re.search(r'number of subfolders \(1\).*classes \(1000\).*docs/data', text, re.S)
+    assert re.search(r'number of subfolders \(1\).*classes \(1000\).*docs/guides/data', text, re.S)
 
 
 def test_detection(coco, tmp_path):
@@ -197,9 +197,9 @@ def test_command(call_tool, digits, tmp_path, capsys):
 
 def test_commands_of_the_page(run_tool, coco, tmp_path):
     """The page's command for a detector, at another place; and its Python parses."""
-    page = (ROOT / 'docs/data.md').read_text()
+    page = (ROOT / 'docs/guides/data.md').read_text()
     for program in re.findall(r'python -c "\n(.*?)"', page, re.S):
-        compile(program, 'docs/data.md', 'exec')
+        compile(program, 'docs/guides/data.md', 'exec')
     (command,) = re.findall(r'COCO=/datasets/coco\n(.*?)```', page, re.S)
     script = tmp_path / 'page.sh'
     script.write_text(f'COCO={tmp_path}\n{command}')

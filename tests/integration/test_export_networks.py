@@ -148,7 +148,7 @@ def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
 
 
 def read_text(path):
-    """What a file says of itself, read as docs/export.md says."""
+    """What a file says of itself, read as docs/guides/export.md says."""
     extra = dict(gcp_mm='')
     if path.endswith('.onnx'):
         import onnxruntime
@@ -374,12 +374,12 @@ def test_tool(small, call_tool, tmp_path, capsys):
         assert_same_logits([load(str(out))(images)], small, [images])
     with pytest.raises(FileExistsError, match='--force'):
         call_tool('tools/export.py', CLS, checkpoint, out, '--size', 32, 48, *options)
-    with pytest.raises(ValueError, match=r'is of a detector.*docs/export.md'):
+    with pytest.raises(ValueError, match=r'is of a detector.*docs/guides/export.md'):
         call_tool('tools/export.py', DETECTOR, checkpoint, tmp_path / 'detector.pt')
 
 
 class BackboneAndFPN(nn.Module):
-    """As docs/export.md has it."""
+    """As docs/guides/export.md has it."""
 
     def __init__(self, detector):
         super().__init__()
@@ -391,10 +391,10 @@ class BackboneAndFPN(nn.Module):
 
 @pytest.mark.slow
 def test_backbone_and_fpn_of_a_detector(tmp_path):
-    """What docs/export.md says of them, at another number of images of another size."""
+    """What docs/guides/export.md says of them, at another number of images of another size."""
     pytest.importorskip('mmdet')
     detector = random_network(DETECTOR)
-    with pytest.raises(TypeError, match=r'FasterRCNN.*docs/export.md'):
+    with pytest.raises(TypeError, match=r'FasterRCNN.*docs/guides/export.md'):
         export_classifier(detector, tmp_path / 'detector.pt', (128, 192))
     network, images = BackboneAndFPN(detector).eval(), torch.randn(2, 3, 128, 192)
     runs = [torch.jit.trace(network, images)]

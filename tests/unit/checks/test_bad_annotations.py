@@ -1,4 +1,4 @@
-"""Bad annotations of objects: a run leaves them out or stops as docs/bad_data.md says."""
+"""Bad annotations of objects: a run leaves them out or stops as docs/guides/bad_data.md says."""
 
 import json
 import shutil
