@@ -1,8 +1,8 @@
 """Export a classifier to a file that runs without this package and without MMPretrain.
 
 OUT ends in .pt2 (torch.export), .onnx (ONNX) or .pt (a trace in TorchScript). The file takes
-batches of any number of images of one size, see docs/guides/export.md. Every export is validated against
-the PyTorch model.
+batches of any number of images of one size, see docs/guides/export.md. Every export is validated
+against the PyTorch model.
 """
 
 import argparse

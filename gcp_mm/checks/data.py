@@ -17,8 +17,8 @@ from .context import Context, Finding, is_first_process, name_of, splits_of, wal
 from .keys import find_classes, package_of
 
 REMEDY = (
-    'prepare the data as docs/guides/data.md says, or set data_root (and, of a detector, the ann_file of '
-    "CocoMetric's evaluator) to where they are"
+    'prepare the data as docs/guides/data.md says, or set data_root (and, of a detector, the '
+    "ann_file of CocoMetric's evaluator) to where they are"
 )
 FRAMEWORKS = ('mmengine', 'mmpretrain', 'mmdet', 'gcp_mm')
 FILES = {'data_root', 'data_prefix', 'ann_file'}  # keys of datasets that read some

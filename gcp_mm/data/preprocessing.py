@@ -76,8 +76,8 @@ def describe_preprocessing(
         inside: whether the file normalises them itself, and takes three channels as RGB.
 
     Returns:
-        The keys of docs/guides/export.md, without those that are not known: a preprocessor or a step of
-        another kind.
+        The keys of docs/guides/export.md, without those that are not known: a preprocessor or a
+        step of another kind.
     """
     from mmpretrain.models import ClsDataPreprocessor
 
