@@ -1,0 +1,44 @@
+r"""Log-Cholesky normalisation of covariance matrices.
+
+Chen et al., Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
+Riemannian Geometry, ICLR 2025, https://arxiv.org/abs/2407.10484. With the Cholesky factor L of
+A + eps I and T = strict lower triangle of L + diag(log diag L), the result is T + T^T.
+"""
+
+import torch
+from torch import Tensor
+
+from .newton_schulz import check_square
+from .precision import full_precision
+from .spectral import EPS, check_eps
+
+
+@full_precision
+def log_cholesky(cov: Tensor, eps: float = EPS) -> Tensor:
+    """Log-Cholesky coordinates of symmetric positive semi-definite matrices.
+
+    Computed in float64. It depends on the order of the channels, and there is no way through the
+    Gram matrix of the positions: the cost is that of D x D matrices always.
+
+    Args:
+        cov: (..., D, D), symmetric positive semi-definite; only its lower triangle is read.
+        eps: above 0, in units of `cov`. Beside it the diagonal gets 2.2e-16 D trace(A), which
+            covers eigenvalues that rounding made negative.
+
+    Returns:
+        (..., D, D), symmetric, float32 or, for float64 input, float64.
+
+    Raises:
+        TypeError: if `cov` is not a floating-point tensor.
+        ValueError: if the matrices are not square, or `eps` is not above 0.
+        torch.linalg.LinAlgError: if they hold NaN or infinity, or have a negative eigenvalue.
+    """
+    check_square(cov)
+    check_eps(eps)
+    a = cov.double()
+    trace = a.diagonal(dim1=-2, dim2=-1).sum(-1)
+    lift = eps + torch.finfo(a.dtype).eps * a.shape[-1] * trace.detach()
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    factor = torch.linalg.cholesky(a + lift[..., None, None] * eye)
+    t = factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).log())
+    return (t + t.mT).to(cov.dtype)

@@ -1,0 +1,47 @@
+"""Singular value power normalisation of cross-covariance matrices, by one power iteration.
+
+Xie et al., So-ViT: Mind Visual Tokens for Vision Transformer, https://arxiv.org/abs/2104.10935.
+"""
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .precision import full_precision
+from .spectral import check_exponent
+
+EPS = 1e-5
+
+
+@full_precision
+def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
+    """Shrink the largest singular value of matrices to its power, the others by its factor.
+
+    With u = X v / |X v|, v = X^T u / |X^T u| and s = u^T X v:
+
+        Y = s^a u v^T + (X - s u v^T) / (s^(1 - a) + 1e-5)
+
+    Args:
+        x: (B, m, n), such as cross-covariances.
+        v: (n,), where the power iteration starts; learned.
+        exponent: a, above 0 and at most 1.
+
+    Returns:
+        (B, m, n), float32 or, for float64 input, float64.
+
+    Raises:
+        TypeError: if `x` is not a floating-point tensor or `exponent` not a number.
+        ValueError: if the shapes do not go together, or for another exponent.
+    """
+    check_exponent(exponent)
+    if exponent > 1:
+        raise ValueError(f'exponent: expected at most 1, got {exponent}')
+    if x.dim() != 3 or v.shape != x.shape[2:]:
+        raise ValueError(
+            f'x, v: expected (B, m, n) and (n,), got {tuple(x.shape)} and {tuple(v.shape)}'
+        )
+    u = normalize(x @ v.to(x.dtype), dim=1)
+    right = normalize((x.mT @ u[..., None])[..., 0], dim=1)
+    left = x @ right[..., None]
+    s = (u[:, None] @ left).clamp(min=EPS**2)  # (B, 1, 1); below it the slope of s^a grows without bound
+    largest = u[..., None] * right[:, None]
+    return s**exponent * largest + (x - s * largest) / (s ** (1 - exponent) + EPS)
