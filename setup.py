@@ -68,7 +68,7 @@ setup(
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'coverage', 'import-linter'),
-            *('mypy', 'ninja', 'pre-commit', 'ruff', 'timm', 'tox'),
+            *('mypy', 'ninja', 'pre-commit', 'pre-commit-hooks', 'ruff', 'timm', 'tox'),
         ],
         'docs': ['sphinx', 'myst-nb', 'furo', 'sphinx-copybutton'],  # for `make docs`
     },
