@@ -80,7 +80,7 @@ def checkout(tmp_path_factory):
     folder.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns('__pycache__', '_build')
+            ignored = shutil.ignore_patterns('__pycache__', '_build', '_generated')
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, folder)
