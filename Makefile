@@ -46,6 +46,7 @@ lint: install
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/mypy
 
 install: $(VENV)/installed
 

@@ -18,10 +18,28 @@ setup(
     description='Global covariance pooling for PyTorch, MMPretrain and MMDetection',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
+    author='gcp_mm contributors',
+    license_expression='Apache-2.0',
+    keywords=[
+        *('global covariance pooling', 'second-order pooling', 'iSQRT-COV', 'image classification'),
+        *('object detection', 'instance segmentation', 'PyTorch', 'OpenMMLab'),
+    ],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: C++',
+        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     packages=[*find_packages(include=['gcp_mm', 'gcp_mm.*']), 'gcp_mm.configs'],
     package_dir={'gcp_mm.configs': 'configs'},  # beside the package here, in it once installed
     package_data={
+        'gcp_mm': ['py.typed'],
         'gcp_mm.configs': ['*/*.py', '*/*/*.py', '*/metafile.yml'],
         'gcp_mm.ops': ['circuits.json', 'circuit_cpu.cpp'],
         'gcp_mm.robustness': ['alexnet.json', 'imagenet_wnids.txt'],
@@ -50,7 +68,8 @@ setup(
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'coverage', 'import-linter'),
-            *('ninja', 'ruff', 'timm', 'tox'),
+            *('mypy', 'ninja', 'pre-commit', 'pre-commit-hooks', 'ruff', 'timm', 'tox'),
         ],
+        'docs': ['sphinx', 'myst-nb', 'furo', 'sphinx-copybutton'],  # for `make docs`
     },
 )

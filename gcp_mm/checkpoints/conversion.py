@@ -4,8 +4,10 @@ import glob
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
@@ -75,7 +77,7 @@ def convert_checkpoint(
     return _write(content, target, publish)
 
 
-def _earlier(source, target, publish):
+def _earlier(source: Path, target: Path, publish: bool) -> list[Path]:
     """Files that are there already under the target's name."""
     if not publish:
         return [target] if target.exists() else []
@@ -83,7 +85,7 @@ def _earlier(source, target, publish):
     return sorted(file for file in names if file.absolute() != source.absolute())
 
 
-def _ours(state, source, backbone_only):
+def _ours(state: dict[str, Tensor], source: Path, backbone_only: bool) -> dict[str, Any]:
     state, network, origin = to_ours(state)
     meta = dict(
         architecture=network.architecture,
@@ -98,7 +100,7 @@ def _ours(state, source, backbone_only):
     return dict(meta=meta, state_dict=state)
 
 
-def _write(content, target, publish):
+def _write(content: dict[str, Any], target: Path, publish: bool) -> Path:
     """Write atomically; with `publish` under a name with the file's hash."""
     file = io.BytesIO()
     torch.save(content, file)

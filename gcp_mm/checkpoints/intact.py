@@ -34,7 +34,7 @@ def check_intact(checkpoint: str | Path, trust: bool = False) -> None:
         )
 
 
-def _damaged_record(path):
+def _damaged_record(path: Path) -> str | None:
     """What is wrong in a zip archive, or None."""
     try:
         with zipfile.ZipFile(path) as archive:

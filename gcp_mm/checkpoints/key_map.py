@@ -6,7 +6,7 @@ names (Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034).
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 # (block, number of blocks of each stage) of a ResNet by its depth
-RESNETS = {
+RESNETS: dict[tuple[str, tuple[int, ...]], int] = {
     ('basic', (2, 2, 2, 2)): 18,
     ('basic', (3, 4, 6, 3)): 34,
     ('bottleneck', (3, 4, 6, 3)): 50,
@@ -49,7 +49,7 @@ _REDUCTION = (
 )
 
 
-def _mobilenet_rules():
+def _mobilenet_rules() -> Iterator[tuple[str, str]]:
     yield r'features\.0\.0\.(.+)', r'backbone.conv1.conv.\1'
     yield r'features\.0\.1\.(.+)', r'backbone.conv1.bn.\1'
     number = 1
@@ -69,7 +69,7 @@ def _mobilenet_rules():
     yield r'classifier\.1\.(.+)', r'head.fc.\1'
 
 
-def _shufflenet_rules():
+def _shufflenet_rules() -> Iterator[tuple[str, str]]:
     yield r'conv1\.0\.(.+)', r'backbone.conv1.conv.\1'
     yield r'conv1\.1\.(.+)', r'backbone.conv1.bn.\1'
     # Position in the branch's Sequential of each convolution, its BN right behind it
@@ -103,6 +103,7 @@ class Network:
 
     def config(self) -> dict:
         """The `model` of a config of MMPretrain with exactly these weights."""
+        backbone: dict[str, object]
         if self.architecture == 'mobilenet_v2':
             backbone, channels = dict(type='MobileNetV2'), 1280
         elif self.architecture == 'shufflenet_v2':
@@ -111,6 +112,7 @@ class Network:
             depth = int(self.architecture.removeprefix('resnet'))
             backbone = dict(type='GCPResNet', depth=depth)
             channels = 512 if depth < 50 else 2048
+        neck: dict[str, object]
         neck, width = dict(type='GlobalAveragePooling'), channels
         if self.reduction is not None:
             neck = dict(
@@ -141,6 +143,7 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     trainer = 'features.4.0.conv1.weight' in state
     if trainer:
         state = rename(state, _TRAINER)
+    rules: Iterable[tuple[str, str]]
     if 'layer1.0.conv1.weight' in state:
         architecture, rules = _resnet(state), _RESNET
     elif 'features.18.0.weight' in state:
@@ -261,7 +264,7 @@ def differences(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
     return '; '.join(f'{what}: {some(keys)}' for what, keys in found.items() if keys)
 
 
-def _resnet(names):
+def _resnet(names: Collection[str]) -> str:
     """Architecture of a ResNet by torchvision's names of its weights."""
     blocks = [
         {match[1] for key in names if (match := re.match(rf'layer{i}\.(\d+)\.', key))}
@@ -276,7 +279,7 @@ def _resnet(names):
     return f'resnet{depth}'
 
 
-def _network(architecture, state):
+def _network(architecture: str, state: dict[str, Tensor]) -> Network:
     """The network whose neck and head have these weights, by our names."""
     if 'head.fc.weight' not in state:
         raise ValueError(f'there is no classifier among the weights: {some(state)}')

@@ -5,6 +5,7 @@ prefix trains from random weights and says so in one line among thousands.
 """
 
 import re
+from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
@@ -24,7 +25,7 @@ def is_pretrained(init_cfg: dict) -> bool:
 
 def load_pretrained(
     module: nn.Module,
-    checkpoint: str,
+    checkpoint: str | Path,
     prefix: str | None = None,
     map_location: str = 'cpu',
     trust: bool = False,
@@ -79,7 +80,7 @@ def load_pretrained(
 
 
 def read_weights(
-    checkpoint: str, map_location: str = 'cpu', trust: bool = False
+    checkpoint: str | Path, map_location: str = 'cpu', trust: bool = False
 ) -> tuple[dict, dict]:
     """The weights in a checkpoint by name, and its `meta`, {} where there is none.
 
@@ -128,13 +129,14 @@ def count_matches(module: nn.Module, weights: dict, prefix: str = '') -> int:
     return sum(isinstance(found, Tensor) and found.shape == own.shape for found, own in pairs)
 
 
-def _is_plain(value):
+def _is_plain(value: object) -> bool:
     """Whether a value is a tensor with a number for each of its elements."""
-    dense = isinstance(value, Tensor) and value.layout == torch.strided
-    return dense and not value.is_meta and not value.is_quantized
+    if not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_meta and not value.is_quantized
 
 
-def _explain(own, state):
+def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
     """How the network of a config and that of a file differ, in the words of a config."""
     kinds = ('roi_head.', 'rpn_head.', 'bbox_head.'), ('head.',)
     for kind, other in (kinds, kinds[::-1]):
@@ -168,7 +170,7 @@ def _explain(own, state):
     return 'Check the depth and the prefix.'
 
 
-def neck_reduction(weights):
+def neck_reduction(weights: dict[str, Tensor]) -> tuple[bool, tuple[int, ...]]:
     """Whether weights, by name, have a GCP neck with its own, and the channels it reduces to."""
     matches = [re.fullmatch(r'neck\.reduction\.(\d+)\.conv\.weight', key) for key in weights]
     keys = sorted((match for match in matches if match), key=lambda match: int(match[1]))
@@ -176,13 +178,12 @@ def neck_reduction(weights):
     return bool(widths), widths
 
 
-def _suggest_prefix(weights, children):
+def _suggest_prefix(weights: dict[str, Tensor], children: set[str]) -> str:
     """Name the prefixes under which the file does hold the children's weights."""
     child = '|'.join(map(re.escape, children))
     found = {m[1] for key in weights if (m := re.match(rf'(?:(.*?\.)??)(?:{child})\.', key))}
-    found = sorted(repr(prefix) for prefix in found if prefix)
-    if found:
-        return f'it does under prefix {" or ".join(found)}'
+    if prefixes := sorted(repr(prefix) for prefix in found if prefix):
+        return f'it does under prefix {" or ".join(prefixes)}'
     return (
         f'its keys are {some(weights)}. tools/convert_checkpoint.py makes '
         "files of torchvision and of the paper's authors fit"

@@ -14,6 +14,7 @@ import tarfile
 import types
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import mmengine.fileio
@@ -29,7 +30,7 @@ from .._io import near_paths, sha256
 from .unpickling import Unpickler
 
 
-def _openmmlab_models():
+def _openmmlab_models() -> dict[str, str]:
     models = get_external_models()
     return {
         **models,
@@ -46,7 +47,7 @@ NAMED = {
 }
 
 
-def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = False) -> object:
+def read_checkpoint(checkpoint: str | Path, map_location: str = 'cpu', trust: bool = False) -> Any:
     """Read a checkpoint, by default without executing anything that is in it.
 
     Args:
@@ -89,7 +90,7 @@ def read_checkpoint(checkpoint: str, map_location: str = 'cpu', trust: bool = Fa
     return torch.load(file, map_location=map_location, weights_only=False)
 
 
-def check_checkpoint_file(checkpoint: str) -> None:
+def check_checkpoint_file(checkpoint: str | Path) -> None:
     """Check that a checkpoint is there and complete, without reading its weights.
 
     Args:
@@ -118,7 +119,7 @@ def check_checkpoint_file(checkpoint: str) -> None:
     _check_content(path, checkpoint)
 
 
-def _check_content(file, checkpoint):
+def _check_content(file: Path | io.BytesIO, checkpoint: str | Path) -> dict[str, int] | None:
     """Check how a file begins and, of a zip archive, its table of contents.
 
     Args:
@@ -167,7 +168,7 @@ def _check_content(file, checkpoint):
     return {name.partition('/data/')[2]: size for name, size in records.items()}
 
 
-def _scheme(checkpoint):
+def _scheme(checkpoint: str | Path) -> str:
     """The scheme of an address, '' for a local path.
 
     Raises:
@@ -184,7 +185,7 @@ def _scheme(checkpoint):
     return scheme
 
 
-def _open(checkpoint):
+def _open(checkpoint: str | Path) -> Path | io.BytesIO:
     """A path of `checkpoint`, or its bytes, once it is known to be there."""
     check_checkpoint_file(checkpoint)
     scheme, address = _scheme(checkpoint), str(checkpoint)
@@ -203,7 +204,7 @@ def _open(checkpoint):
     return io.BytesIO(mmengine.fileio.get(address))
 
 
-def _download(url):
+def _download(url: str) -> Path:
     """Path of a file from the web, kept where PyTorch keeps them; checks the hash in its name."""
     name = Path(urlparse(url).path).name or 'checkpoint'
     hashed = re.search(r'-([0-9a-f]{8,64})\.', name)
@@ -231,7 +232,7 @@ def _download(url):
     return path
 
 
-def _read_safely(file, map_location, records):
+def _read_safely(file: Path | io.BytesIO, map_location: str, records: dict[str, int] | None) -> Any:
     """Read tensors, plain values and what a Runner saves, by :class:`Unpickler`.
 
     Args:
@@ -247,16 +248,18 @@ def _read_safely(file, map_location, records):
     if isinstance(file, io.BytesIO):
         file.seek(0)
     module = types.ModuleType('restricted_pickle')
-    module.Unpickler = type('Limited', (Unpickler,), dict(size=_size(file), records=records))
-    module.load = lambda file, **options: module.Unpickler(file, **options).load()
+    limited = type('Limited', (Unpickler,), dict(size=_size(file), records=records))
+    vars(module).update(
+        Unpickler=limited, load=lambda file, **options: limited(file, **options).load()
+    )
     return torch.load(file, map_location=map_location, pickle_module=module, weights_only=False)
 
 
-def _size(file):
+def _size(file: Path | io.BytesIO) -> int:
     return len(file.getbuffer()) if isinstance(file, io.BytesIO) else file.stat().st_size
 
 
-def _unreadable(checkpoint, reason):
+def _unreadable(checkpoint: str | Path, reason: str | Exception) -> ValueError:
     first_line = (str(reason).strip() or type(reason).__name__).partition('\n')[0]
     return ValueError(
         f'checkpoint {str(checkpoint)!r} cannot be read ({first_line}); it is truncated or no '

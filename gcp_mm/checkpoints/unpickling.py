@@ -9,7 +9,8 @@ hash what is nested too deeply for Python, to make tensors larger than what the 
 import math
 import pickle
 from collections import OrderedDict
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +23,15 @@ HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 PLAIN = (str, bytes, int, float, bool, type(None))
 
 
-def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
+def _tensor(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> Tensor:
     """In place of `torch._utils._rebuild_tensor` and `_v2`, which make more storage, or read on."""
     numbers = (offset, *size, *stride)
     # `metadata` says whether it is a conjugate
@@ -39,32 +48,32 @@ def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None, meta
     return tensor.requires_grad_(requires_grad is True)
 
 
-def _parameter(data, requires_grad, hooks, attributes=None):
+def _parameter(data: Any, requires_grad: Any, hooks: Any, attributes: Any = None) -> nn.Parameter:
     if not isinstance(data, Tensor):
         raise refusal('parameter without a tensor')
     return nn.Parameter(data, requires_grad is True)
 
 
-def _check_keys(keys):
+def _check_keys(keys: Iterable[Any]) -> None:
     """Numbers and strings, or tuples of them: the hash of deeply nested ones ends the process."""
     for key in keys:
         if not all(type(each) in PLAIN for each in (key if type(key) is tuple else (key,))):
             raise refusal(f'key of type {type(key).__name__}')
 
 
-def _ordered(items=()):
+def _ordered(items: Iterable[Any] = ()) -> OrderedDict:
     pairs = [(key, value) for key, value in items]
     _check_keys(key for key, _ in pairs)
     return OrderedDict(pairs)
 
 
-def _set(items):
+def _set(items: Any) -> set:
     _check_keys(items)
     return set(items)
 
 
 # By the names in a file: what it may call, and what it may only name
-CALLS = {
+CALLS: dict[str, Any] = {
     **RECORDS,
     'collections.OrderedDict': _ordered,
     'builtins.set': _set,
@@ -78,8 +87,8 @@ CALLS = {
 NAMES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
-def _refuser(code):
-    def refuse(self):
+def _refuser(code: int) -> Callable[['Unpickler'], None]:
+    def refuse(self: 'Unpickler') -> None:
         if self.proto < 2:  # which PyTorch always says first: these bytes are no pickle of it
             raise ValueError(f'instruction {bytes([code])!r}')
         raise refusal(f'instruction {bytes([code])!r} of pickle')
@@ -100,10 +109,17 @@ class Unpickler(pickle._Unpickler):
         ValueError: for tensors that take more memory than the file accounts for.
     """
 
+    # Attributes of pickle._Unpickler that type checkers do not know
+    proto: int
+    stack: list[Any]
+    memo: dict[int, Any]
+    append: Callable[[Any], None]
+    load_binpersid: Callable[[], None]
+
     size: int
     records: dict[str, int] | None
     claimed = 0  # bytes of all tensors
-    dispatch: ClassVar = {code: _refuser(code) for code in pickle._Unpickler.dispatch} | {
+    dispatch: ClassVar[dict] = {code: _refuser(code) for code in pickle._Unpickler.dispatch} | {
         code: pickle._Unpickler.dispatch[code]
         for name in (
             *('PROTO', 'STOP', 'MARK', 'GLOBAL', 'BINGET', 'LONG_BINGET', 'BINPUT', 'LONG_BINPUT'),
@@ -115,13 +131,13 @@ class Unpickler(pickle._Unpickler):
         for code in getattr(pickle, name)
     }
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         name = f'{module}.{name}'.replace('__builtin__', 'builtins')  # Python 2's name of it
         if name not in CALLS and name not in NAMES:
             raise refusal(name)
         return CALLS.get(name) or NAMES[name]
 
-    def _reduce(self):
+    def _reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not any(function is known for known in CALLS.values()):
             raise refusal(f'{function!r}, called')
@@ -131,12 +147,12 @@ class Unpickler(pickle._Unpickler):
             self._check(self.claimed, 8 * self.size + 2**28, 'all tensors')
         self.append(result)
 
-    def _new(self):
+    def _new(self) -> None:
         if self.stack[-1] != () or self.stack[-2] is not RECORDS[HISTORY]:
             raise refusal(f'{self.stack[-2]!r}, made')
         self.stack[-2:] = [self.stack[-2]()]
 
-    def _build(self):
+    def _build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
         if type(built) is OrderedDict and type(state) is dict and state.keys() <= {'_metadata'}:
             built.__dict__.update(state)
@@ -147,25 +163,25 @@ class Unpickler(pickle._Unpickler):
         else:
             raise refusal(f'{type(built).__name__}, given a state')
 
-    def _replace(self, stand_in, value):
+    def _replace(self, stand_in: Any, value: Any) -> None:
         self.stack[-1] = value
         for key, known in reversed(self.memo.items()):  # it was noted last
             if known is stand_in:
                 self.memo[key] = value
                 return
 
-    def _extend(self, items):
+    def _extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
             raise refusal(f'{type(self.stack[-1]).__name__}, appended to')
         self.stack[-1].extend(items)
 
-    def _set_items(self, items):
+    def _set_items(self, items: list[Any]) -> None:
         if type(self.stack[-1]) not in (dict, OrderedDict):
             raise refusal(f'{type(self.stack[-1]).__name__}, changed')
         _check_keys(items[::2])
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
-    def _storage(self):
+    def _storage(self) -> None:
         """Hand a storage's name to PyTorch, if the file has as many bytes as it says."""
         _, kind, key, _, count = self.stack[-1][:5]
         if self.stack[-1][0] not in ('storage', b'storage') or type(count) is not int or count < 0:
@@ -174,7 +190,7 @@ class Unpickler(pickle._Unpickler):
         self._check(count * torch._utils._element_size(kind.dtype), held, f'storage {key!r}')
         self.load_binpersid()
 
-    def _check(self, claimed, held, what):
+    def _check(self, claimed: int, held: int, what: str) -> None:
         if claimed > held:
             raise ValueError(
                 f'{what} would take {claimed:,} bytes, and the file of {self.size:,} bytes has no '

@@ -11,6 +11,7 @@ import math
 import pickle
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def _counter(counts=None):
 
 
 # By the names in a file. NumPy's are those of the version that wrote it.
-RECORDS = {
+RECORDS: dict[str, Any] = {
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
     'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _one_cycle,
     'builtins.getattr': _attribute,

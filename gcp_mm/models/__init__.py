@@ -22,7 +22,7 @@ for _name, _module in SUBCLASSES.items():
     register_lazily(MODELS, _name, _module)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> type:
     if name in SUBCLASSES:
         return getattr(import_module(SUBCLASSES[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

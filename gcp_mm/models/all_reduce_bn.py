@@ -28,7 +28,12 @@ class AllReduceBatchNorm(_BatchNorm):
     least, the output has the input's type.
     """
 
-    def _check_input_dim(self, x):
+    # None where `track_running_stats` is False, which `_update` looks at first
+    num_batches_tracked: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() < 2:
             raise ValueError(f'x: expected (B, C, ...), got {tuple(x.shape)}')
 
@@ -52,7 +57,7 @@ class AllReduceBatchNorm(_BatchNorm):
         return y.to(x.dtype)
 
     @torch.no_grad()
-    def _update(self, mean, unbiased_var):
+    def _update(self, mean: Tensor, unbiased_var: Tensor) -> None:
         if not self.track_running_stats:
             return
         self.num_batches_tracked += 1

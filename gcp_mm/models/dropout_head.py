@@ -4,9 +4,11 @@ Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 201
 https://arxiv.org/abs/1801.04381; torchvision's MobileNetV2 has it, MMPretrain's has not.
 """
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from mmpretrain.models.heads import LinearClsHead
-from torch import nn
+from torch import Tensor, nn
 
 
 # force: the class takes the place of the function that imported this module.
@@ -24,13 +26,13 @@ class DropoutLinearClsHead(LinearClsHead):
         ValueError: unless 0 <= `dropout` <= 1.
     """
 
-    def __init__(self, dropout=0.2, **kwargs):
+    def __init__(self, dropout: float = 0.2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= dropout <= 1:
             raise ValueError(f'dropout: expected a probability, 0 to 1, got {dropout}')
         self.dropout = nn.Dropout(dropout)
 
-    def pre_logits(self, feats):
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Input of the linear layer.
 
         Args:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import overload
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ops import GlobalCovariancePool2d
 from .pretrained import StrictlyPretrained
@@ -51,8 +52,8 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='_BatchNorm'),
         ),
-    ):
-        def block(c_in, c_out):
+    ) -> None:
+        def block(c_in: int, c_out: int) -> nn.Module:
             layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
             return ConvModule(c_in, c_out, kernel_size=1, bias=False, **layers)
 
@@ -60,6 +61,12 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             in_channels, reduction, iterations, norm, method, save, check_finite, block
         )
         self.init_cfg = deepcopy(init_cfg)  # BaseModule's, which was made without it
+
+    @overload
+    def forward(self, inputs: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
 
     def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         """Pool one feature map, or each of a tuple of them.

@@ -4,9 +4,11 @@ Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimizat
 CVPR 2020, https://arxiv.org/abs/2003.11241, sections 3.2, 4.4 and Table 8.
 """
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from .pretrained import StrictlyPretrained
 
@@ -45,7 +47,13 @@ class GCPResNet(StrictlyPretrained, ResNet):
         ValueError: if `depth` or `conv5` is unknown, or `num_stages` is not 4.
     """
 
-    def __init__(self, depth, conv5='none', zero_init_residual=False, **kwargs):
+    def __init__(
+        self,
+        depth: int,
+        conv5: str = 'none',
+        zero_init_residual: bool = False,
+        **kwargs: Any,
+    ) -> None:
         if depth not in self.arch_settings:
             raise ValueError(f'depth: expected one of {tuple(self.arch_settings)}, got {depth!r}')
         if conv5 not in CONV5_STRIDES:
@@ -73,7 +81,7 @@ class GCPResNet(StrictlyPretrained, ResNet):
             else nn.Identity()
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the stages in `out_indices`.
 
         Args:
@@ -94,7 +102,7 @@ class GCPResNet(StrictlyPretrained, ResNet):
                 outs.append(x)
         return tuple(outs)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'GCPResNet':
         """Set the mode, frozen stages and frozen BN apart.
 
         Args:

@@ -21,7 +21,7 @@ class GCPShuffleNetV2(ShuffleNetV2):
     parent's.
     """
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as PyTorch does, or from the checkpoint of a `Pretrained` `init_cfg`."""
         super().init_weights()
         init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()

@@ -1,12 +1,13 @@
 """A `Pretrained` `init_cfg` that fills all of the module, or raises."""
 
+from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 
 from ..checkpoints import is_pretrained, load_pretrained
 
 
-class StrictlyPretrained:
-    """Makes the `Pretrained` `init_cfg` of the :class:`mmengine.model.BaseModule` after it strict.
+class StrictlyPretrained(BaseModule):
+    """Makes the `Pretrained` `init_cfg` of the module after it strict.
 
     mmengine's only logs the keys that do not match, and trains on from random weights. For
     `checkpoint`, `prefix` and what is raised see :func:`gcp_mm.checkpoints.load_pretrained`::
@@ -14,7 +15,7 @@ class StrictlyPretrained:
         class Backbone(StrictlyPretrained, ResNet): ...
     """
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as `init_cfg` says; a `Pretrained` one has to fill all of the module."""
         init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
         pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]

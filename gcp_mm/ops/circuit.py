@@ -16,6 +16,7 @@ the textbook takes 12 products forward and 38 backward.
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Circuit:
             value.add_(torch.eye(q1.shape[-1], dtype=q1.dtype, device=q1.device), alpha=self.c)
         return value, q
 
-    def backward(self, grad: Tensor, q: list[Tensor]) -> Tensor:
+    def backward(self, grad: Tensor, q: Sequence[Tensor]) -> Tensor:
         """Gradient with respect to Q_1.
 
         Args:
@@ -77,7 +78,7 @@ class Circuit:
         return bars[-1]
 
 
-def _read_table():
+def _read_table() -> dict[tuple[str, int], Circuit]:
     content = json.loads((Path(__file__).parent / 'circuits.json').read_text())
     return {
         (entry['kind'], entry['iterations']): Circuit(
@@ -104,7 +105,7 @@ def find_circuit(kind: str, iterations: int) -> Circuit | None:
     return CIRCUITS.get((kind, iterations))
 
 
-def _combine(coefficients, matrices):
+def _combine(coefficients: Iterable[float], matrices: Iterable[Tensor]) -> tuple[float, Tensor]:
     """A number and a new tensor whose product is the linear combination of equally shaped tensors.
 
     Matrix products scale what they are added to for nothing: the number saves one pass.

@@ -14,6 +14,7 @@ for CPUs.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool) -> tuple[Tensor, list[
     """The forward of :func:`.pooling.find_backend`, a chunk of the batch at a time."""
     out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
     size = _chunk_size(x)
-    saved = []
+    saved: list[Tensor | None] = []
     for part, packed in zip(x.split(size), out.split(size), strict=True):
         factors = _evaluate(part, circuit)
         tau, _, value, w, *_ = factors
@@ -56,7 +57,7 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor 
     return dx
 
 
-def _chunk_size(x):
+def _chunk_size(x: Tensor) -> int:
     """Samples computed at a time."""
     b, d, n = x.shape
     if b == 0 or x.device.type != 'cpu':
@@ -66,7 +67,7 @@ def _chunk_size(x):
     return math.ceil(b / chunks)
 
 
-def _evaluate(x, circuit):
+def _evaluate(x: Tensor, circuit: Circuit) -> tuple[Any, ...]:
     """tau, 1 / sqrt(N tau), the circuit's value (times the scale of w), w or None, Q_1 ... Q_s.
 
     The features are centred and never scaled: what they are multiplied to is smaller.
@@ -91,10 +92,20 @@ def pool_plainly(x: Tensor, circuit: Circuit) -> Tensor:
     return triu_vector(value * tau.sqrt())
 
 
-def _backward_of_chunk(circuit, grad, x, tau, scale, value, w, *q, out):
+def _backward_of_chunk(
+    circuit: Circuit,
+    grad: Tensor,
+    x: Tensor,
+    tau: Tensor,
+    scale: Tensor,
+    value: Tensor,
+    w: Tensor | None,
+    *q: Tensor,
+    out: Tensor,
+) -> None:
     """Gradient with respect to the features, written to `out`."""
     x = centre(x)
-    if circuit.kind == 'gram':
+    if w is not None:  # the kind 'gram'
         dw = triu_vector_adjoint(grad) @ w
         g = x.mT @ dw
         g = g + g.mT
@@ -107,12 +118,12 @@ def _backward_of_chunk(circuit, grad, x, tau, scale, value, w, *q, out):
     t = t - _inner(q[0], dq)
     dq.diagonal(dim1=1, dim2=2).add_(t[:, 0])
     dq.mul_(scale.square())
-    if circuit.kind == 'gram':
+    if w is not None:
         torch.bmm(dw, value, out=out).baddbmm_(x, dq)
     else:
         torch.bmm(dq, x, out=out)
 
 
-def _inner(a, b):
+def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Frobenius inner products of two batches of matrices, (B, 1, 1)."""
     return torch.linalg.vecdot(a.flatten(1), b.flatten(1))[:, None, None]

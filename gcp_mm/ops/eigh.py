@@ -5,6 +5,8 @@ S that is a division by s_i + s_j, where autograd through an eigendecomposition 
 lambda_i - lambda_j: this form has no pole at equal eigenvalues.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -15,7 +17,7 @@ from .psd_eigh import psd_eigh
 
 
 @full_precision
-def matrix_sqrt_eigh(cov: Tensor) -> Tensor:
+def matrix_sqrt_eigh(cov: Tensor, /) -> Tensor:
     r"""Exact square root :math:`U \Lambda^{1/2} U^T` of symmetric positive semi-definite matrices.
 
     Prefer it as the reference, or on a CPU; on a GPU batched eigendecomposition is slow and
@@ -42,7 +44,7 @@ def matrix_sqrt_eigh(cov: Tensor) -> Tensor:
 
 class _SqrtEigh(Function):
     @staticmethod
-    def forward(ctx, cov):
+    def forward(ctx: Any, cov: Tensor) -> Tensor:
         lam, u = psd_eigh(cov)  # ascending
         rounding = torch.finfo(cov.dtype).eps * cov.shape[-1] * lam[..., -1:]
         s = torch.where(lam > rounding, lam, 0).sqrt()
@@ -51,7 +53,7 @@ class _SqrtEigh(Function):
         return root
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         with autocast_off(grad.device.type):
             return _Lyapunov.apply(*ctx.saved_tensors, grad)
 
@@ -63,7 +65,7 @@ class _Lyapunov(Function):
     """
 
     @staticmethod
-    def forward(ctx, root, u, s, g):
+    def forward(ctx: Any, root: Tensor, u: Tensor, s: Tensor, g: Tensor) -> Tensor:
         sums = s[..., :, None] + s[..., None, :]
         inverse = torch.where(sums > 0, 1 / sums, 0)
         x = u @ (inverse * (u.mT @ _sym(g) @ u)) @ u.mT
@@ -71,12 +73,12 @@ class _Lyapunov(Function):
         return x
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         root, u, s, x = ctx.saved_tensors
         with autocast_off(grad.device.type):
             z = _Lyapunov.apply(root, u, s, grad)  # the solution operator is its own adjoint
             return -(z @ x + x @ z), None, None, z
 
 
-def _sym(m):
+def _sym(m: Tensor) -> Tensor:
     return (m + m.mT) / 2

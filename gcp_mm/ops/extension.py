@@ -10,6 +10,7 @@ import os
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def is_wanted() -> bool:
 
 
 @functools.cache
-def load():
+def load() -> Any:
     """Load the operators; the first time on a machine, compile them, in about half a minute.
 
     torch keeps what was compiled in its directory of extensions, `$TORCH_EXTENSIONS_DIR` or
@@ -72,16 +73,21 @@ def load():
         logging.getLogger(__name__).warning(
             'compiling %s into %s, about half a minute', SOURCE.name, folder
         )
-    options = dict(extra_cflags=FLAGS, build_directory=str(folder), is_python_module=False)
     os.environ['PATH'] = path
     try:
-        cpp_extension.load(NAME, str(SOURCE), **options)
+        cpp_extension.load(
+            NAME,
+            str(SOURCE),
+            extra_cflags=FLAGS,
+            build_directory=str(folder),
+            is_python_module=False,
+        )
     finally:
         os.environ['PATH'] = before
     return torch.ops.gcp_mm_cpu
 
 
 @functools.cache
-def _coefficients(circuit):
+def _coefficients(circuit: Circuit) -> tuple[list[float], list[float], float]:
     """a, the rows of b one after the other, c."""
     return list(circuit.a), [b for row in circuit.b for b in row], circuit.c

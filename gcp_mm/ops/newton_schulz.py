@@ -15,7 +15,7 @@ MAX_ITERATIONS = 12
 
 
 @full_precision
-def matrix_sqrt_newton_schulz(cov: Tensor, iterations: int = 5) -> Tensor:
+def matrix_sqrt_newton_schulz(cov: Tensor, /, iterations: int = 5) -> Tensor:
     r"""Approximate square root of symmetric positive semi-definite matrices by products alone.
 
     The trace pre-normalises the matrix so that the iteration converges, and post-compensates the

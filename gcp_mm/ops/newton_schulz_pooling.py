@@ -28,7 +28,7 @@ def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'activations')
     return _pool(x, iterations)
 
 
-def _pool(x, iterations):
+def _pool(x: Tensor, iterations: int) -> Tensor:
     d, n = x.shape[1:]
     x = centre(x)
     tau, scale = normaliser(x.square().sum((1, 2), keepdim=True), n)

@@ -77,7 +77,7 @@ class GlobalCovariancePool2d(nn.Module):
         save: str = 'activations',
         check_finite: bool | None = None,
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
-    ):
+    ) -> None:
         super().__init__()
         if isinstance(reduction, (int, str)) or not isinstance(reduction, Sequence):
             raise TypeError(

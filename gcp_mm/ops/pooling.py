@@ -10,6 +10,7 @@ By default float32 features take the circuit: this module chooses what computes 
 import functools
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,9 +87,8 @@ def global_covariance_pooling(
 
     x = flatten_positions(x)
     circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
-    if method == 'auto':
-        method = 'circuit' if circuit and x.dtype == torch.float32 else 'newton_schulz'
-    if method == 'newton_schulz':
+    iterate = method == 'newton_schulz' or (method == 'auto' and x.dtype != torch.float32)
+    if iterate or circuit is None:
         return pool_by_newton_schulz(x, iterations, save)
     module = find_backend(backend, x, circuit)
     if is_traced(x):
@@ -168,7 +168,7 @@ def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
 
 
 @functools.cache
-def _has_triton(device):
+def _has_triton(device: torch.device) -> bool:
     """Whether Triton is there, of a version the kernels were written for, and TF32 products."""
     if importlib.util.find_spec('triton') is None or torch.version.cuda is None:
         return False
@@ -180,14 +180,14 @@ def _has_triton(device):
 
 class _CircuitPool(Function):
     @staticmethod
-    def forward(ctx, x, circuit, backend, keep):
+    def forward(ctx: Any, x: Tensor, circuit: Circuit, backend: ModuleType, keep: bool) -> Tensor:
         out, saved = backend.pool_forward(x, circuit, keep)
         ctx.circuit, ctx.backend = circuit, backend
         ctx.save_for_backward(x, *saved)
         return out
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         with autocast_off(grad.device.type):
             if torch.is_grad_enabled():  # to be differentiated again: by autograd

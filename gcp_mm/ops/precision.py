@@ -2,12 +2,16 @@
 
 import contextlib
 import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+Op = TypeVar('Op', bound=Callable[..., Tensor])
 
-def full_precision(op):
+
+def full_precision(op: Op) -> Op:
     """Decorate `op` to run with autocast off on a first argument of at least float32.
 
     Second-order statistics square the range of their input, and the Newton-Schulz iteration
@@ -20,7 +24,7 @@ def full_precision(op):
     """
 
     @functools.wraps(op)
-    def wrapper(x: Tensor, *args, **kwargs):
+    def wrapper(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             got = f'dtype {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(
@@ -30,10 +34,10 @@ def full_precision(op):
         with autocast_off(x.device.type):
             return op(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 
-    return wrapper
+    return cast(Op, wrapper)
 
 
-def autocast_off(device_type: str):
+def autocast_off(device_type: str) -> contextlib.AbstractContextManager:
     """Context in which autocast casts nothing; the backward of a Function needs its own."""
     # Tensors on 'meta' (shape inference, operation counting) have no autocast to turn off.
     if device_type == 'meta':
@@ -42,7 +46,7 @@ def autocast_off(device_type: str):
 
 
 @contextlib.contextmanager
-def full_float32():
+def full_float32() -> Iterator[None]:
     """Context without TF32, whose relative error of 1e-3 hides small differences."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32

@@ -6,6 +6,7 @@ The layout is row-major with the diagonal, off-diagonals not scaled: (0,0), (0,1
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -73,14 +74,14 @@ def triu_vector_adjoint(grad: Tensor) -> Tensor:
     return g
 
 
-def _index(make, d: int, x: Tensor) -> Tensor:
+def _index(make: Callable[[int, torch.device], Tensor], d: int, x: Tensor) -> Tensor:
     """The index `make` gives, for tensors such as `x`."""
     # A compiler's stand-in for a tensor must not be left behind for others.
     return make(d, x.device) if is_traced(x) else _cached(make, d, x.device)
 
 
 @functools.lru_cache(maxsize=64)
-def _cached(make, d, device):
+def _cached(make: Callable[[int, torch.device], Tensor], d: int, device: torch.device) -> Tensor:
     # Not an inference tensor, even if first asked for under inference_mode: backward saves it.
     with torch.inference_mode(False):
         return make(d, device)
@@ -105,6 +106,6 @@ def _unpacking(d: int, device: torch.device) -> Tensor:
         i = torch.arange(d, device=device)
         row, col = torch.minimum(i[:, None], i), torch.maximum(i[:, None], i)
         return (row * d - row * (row + 1) // 2 + col).flatten()
-    i = np.arange(int(d))
-    row, col = np.minimum(i[:, None], i), np.maximum(i[:, None], i)
-    return torch.as_tensor((row * d - row * (row + 1) // 2 + col).ravel(), device=device)
+    k = np.arange(int(d))
+    rows, cols = np.minimum(k[:, None], k), np.maximum(k[:, None], k)
+    return torch.as_tensor((rows * d - rows * (rows + 1) // 2 + cols).ravel(), device=device)

@@ -16,6 +16,9 @@ each also mirrored. Matrices are padded with zeros to P >= N positions, which is
 synchronises or copies from the host: the launches can be captured in a CUDA graph.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -99,9 +102,9 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
         for j in range(s, 0, -1):
             made = s + 1 - j
             left, right, out = bars[:, made - 1], q[:, j - 1], bars[:, made]
-            coefficients = dict(a=a[j - 1], b=tuple(row[j - 1] for row in reversed(b[j - 1 :])))
             last = (r, parts) if j == 1 else (None, None)
-            _step_launch(left, right, bars, out, *last, **coefficients, c0=0.0)
+            column = tuple(row[j - 1] for row in reversed(b[j - 1 :]))
+            _step_launch(left, right, bars, out, *last, a=a[j - 1], b=column, c0=0.0)
         _launch(
             kernels.grad_input,
             _tiles(batch, d, p),
@@ -112,32 +115,47 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
     return dx
 
 
-def _square(q, j, out, a, b, c0=0.0):
+def _square(
+    q: Tensor,
+    j: int,
+    out: Tensor,
+    a: tuple[float, ...],
+    b: tuple[tuple[float, ...], ...],
+    c0: float = 0.0,
+) -> None:
     """The j-th step of the circuit, from Q_1 ... Q_j."""
     _step_launch(q[:, j - 1], None, q, out, None, None, a=a[j - 1], b=b[j - 1], c0=c0)
 
 
-def _step_launch(left, right, stack, out, r, parts, **coefficients):
+def _step_launch(
+    left: Tensor,
+    right: Tensor | None,
+    stack: Tensor,
+    out: Tensor,
+    r: Tensor | None,
+    parts: Tensor | None,
+    **coefficients: Any,
+) -> None:
     p = out.shape[2]
     strides = (m.stride(0) if m is not None else 0 for m in (left, right, stack, out))
     args = left, right, stack, out, r, parts, p, *strides
     _launch(kernels.step, _upper(len(out), p), *args, **coefficients)
 
 
-def _launch(kernel, grid, *args, **constants):
+def _launch(kernel: Any, grid: Any, *args: Any, **constants: Any) -> None:
     kernel[grid](*args, **(TUNED[kernel.__name__] | constants))
 
 
-def _upper(batch, extent):
+def _upper(batch: int, extent: int) -> Callable[[dict], tuple[int]]:
     """Grid over the tiles of the upper triangle."""
     return lambda meta: (batch * _triangle(extent, meta['block']),)
 
 
-def _tiles(batch, d, p):
+def _tiles(batch: int, d: int, p: int) -> Callable[[dict], tuple[int]]:
     """Grid over the tiles of D x P matrices."""
     return lambda meta: (batch * triton.cdiv(d, meta['block_d']) * triton.cdiv(p, meta['block_p']),)
 
 
-def _triangle(extent, tile):
+def _triangle(extent: int, tile: int) -> int:
     side = triton.cdiv(extent, tile)
     return side * (side + 1) // 2
