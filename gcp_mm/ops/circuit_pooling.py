@@ -28,7 +28,7 @@ CHUNK_BYTES = 16 << 20
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool) -> tuple[Tensor, list[Tensor | None]]:
-    """The forward of :func:`.pooling.find_backend`, a chunk of the batch at a time."""
+    """The forward of :func:`.backends.find_backend`, a chunk of the batch at a time."""
     out = x.new_empty(len(x), x.shape[1] * (x.shape[1] + 1) // 2)
     size = _chunk_size(x)
     saved: list[Tensor | None] = []
@@ -45,7 +45,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool) -> tuple[Tensor, list[
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor | None]) -> Tensor:
-    """The backward of :func:`.pooling.find_backend`."""
+    """The backward of :func:`.backends.find_backend`."""
     dx = torch.empty_like(x)
     # The chunks of the forward, though the number of threads may have changed since.
     chunks = list(zip(*[iter(saved)] * (4 + len(circuit.a)), strict=True))

@@ -1,6 +1,7 @@
 r"""DropCov: adaptive channel dropout in place of a matrix normalisation.
 
-Wang et al., DropCov: A Simple yet Effective Method for Improving Deep Architectures, NeurIPS 2022.
+Wang et al., DropCov: A Simple yet Effective Method for Improving Deep Architectures, NeurIPS 2022,
+https://openreview.net/forum?id=QLGuUwDx4S.
 In training, channels are scaled by an attention y, and then whole channels are dropped with the
 probability
 

@@ -24,13 +24,13 @@ FLAGS = ['-O3', '-march=native', '-fno-math-errno', '-fopenmp']
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """The forward of :func:`.pooling.find_backend`, for float32 features on the CPU."""
+    """The forward of :func:`.backends.find_backend`, for float32 features on the CPU."""
     out, saved = load().forward(x.contiguous(), *_coefficients(circuit))
     return out, [saved] if keep else []
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]) -> Tensor:
-    """The backward of :func:`.pooling.find_backend`."""
+    """The backward of :func:`.backends.find_backend`."""
     saved = saved or pool_forward(x, circuit)[1]
     return load().backward(grad.contiguous(), x.contiguous(), *saved, *_coefficients(circuit))
 

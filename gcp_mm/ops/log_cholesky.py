@@ -8,9 +8,9 @@ A + eps I and T = strict lower triangle of L + diag(log diag L), the result is T
 import torch
 from torch import Tensor
 
+from .eigenvalues import EPS, check_eps
 from .newton_schulz import check_square
 from .precision import full_precision
-from .spectral import EPS, check_eps
 
 
 @full_precision

@@ -6,8 +6,8 @@ Xie et al., So-ViT: Mind Visual Tokens for Vision Transformer, https://arxiv.org
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .eigenvalues import check_exponent
 from .precision import full_precision
-from .spectral import check_exponent
 
 EPS = 1e-5
 
@@ -42,6 +42,6 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
     u = normalize(x @ v.to(x.dtype), dim=1)
     right = normalize((x.mT @ u[..., None])[..., 0], dim=1)
     left = x @ right[..., None]
-    s = (u[:, None] @ left).clamp(min=EPS**2)  # (B, 1, 1); below it the slope of s^a grows without bound
+    s = (u[:, None] @ left).clamp(min=EPS**2)  # (B, 1, 1); the slope of s^a is infinite at 0
     largest = u[..., None] * right[:, None]
     return s**exponent * largest + (x - s * largest) / (s ** (1 - exponent) + EPS)

@@ -42,7 +42,7 @@ TUNED = dict(
 
 
 def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor, list[Tensor]]:
-    """The forward of :func:`.pooling.find_backend`, for float32 features on a GPU, N < D."""
+    """The forward of :func:`.backends.find_backend`, for float32 features on a GPU, N < D."""
     x = x.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c
@@ -73,7 +73,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor
 
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]) -> Tensor:
-    """The backward of :func:`.pooling.find_backend`."""
+    """The backward of :func:`.backends.find_backend`."""
     x, grad = x.contiguous(), grad.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c
