@@ -23,8 +23,9 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         head=dict(type='LinearClsHead', in_channels=32896, ...)
 
     Args:
-        in_channels: channels of the feature maps. This and the arguments up to `check_finite` are
-            those of :class:`gcp_mm.ops.GlobalCovariancePool2d`.
+        in_channels: channels of the feature maps. This, the arguments up to `check_finite`, and
+            `exponent`, `dropcov` and `class_tokens` are those of
+            :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
         norm_cfg: config of their normalisation layers.
         act_cfg: config of their activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
@@ -52,13 +53,19 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='_BatchNorm'),
         ),
+        exponent: float = 0.5,
+        dropcov: bool = False,
+        class_tokens: int | None = None,
     ) -> None:
         def block(c_in: int, c_out: int) -> nn.Module:
             layers = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg)
             return ConvModule(c_in, c_out, kernel_size=1, bias=False, **layers)
 
         super().__init__(
-            in_channels, reduction, iterations, norm, method, save, check_finite, block
+            *(in_channels, reduction, iterations, norm, method, save, check_finite, block),
+            exponent=exponent,
+            dropcov=dropcov,
+            class_tokens=class_tokens,
         )
         self.init_cfg = deepcopy(init_cfg)  # BaseModule's, which was made without it
 

@@ -92,12 +92,12 @@ def check_square(m: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: int) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of at least 1."""
+def check_positive(name: str, value: int, least: int = 1) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f'{name}: expected an integer, got {value!r}')
-    if value < 1:
-        raise ValueError(f'{name}: expected at least 1, got {value}')
+    if value < least:
+        raise ValueError(f'{name}: expected at least {least}, got {value}')
 
 
 def check_iterations(value: int) -> None:

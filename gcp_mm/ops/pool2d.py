@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .dropcov import DropCov
 from .newton_schulz import check_positive
 from .pooling import check_options, global_covariance_pooling
 from .tracing import is_traced
@@ -20,8 +21,9 @@ from .tracing import is_traced
 REMEDIES = {
     2: "the backbone gives vectors: have it give its feature map, with out_type='featmap' for a "
     'vision transformer, gap_before_final_norm=False for a ConvNeXt of MMPretrain',
-    3: 'the backbone gives tokens: have it give its feature map, in MMPretrain with '
-    "out_type='featmap'",
+    3: 'the backbone gives tokens: set class_tokens to the number of those in front that are no '
+    "position (1 for a class token, 2 with DeiT's distillation token, 0 for none), or have it give "
+    "its feature map, in MMPretrain with out_type='featmap'",
     4: 'set in_channels to the channels of the feature map (in a config, out_indices of the '
     'backbone names the stages to pool)',
 }
@@ -49,8 +51,9 @@ class GlobalCovariancePool2d(nn.Module):
         reduction: output channels of each reduction, in order. (256,) is the paper's layer,
             (128,) and (256, 128) those of its Tables 5 and 9; () pools the features as they are.
         iterations: Newton-Schulz iterations, 1 to 12. The paper and released weights: 5.
-        norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
-            or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
+        norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root),
+            'power', 'log', 'cholesky', 'signed_sqrt_l2' or 'none'; see
+            :func:`gcp_mm.ops.global_covariance_pooling`.
         method: how the Newton-Schulz normalisation is computed; 'auto' is the fastest. This and
             `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
         save: 'input' saves memory in training and costs time: the backward computes again what
@@ -59,10 +62,15 @@ class GlobalCovariancePool2d(nn.Module):
             batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
             device. Exported networks do not look.
         block: makes the module of a reduction from its input and output channels.
+        exponent: of `norm='power'`, above 0.
+        dropcov: whether to drop channels in training, see :class:`gcp_mm.ops.DropCov`. The method
+            goes with `norm='none'`.
+        class_tokens: None for feature maps. For tokens, the number of those in front that are left
+            out: 1 for a class token, 2 with a distillation token, 0 for none.
 
     Raises:
-        TypeError: if `in_channels`, `iterations` or an entry of `reduction` is not an integer, or
-            `check_finite` is neither a bool nor None.
+        TypeError: if `in_channels`, `iterations`, `class_tokens` or an entry of `reduction` is not
+            an integer, `exponent` not a number, or `check_finite` neither a bool nor None.
         ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
             do not go together.
     """
@@ -77,6 +85,9 @@ class GlobalCovariancePool2d(nn.Module):
         save: str = 'activations',
         check_finite: bool | None = None,
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
+        exponent: float = 0.5,
+        dropcov: bool = False,
+        class_tokens: int | None = None,
     ) -> None:
         super().__init__()
         if isinstance(reduction, (int, str)) or not isinstance(reduction, Sequence):
@@ -87,9 +98,11 @@ class GlobalCovariancePool2d(nn.Module):
         check_positive('in_channels', in_channels)
         for channels in reduction:
             check_positive('reduction', channels)
-        check_options(iterations, norm, method, save)
+        check_options(iterations, norm, method, save, exponent=exponent)
         if check_finite not in (None, True, False):
             raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
+        if class_tokens is not None:
+            check_positive('class_tokens', class_tokens, least=0)
 
         self.in_channels = in_channels
         self.iterations = iterations
@@ -97,12 +110,15 @@ class GlobalCovariancePool2d(nn.Module):
         self.method = method
         self.save = save
         self.check_finite = check_finite
+        self.exponent = exponent
+        self.class_tokens = class_tokens
         self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
         self.pooled_channels = widths[-1]
         # PyTorch's Sequential: mmengine's would have each block of the neck initialise itself once
         # more, after `init_cfg`.
         self.reduction = nn.Sequential(*(block(*pair) for pair in pairwise(widths)))
+        self.dropcov = DropCov() if dropcov else None
 
     @property
     def out_channels(self) -> int:
@@ -110,10 +126,10 @@ class GlobalCovariancePool2d(nn.Module):
         return self.pooled_channels * (self.pooled_channels + 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool feature maps.
+        """Pool feature maps, or tokens.
 
         Args:
-            x: (B, in_channels, H, W).
+            x: (B, in_channels, H, W); with `class_tokens` set, (B, N, in_channels).
 
         Returns:
             (B, out_channels), in the dtype of the weights (without any, of the features): float32
@@ -122,6 +138,8 @@ class GlobalCovariancePool2d(nn.Module):
         Raises:
             ValueError: for features of another shape, or features that are not finite.
         """
+        if self.class_tokens is not None and x.dim() == 3:
+            x = self._map_of_tokens(x, self.class_tokens)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
@@ -134,14 +152,28 @@ class GlobalCovariancePool2d(nn.Module):
             )
         dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
         x = self.reduction(x)
+        if self.dropcov is not None:
+            x = self.dropcov(x)
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
-        pooled = global_covariance_pooling(x, self.iterations, self.norm, self.method, self.save)
+        pooled = global_covariance_pooling(
+            x, self.iterations, self.norm, self.method, self.save, exponent=self.exponent
+        )
         return pooled.to(dtype)
 
     def extra_repr(self) -> str:
         """Options that the children do not show."""
         return f'{self.in_channels}, iterations={self.iterations}, norm={self.norm!r}'
+
+    @staticmethod
+    def _map_of_tokens(x: Tensor, class_tokens: int) -> Tensor:
+        """(B, N, C) tokens as a map of one column, (B, C, N - class_tokens, 1)."""
+        tokens = x[:, class_tokens:]
+        if not tokens.shape[1]:
+            raise ValueError(
+                f'inputs: class_tokens={class_tokens} leaves out all of {x.shape[1]} tokens'
+            )
+        return tokens.transpose(1, 2)[..., None]
 
     def _is_to_look(self, x: Tensor) -> bool:
         looked, self._looked = self._looked, True

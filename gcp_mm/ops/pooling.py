@@ -22,7 +22,15 @@ from .signed_sqrt import second_moment, signed_sqrt_l2
 from .spectral import pool_by_spectrum
 from .triangle import triu_vector
 
-MATRIX_NORMS = (*('newton_schulz', 'eigh', 'power', 'log', 'cholesky', 'signed_sqrt_l2', 'none'),)
+MATRIX_NORMS = (
+    'newton_schulz',
+    'eigh',
+    'power',
+    'log',
+    'cholesky',
+    'signed_sqrt_l2',
+    'none',
+)
 METHODS = ('auto', 'circuit', 'newton_schulz')
 SAVES = ('activations', 'input')
 

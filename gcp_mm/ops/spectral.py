@@ -1,10 +1,11 @@
 r"""Functions of covariance matrices through their eigenvalues: powers and the logarithm.
 
 f(A) = U f(Lambda) U^T. Its derivative multiplies, in the eigenbasis, by divided differences
-(Daleckii and Krein, 1965; see :mod:`.eigenvalues`). As normalisations of covariance pooling: Li et al., Is Second-Order Information Helpful
-for Large-Scale Visual Recognition, ICCV 2017, https://arxiv.org/abs/1703.08050 (powers), and Chen
-et al., Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
-Riemannian Geometry, ICLR 2025, https://arxiv.org/abs/2407.10484 (powers and the logarithm).
+(Daleckii and Krein, 1965; see :mod:`.eigenvalues`). As normalisations of covariance pooling: Li et
+al., Is Second-Order Information Helpful for Large-Scale Visual Recognition, ICCV 2017,
+https://arxiv.org/abs/1703.08050 (powers), and Chen et al., Understanding Matrix Function
+Normalizations in Covariance Pooling through the Lens of Riemannian Geometry, ICLR 2025,
+https://arxiv.org/abs/2407.10484 (powers and the logarithm).
 """
 
 from typing import Any
