@@ -383,8 +383,8 @@ def _random_images(network, size, batches):
 
 
 def _check_norm(model, suffix):
-    """Raise ValueError for a pooling by eigendecomposition, in a format that has none."""
+    """Raise ValueError for a pooling by matrix decomposition, in a format that has none."""
     for name, module in model.named_modules():
         norm = module.norm if isinstance(module, GlobalCovariancePooling) else None
-        if norm == 'eigh' and suffix != '.pt2':
+        if norm in ('eigh', 'power', 'log', 'cholesky') and suffix != '.pt2':
             raise ValueError(f'model.{name}.norm={norm!r}: only .pt2 has it, not {suffix}')

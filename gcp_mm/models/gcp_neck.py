@@ -62,10 +62,17 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             return ConvModule(c_in, c_out, kernel_size=1, bias=False, **layers)
 
         super().__init__(
-            *(in_channels, reduction, iterations, norm, method, save, check_finite, block),
-            exponent=exponent,
-            dropcov=dropcov,
-            class_tokens=class_tokens,
+            in_channels,
+            reduction,
+            iterations,
+            norm,
+            method,
+            save,
+            check_finite,
+            block,
+            exponent,
+            dropcov,
+            class_tokens,
         )
         self.init_cfg = deepcopy(init_cfg)  # BaseModule's, which was made without it
 

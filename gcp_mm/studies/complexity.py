@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..hub import input_channels
 from ..models import GlobalCovariancePooling
+from ..ops import MATRIX_NORMS
 
 # Operators whose multiply-adds count, and the kind they are reported as.
 PRODUCTS = {
@@ -68,14 +69,15 @@ def pooling_multiply_adds(
         channels: D.
         positions: N.
         iterations: Newton-Schulz iterations, at least 1.
-        norm: as in :func:`gcp_mm.ops.global_covariance_pooling`. Of 'eigh' the product
-            U Lambda^(1/2) U^T is counted, and not the eigendecomposition.
+        norm: as in :func:`gcp_mm.ops.global_covariance_pooling`. Of 'eigh', 'power' and 'log' the
+            product U f(Lambda) U^T is counted, and no decomposition of a matrix.
 
     Returns:
         Multiply-adds of 'covariance' and 'square root'.
     """
-    products = {'newton_schulz': max(3 * iterations - 3, 1), 'eigh': 1, 'none': 0}[norm]
-    return {'covariance': channels**2 * positions, 'square root': products * channels**3}
+    products = dict.fromkeys(MATRIX_NORMS, 0)
+    products |= {'newton_schulz': max(3 * iterations - 3, 1), 'eigh': 1, 'power': 1, 'log': 1}
+    return {'covariance': channels**2 * positions, 'square root': products[norm] * channels**3}
 
 
 def count_complexity(model: nn.Module, images: Tensor) -> Complexity:

@@ -37,6 +37,25 @@ def numpy_newton_schulz(sigma, iterations):
     return u * (np.sqrt(tau) * y)[..., None, :] @ u.swapaxes(-1, -2)
 
 
+def numpy_log(sigma, eps=1e-6):
+    """log(sigma + eps I)."""
+    lam, u = np.linalg.eigh(sigma)
+    return u * np.log(lam.clip(0) + eps)[..., None, :] @ u.swapaxes(-1, -2)
+
+
+def numpy_log_cholesky(sigma, eps=1e-6):
+    """The Cholesky factor with the logarithm of its diagonal, plus its transpose."""
+    factors = np.linalg.cholesky(sigma + eps * np.eye(sigma.shape[-1]))
+    t = np.array([np.tril(m, -1) + np.diag(np.log(np.diag(m))) for m in factors])
+    return t + t.swapaxes(-1, -2)
+
+
+def numpy_signed_sqrt(m):
+    """The signed square root of each entry, of length 1."""
+    root = np.sign(m) * np.sqrt(np.abs(m))
+    return root / np.sqrt((root**2).sum((-2, -1), keepdims=True))
+
+
 def reference(x, iterations=5, method='newton_schulz'):
     """Output, a random gradient of it, and the gradient of the features: in float64."""
     x = x.double().requires_grad_()
