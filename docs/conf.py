@@ -27,15 +27,17 @@ myst_heading_anchors = 3
 
 # The notebooks run once and again when they change; an error in a cell ends the build.
 nb_execution_mode = 'cache'
-nb_execution_timeout = 180
+nb_execution_timeout = 600  # for a cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
 autodoc_member_order = 'bysource'
-autodoc_typehints = 'signature'
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_custom_sections = ['Returns']  # prose: its colons separate no types
 
 html_theme = 'furo'
 html_title = f'gcp_mm {__version__}'
