@@ -86,7 +86,8 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
 
             - 'printed': by the letter, :math:`JX \Lambda^{-1/2}`, the eigenvalues in descending
               order;
-            - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac{1}{2} \Lambda^{-1/2})`, in that order;
+            - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac{1}{2} \Lambda^{-1/2})`, in this
+              order;
             - 'eigenbasis': the first in the basis of the eigenvectors, :math:`JX \Sigma^{-1/2}`.
               These are the whitened features, whose nonzero singular values all are
               :math:`1/\sqrt N`.
