@@ -198,7 +198,8 @@ def test_readme_and_metafile_have_every_detector(folder, tmp_path):
             f'tools/dist_train.sh {path} {gpus}',
             f'tools/dist_test.sh {path} work_dirs/{name}/epoch_12.pth {gpus}',
         ]
-        lines_of = [lines.index(command) for command in commands]
+        start = lines.index('## Commands')
+        lines_of = [lines.index(command, start) for command in commands]
         assert lines_of == sorted(lines_of)
         metrics = [ap for result in models[path].results for ap in result.metrics.values()]
         assert set(column(lines, f'({name}.py)', 'AP')) == set(map(str, metrics))
