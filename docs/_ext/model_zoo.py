@@ -11,12 +11,11 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path('_generated/model_zoo_tables.md')
 
-# Metrics of the metafiles: title of the column and decimals
-METRICS = {
-    'Top 1 Accuracy': ('top-1', 2),
-    'Top 5 Accuracy': ('top-5', 2),
-    'box AP': ('box AP', 1),
-    'mask AP': ('mask AP', 1),
+# Columns of results: the metrics of the metafiles in each, and the decimals
+RESULTS = {
+    'top-1/top-5': (('Top 1 Accuracy', 'Top 5 Accuracy'), 2),
+    'box AP': (('box AP',), 1),
+    'mask AP': (('mask AP',), 1),
 }
 
 
@@ -38,7 +37,7 @@ def section(metafile: Path) -> str:
     rows.sort(key=lambda cells: re.sub(r'\d+', lambda n: n[0].zfill(4), cells['network']))
     titles = [title for title in rows[0] if any(cells[title] for cells in rows)]
     numbers = {
-        title for title in titles if all(re.fullmatch(r'[\d.]*', cells[title]) for cells in rows)
+        title for title in titles if all(re.fullmatch(r'[\d./]*', cells[title]) for cells in rows)
     }
     lines = [
         titles,
@@ -51,28 +50,32 @@ def section(metafile: Path) -> str:
 
 def row(metadata: dict, model: dict) -> dict[str, str]:
     """Cells of a model by the titles of their columns, '' where the metafile has no value."""
-    metrics = {k: v for result in model.get('Results', []) for k, v in result['Metrics'].items()}
-    released = metadata.get('Released', {})
+    paper = {k: v for result in model.get('Results', []) for k, v in result['Metrics'].items()}
+    table = metadata.get('Results From', '').removeprefix('the paper, ')
     return {
         'config': f'`{model["Name"]}`',
         'network': metadata['Network'],
         'pooling': metadata['Pooling'],
         'schedule': metadata['Schedule'],
+        **results('paper', paper),
+        'table': re.sub('Tables? ', '', table),
+        **results('released', metadata.get('Released', {})),
         'epochs': str(metadata['Epochs']),
-        'parameters (M)': number(metadata.get('Parameters'), 2, 1e6),
-        'multiply-adds (G)': number(metadata.get('FLOPs'), 2, 1e9),
-        **{f'paper {t}': number(metrics.get(name), n) for name, (t, n) in METRICS.items()},
-        "paper's table": metadata.get('Results From', '')
-        .removeprefix('the paper, ')
-        .replace('Tables ', '')
-        .replace('Table ', ''),
-        **{f'released {t}': number(released.get(name), n) for name, (t, n) in METRICS.items()},
+        'parameters (M)': millions(metadata.get('Parameters'), 1),
+        'multiply-adds (G)': millions(metadata.get('FLOPs'), 1000),
         'ours': metadata.get('Ours', 'not run'),
     }
 
 
-def number(value: float | None, decimals: int, unit: float = 1) -> str:
-    return '' if value is None else f'{value / unit:.{decimals}f}'
+def results(source: str, metrics: dict[str, float]) -> dict[str, str]:
+    return {
+        f'{source} {title}': '/'.join(f'{metrics[n]:.{digits}f}' for n in names if n in metrics)
+        for title, (names, digits) in RESULTS.items()
+    }
+
+
+def millions(value: int | None, unit: int) -> str:
+    return '' if value is None else f'{value / 1e6 / unit:.2f}'
 
 
 def write_tables(app) -> None:
