@@ -203,3 +203,28 @@ def test_readme_and_metafile_have_every_detector(folder, tmp_path):
         assert lines_of == sorted(lines_of)
         metrics = [ap for result in models[path].results for ap in result.metrics.values()]
         assert set(column(lines, f'({name}.py)', 'AP')) == set(map(str, metrics))
+
+
+def test_table_4_has_the_networks_of_the_authors():
+    """LRnorm with GCP in every family, torchvision's weights for ResNets with GAP."""
+    page = (ROOT / 'docs/guides/robustness.md').read_text()
+    section = page.split('## Table 4\n')[1].split('\n## ')[0]
+    rows = re.findall(
+        r'^\| (.+?), (GAP|GCP)\S*.*? \| `(\S+)` \| (\w+) \|(.*)not run \|$', section, re.M
+    )
+    assert len(rows) == 6 * 2 + 1  # MobileNetV2's GAP twice
+    trained = dict(re.findall(r'^trained (\S+) (\d+)$', section, re.M))
+    for network, pooling, config, weights, _ in rows:
+        path = f'configs/imagenet/{config}.py'
+        assert path in IMAGENET
+        assert config.endswith('-lrnorm_in1k')
+        assert ('-gcp_' in config) == (pooling == 'GCP')
+        from_torchvision = network.startswith('ResNet') and pooling == 'GAP'
+        assert weights == ('torchvision' if from_torchvision else 'LRnorm')
+        if not from_torchvision:
+            assert int(trained[config]) == load(path).train_cfg.max_epochs
+    mobilenets = [numbers.split('|') for name, pooling, *_, numbers in rows[:2]]
+    assert [[float(n) for n in numbers if n.strip()] for numbers in mobilenets] == [
+        [87.1, 114.9, 79.8, 96.5],  # of the paper
+        [86.4, 113.6, 79.1, 96.0],  # of the authors' README
+    ]
