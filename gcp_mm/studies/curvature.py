@@ -50,11 +50,11 @@ def top_eigenvalue(
         product: maps v to H v.
         start: vector to start from, (P,), not zero.
         iterations: largest number of products, at least 1.
-        tolerance: residual to stop at. Some eigenvalue is within residual |value| of the value;
-            the error of the value is of the order of its square.
+        tolerance: residual to stop at. Some eigenvalue is within residual * abs(value) of the
+            value; the error of the value is of the order of its square.
 
     Returns:
-        The last estimate; its residual ||H v - value v|| / |value|, which is large if the
+        The last estimate; its residual ||H v - value v|| / abs(value), which is large if the
         iteration did not converge; and the number of products.
     """
     v = start / start.norm()

@@ -6,9 +6,9 @@ CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.3 and appendix II. With
 
 .. math::
     \partial L/\partial X = 2 J X [U (K^T \circ (U^T 2 (\partial L/\partial Z)_{sym} U
-    \Lambda^{1/2}) + (\tfrac12 \Lambda^{-1/2} U^T \partial L/\partial Z\, U)_{diag}) U^T]_{sym}
+    \Lambda^{1/2}) + (\tfrac{1}{2} \Lambda^{-1/2} U^T \partial L/\partial Z\, U)_{diag}) U^T]_{sym}
 
-    \partial L/\partial X \approx 2 J X (2 K^T \circ \Lambda^{1/2} + \tfrac12 \Lambda^{-1/2})
+    \partial L/\partial X \approx 2 J X (2 K^T \circ \Lambda^{1/2} + \tfrac{1}{2} \Lambda^{-1/2})
     \partial L/\partial Z
 
 What the paper leaves open is settled here as follows.
@@ -82,11 +82,12 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
 
     Args:
         x: features, (B, D, H, W) or (B, D, N).
-        form: how to read :math:`2JX(2K^T \circ \Lambda^{1/2} + \frac12 \Lambda^{-1/2})`:
+        form: how to read :math:`2JX(2K^T \circ \Lambda^{1/2} + \frac{1}{2} \Lambda^{-1/2})`:
 
             - 'printed': by the letter, :math:`JX \Lambda^{-1/2}`, the eigenvalues in descending
               order;
-            - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac12 \Lambda^{-1/2})`, in that order;
+            - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac{1}{2} \Lambda^{-1/2})`, in this
+              order;
             - 'eigenbasis': the first in the basis of the eigenvectors, :math:`JX \Sigma^{-1/2}`.
               These are the whitened features, whose nonzero singular values all are
               :math:`1/\sqrt N`.

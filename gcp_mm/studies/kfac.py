@@ -10,8 +10,8 @@ approximated by :math:`A \otimes G`, so that its inverse acts on a weight gradie
 :math:`V = G^{-1} (\partial L/\partial W) A^{-1}`:
 
 .. math::
-    A = E[\textstyle\sum_t a_t a_t^T], \quad
-    G = E[\tfrac1T \textstyle\sum_t (\partial L/\partial s_t) (\partial L/\partial s_t)^T]
+    A = E[{\textstyle\sum_t a_t a_t^T}], \quad
+    G = E[\tfrac{1}{T} {\textstyle\sum_t (\partial L/\partial s_t) (\partial L/\partial s_t)^T}]
 
 over images, with a sum over the T positions of a convolution, where a is a patch of the input. The
 gradients are those of the training loss: it is the empirical Fisher matrix, in which the labels are

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from gcp_mm import get_model
 from tests.helpers.runs import ROOT
 
 PYTHON = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
@@ -46,22 +47,34 @@ def test_what_needs_more_says_so(without_others):
     )
 
 
-@pytest.mark.parametrize('package', ['torchvision', 'timm'])
-def test_networks_of_other_packages(package):
-    pytest.importorskip(package)
+@pytest.fixture
+def networks():
+    """What the README makes of networks of torchvision and timm."""
+    for package in ('torchvision', 'timm'):
+        pytest.importorskip(package)
     names = {}
-    exec(python(f'import {package}'), names)
-    model = names['model'].train()
+    exec(python('import timm'), names)
+    return names
+
+
+@pytest.mark.parametrize('name', ['resnet', 'convnext'])
+def test_networks_of_other_packages(networks, name):
+    model = networks[name].train()
     scores = model(torch.randn(2, 3, 64, 64))
     assert scores.shape == (2, 1000)
     scores.square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_torchvisions_last_stage_keeps_its_resolution():
-    names = {}
-    exec(python('import torchvision'), names)
+def test_torchvisions_last_stage_keeps_its_resolution(networks):
     maps = []
-    names['model'].avgpool.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].shape))
-    names['model'](torch.randn(2, 3, 224, 224))
+    model = networks['resnet']
+    model.avgpool.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0].shape))
+    model(torch.randn(2, 3, 224, 224))
     assert maps == [(2, 2048, 14, 14)]
+
+
+def test_config_builds(tmp_path):
+    path = tmp_path / 'readme.py'
+    path.write_text(python('_base_'))
+    assert {name for name, _ in get_model(path).named_children()} > {'backbone', 'neck', 'head'}

@@ -196,6 +196,12 @@ def test_another_schedule(tmp_path, before, after):
     assert_goes_on(tmp_path, *after, batch=4)
 
 
+def test_another_learning_rate(tmp_path):
+    train(tmp_path, POLY)
+    lower = dict(optimizer=dict(SGD, lr=0.05))
+    assert_goes_on(tmp_path, POLY, batch=4, optim_wrapper=lower)
+
+
 def test_scaled_rate_follows_the_batch(tmp_path):
     options = dict(auto_scale_lr=dict(enable=True, base_batch_size=4))
     train(tmp_path, STEPS, **options)
