@@ -4,6 +4,7 @@
 # make test-slow   the tests that take minutes each
 # make coverage    lines and branches of gcp_mm that `make test` reaches
 # make faults      kills, full disks, lost processes and bad data: tables of what was injected
+# make docs        the documentation site, docs/_build/html
 # make matrix      the tests with other versions and builds of OpenMMLab's packages
 # make install     the virtual environment alone
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV ?= .venv
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 SIDE_BY_SIDE = -n 2 --dist loadfile
 
-.PHONY: demo robustness faults test test-slow coverage matrix lint install
+.PHONY: demo robustness faults test test-slow docs coverage matrix lint install
 
 demo: install
 	$(VENV)/bin/python tools/demo.py
@@ -30,8 +31,12 @@ test: lint
 	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/unit
 	$(PYTEST) -m "not slow" $(SIDE_BY_SIDE) tests/integration
 
-test-slow: install
+test-slow: $(VENV)/docs-installed
 	$(PYTEST) -m "slow and not demonstration" $(SIDE_BY_SIDE)
+
+docs: $(VENV)/docs-installed
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python -m sphinx -W --keep-going \
+		-b html docs docs/_build/html
 
 coverage: install
 	$(VENV)/bin/coverage erase
@@ -60,4 +65,9 @@ $(VENV)/installed: requirements/constraints.txt setup.py
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --only-binary :all: --constraint requirements/constraints.txt \
 		--editable '.[mm,export,robustness,test]'
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(VENV)/bin/pip install --only-binary :all: --constraint requirements/constraints.txt \
+		--editable '.[docs]'
 	touch $@

@@ -18,6 +18,7 @@ extensions = [
     'sphinx.ext.napoleon',
     'sphinx_copybutton',
     'mathml',
+    'model_zoo',
 ]
 exclude_patterns = ['_build', '_generated', 'benchmarks/README.md']
 default_role = 'code'  # `name` in docstrings

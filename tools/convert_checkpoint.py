@@ -1,4 +1,7 @@
-"""Convert weights of torchvision, of the paper's authors or of iSQRT-COV's to this project's."""
+"""Convert weights of torchvision, of the paper's authors or of iSQRT-COV's to this project's.
+
+Classifiers of all three, and detectors of MMDetection before 2.0, as the paper's authors have them.
+"""
 
 import argparse
 from pathlib import Path
@@ -25,8 +28,10 @@ def main():
     path = convert_checkpoint(**vars(args))
     if not args.reverse:
         meta = read_checkpoint(path)['meta']
-        pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
-        network = f'{meta["architecture"]} with {pooling}, {meta["num_classes"]} classes'
+        network = f'{meta["architecture"]}, {meta["num_classes"]} classes'
+        if 'reduction' in meta:
+            pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
+            network = f'{meta["architecture"]} with {pooling}, {meta["num_classes"]} classes'
         print(f'recognised: {network}, by the names of {meta["source"]}')
     print(f'written: {path}')
 

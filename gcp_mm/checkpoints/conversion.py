@@ -13,6 +13,7 @@ from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
 from .intact import check_intact
 from .key_map import from_ours, to_ours
+from .mmdetection1 import is_mmdetection1, upgrade_detector
 from .pretrained import read_weights
 
 
@@ -30,11 +31,12 @@ def convert_checkpoint(
     The file holds tensors and plain values alone, `state_dict` and `meta`. `meta` says what the
     network is (`architecture`, `reduction`, `num_classes`), how its covariance vectors are laid
     out (`vector_layout`), whose names the source has (`source`), and its SHA-256
-    (`source_sha256`).
+    (`source_sha256`). Of a detector it says `num_classes`, the names of the classes
+    (`dataset_meta`) where the source has them, and the last two.
 
     Args:
-        source: file with names that :func:`.key_map.to_ours` recognises; with `reverse`, those of
-            one of this project's ResNets.
+        source: file with names that :func:`.key_map.to_ours` recognises, or a Faster or Mask R-CNN
+            of MMDetection before 2.0; with `reverse`, those of one of this project's ResNets.
         target: where to write, a name in ``.pth``.
         backbone_only: leave out neck and head, for a detector.
         reverse: write torchvision's names, and those the paper's authors gave the layer, in a
@@ -67,11 +69,18 @@ def convert_checkpoint(
             'with force=True (--force)'
         )
     check_intact(source, trust)
-    state, _ = read_weights(source, trust=trust)
+    state, meta = read_weights(source, trust=trust)
     # Of their own memory: no parameters, and no views of larger tensors
     state = {key: value.detach().clone() for key, value in state.items()}
     try:
-        content = from_ours(state) if reverse else _ours(state, source, backbone_only)
+        content: dict[str, Any]
+        if reverse:
+            content = dict(from_ours(state))
+        else:
+            state, found = _detector(state, meta) if is_mmdetection1(state) else _classifier(state)
+            if backbone_only:
+                state = {key: value for key, value in state.items() if key.startswith('backbone.')}
+            content = dict(meta=found | dict(source_sha256=sha256(source)), state_dict=state)
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
     return _write(content, target, publish)
@@ -85,19 +94,29 @@ def _earlier(source: Path, target: Path, publish: bool) -> list[Path]:
     return sorted(file for file in names if file.absolute() != source.absolute())
 
 
-def _ours(state: dict[str, Tensor], source: Path, backbone_only: bool) -> dict[str, Any]:
+def _classifier(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state, network, origin = to_ours(state)
-    meta = dict(
+    return state, dict(
         architecture=network.architecture,
         reduction=network.reduction,
         num_classes=network.num_classes,
         vector_layout=VECTOR_LAYOUT,
         source=origin,
-        source_sha256=sha256(source),
     )
-    if backbone_only:
-        state = {key: value for key, value in state.items() if key.startswith('backbone.')}
-    return dict(meta=meta, state_dict=state)
+
+
+def _detector(
+    state: dict[str, Tensor], meta: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state, num_classes = upgrade_detector(state)
+    architecture = 'Mask R-CNN' if any('.mask_head.' in key for key in state) else 'Faster R-CNN'
+    found = dict(
+        architecture=architecture, num_classes=num_classes, source='MMDetection before 2.0'
+    )
+    classes = meta.get('CLASSES')
+    if isinstance(classes, tuple | list) and len(classes) == num_classes:
+        found['dataset_meta'] = dict(classes=tuple(classes))
+    return state, found
 
 
 def _write(content: dict[str, Any], target: Path, publish: bool) -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..ops.triangle import VECTOR_LAYOUT
 from .key_map import differences, some
+from .mmdetection1 import is_mmdetection1
 from .reading import read_checkpoint
 
 
@@ -143,6 +144,11 @@ def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
         if any(key.startswith(kind) for key in own) and any(key.startswith(other) for key in state):
             names = ('detector', 'classifier') if kind == kinds[0] else ('classifier', 'detector')
             return f'The config is of a {names[0]}, the file of a {names[1]}.'
+    if is_mmdetection1(state):
+        return (
+            'The file is a detector of MMDetection before 2.0: convert it with '
+            'tools/convert_checkpoint.py.'
+        )
     (pools, widths), (file_pools, file_widths) = map(neck_reduction, (own, state))
     if pools != file_pools:
         words = {True: 'global covariance pooling', False: 'none (global average pooling)'}

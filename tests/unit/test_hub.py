@@ -49,7 +49,7 @@ def test_every_published_config_has_a_name():
 
 
 def test_pattern():
-    names = gcp_mm.list_models('resnet50-gcp_*_in1k')
+    names = gcp_mm.list_models('resnet50-gcp_*-lr????_in1k')
     assert names == [f'resnet50-gcp_8xb32-lr{lr}_in1k' for lr in ('adju', 'fast', 'norm')]
 
 

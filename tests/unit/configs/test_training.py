@@ -26,9 +26,9 @@ def linear(start, end):
     return start - (start - end) / 50 * np.arange(50)
 
 
-def polynomial(rho, e_f, epochs):
-    """Equation (9) of the paper with l_0 = 0.1 and e_s = 1, in epochs e = 1, 2, ..."""
-    e = np.arange(1, epochs + 1)
+def polynomial(rho, e_f, epochs, first=1):
+    """Equation (9) of the paper with l_0 = 0.1 and e_s = 1, in `epochs` epochs from e = `first`."""
+    e = first + np.arange(epochs)
     return 0.1 * (1 - (e - 1) / (e_f - 1)) ** rho
 
 
@@ -50,6 +50,9 @@ LEARNING_RATES = {
     'resnet-lrfast': polynomial(11, 53, 30),
     'resnet-lradju': polynomial(2, 50, 50),
     'resnet-poly': polynomial(2, 50, 50),
+    # as the paper's code counted the epochs, from 0
+    'resnet-lrfast-released': polynomial(11, 53, 30, first=0),
+    'resnet-lradju-released': polynomial(2, 50, 50, first=0),
     'mobilenet-lrnorm': 0.045 * 0.98 ** np.arange(400),
     'mobilenet-lrfast': 0.06 * 0.92 ** np.arange(100),
     # as the paper's code trained, then as Table 3 prints it
@@ -148,7 +151,28 @@ def test_training_on_imagenet_is_the_papers(path, learning_rates):
     assert cfg.train_cfg.val_interval == 1
 
 
+def test_released_rates_are_those_the_page_names(learning_rates):
+    adju, fast = (
+        learning_rates(load(f'configs/imagenet/resnet50-gcp_8xb32-{name}-released_in1k.py'))
+        for name in ('lradju', 'lrfast')
+    )
+    assert (len(adju), len(fast)) == (50, 30)
+    np.testing.assert_allclose((adju[0], adju[-1], fast[0]), (0.1041, 4.2e-5, 0.1233), rtol=1e-2)
+
+
 README = (ROOT / 'configs/imagenet/README.md').read_text()
+
+
+@pytest.mark.parametrize('schedule', ['lradju', 'lrfast'])
+def test_released_schedules_are_set_from_the_command_line(schedule, learning_rates):
+    """The README's options, for networks without a config of their own."""
+    (options,) = re.findall(rf'8xb32-{schedule}_in1k.py 8 .*?--cfg-options (.*?)\n', README, re.S)
+    cfg = load(f'configs/imagenet/resnet18_8xb32-{schedule}_in1k.py')
+    cfg.merge_from_dict(
+        {key: json.loads(value) for key, value in (option.split('=') for option in options.split())}
+    )
+    rates = LEARNING_RATES[f'resnet-{schedule}-released']
+    np.testing.assert_allclose(learning_rates(cfg), rates, rtol=1e-4)
 
 
 @pytest.mark.parametrize(('rho', 'e_f'), [(2, 50), (11, 53), (0.5, 64)])

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/resnet50_gcp.py',
+    'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py',
+    '../_base_/schedules/imagenet_resnet_lrfast_released.py',
+    '../_base_/cls_runtime.py',
+]
