@@ -27,9 +27,9 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             `exponent`, `dropcov` and `class_tokens` are those of
             :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
-        norm_cfg: config of their normalisation layers.
+        norm_cfg: config of their normalization layers.
         act_cfg: config of their activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
-        init_cfg: initialisation; the default is He's, fan-out, for the convolutions. A
+        init_cfg: initialization; the default is He's, fan-out, for the convolutions. A
             `Pretrained` one, with `prefix='neck.'`, has to fill all reductions: see
             :func:`gcp_mm.checkpoints.load_pretrained`.
 

@@ -1,4 +1,4 @@
-r"""DropCov: adaptive channel dropout in place of a matrix normalisation.
+r"""DropCov: adaptive channel dropout in place of a matrix normalization.
 
 Wang et al., DropCov: A Simple yet Effective Method for Improving Deep Architectures, NeurIPS 2022,
 https://openreview.net/forum?id=QLGuUwDx4S.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.functional import cosine_similarity
 
-from .covariance import centre, flatten_positions
+from .covariance import center, flatten_positions
 from .precision import full_precision
 
 
@@ -45,7 +45,7 @@ def dropcov_probability(x: Tensor, attention: Tensor) -> Tensor:
             'x, attention: expected (B, D, N) and (B, D) with D of 2 or more, got '
             f'{tuple(x.shape)} and {tuple(attention.shape)}'
         )
-    features = centre(x)
+    features = center(x)
     row_sums = (features * features.sum(1, keepdim=True)).mean(2)  # of the covariance, (B, D)
     cosines = cosine_similarity(attention.to(x.dtype), row_sums)
     total = torch.stack([cosines.sum(), cosines.new_tensor(float(len(cosines)))])

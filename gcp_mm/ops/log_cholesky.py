@@ -1,4 +1,4 @@
-r"""Log-Cholesky normalisation of covariance matrices.
+r"""Log-Cholesky normalization of covariance matrices.
 
 Chen et al., Understanding Matrix Function Normalizations in Covariance Pooling through the Lens of
 Riemannian Geometry, ICLR 2025, https://arxiv.org/abs/2407.10484. With the Cholesky factor L of

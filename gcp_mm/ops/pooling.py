@@ -1,9 +1,9 @@
-"""Global covariance pooling with matrix square-root normalisation.
+"""Global covariance pooling with matrix square-root normalization.
 
 Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
 CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.1.
 
-Other normalisations of the covariance are options of the same function.
+Other normalizations of the covariance are options of the same function.
 """
 
 import torch
@@ -45,18 +45,18 @@ def global_covariance_pooling(
     backend: str = 'auto',
     exponent: float = 0.5,
 ) -> Tensor:
-    """Represent each feature map by its channel covariance, normalised: by default, its root.
+    """Represent each feature map by its channel covariance, normalized: by default, its root.
 
     Args:
         x: features, (B, D, H, W) or (B, D, N), in any memory layout. float16 and bfloat16 are
             computed in float32, also under autocast.
         iterations: Newton-Schulz iterations, 1 to 12; used by `norm='newton_schulz'` only. More
             would amplify rounding errors: for the exact root take `norm='eigh'`.
-        norm: normalisation of the covariance matrix: 'newton_schulz' (the paper's layer,
+        norm: normalization of the covariance matrix: 'newton_schulz' (the paper's layer,
             :func:`matrix_sqrt_newton_schulz`), 'eigh' (the exact root, :func:`matrix_sqrt_eigh`),
             'power' (:func:`matrix_power`), 'log' (:func:`matrix_log`), 'cholesky'
             (:func:`log_cholesky`), 'signed_sqrt_l2' (:func:`signed_sqrt_l2` of the second moment,
-            without centring: bilinear pooling) or 'none' (the plain covariance). 'power', 'log'
+            without centering: bilinear pooling) or 'none' (the plain covariance). 'power', 'log'
             and 'cholesky' are computed in float64; 'power' and 'log' on the Gram matrix of the
             positions where that is smaller, and they can be differentiated once.
         method: how `norm='newton_schulz'` is computed, always the same function. 'newton_schulz'

@@ -1,7 +1,7 @@
 r"""Functions of covariance matrices through their eigenvalues: powers and the logarithm.
 
 f(A) = U f(Lambda) U^T. Its derivative multiplies, in the eigenbasis, by divided differences
-(Daleckii and Krein, 1965; see :mod:`.eigenvalues`). As normalisations of covariance pooling: Li et
+(Daleckii and Krein, 1965; see :mod:`.eigenvalues`). As normalizations of covariance pooling: Li et
 al., Is Second-Order Information Helpful for Large-Scale Visual Recognition, ICCV 2017,
 https://arxiv.org/abs/1703.08050 (powers), and Chen et al., Understanding Matrix Function
 Normalizations in Covariance Pooling through the Lens of Riemannian Geometry, ICLR 2025,
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .covariance import centre, flatten_positions, scatter
+from .covariance import center, flatten_positions, scatter
 from .eigenvalues import EPS, Log, Power, check_eps, check_exponent
 from .newton_schulz import check_square
 from .precision import autocast_off, full_precision
@@ -105,7 +105,7 @@ class _MatrixFunction(Function):
 
 
 class _PoolBySpectrum(Function):
-    """f(X X^T / N) of centred features X = U S V^T sqrt(N), U of min(D, N) columns.
+    """f(X X^T / N) of centered features X = U S V^T sqrt(N), U of min(D, N) columns.
 
     The gradient of the features is 2/N sym(dA) X for the gradient dA of the covariance A. X lies
     in the span of U, so that of U's complement only the divided differences with zero are needed.
@@ -114,7 +114,7 @@ class _PoolBySpectrum(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Power | Log) -> Tensor:
         d, n = x.shape[1:]
-        features = centre(x.double())
+        features = center(x.double())
         if n < d:
             lam, v = _spectrum(features.mT @ features / n)
             u = features @ (v * torch.where(lam > 0, (lam * n).rsqrt(), 0)[:, None])
@@ -141,7 +141,7 @@ class _PoolBySpectrum(Function):
                 with_zero = ctx.function.differences(lam, torch.zeros_like(lam))
                 da_u += (ahead - u @ inner) * with_zero[:, None]
             dx = 2 / n * da_u @ (u.mT @ features)
-            # the adjoint of centring
+            # the adjoint of centering
             return (dx - dx.mean(2, keepdim=True)).to(ctx.dtype), None
 
 

@@ -1,4 +1,4 @@
-"""Singular value power normalisation of cross-covariance matrices, by one power iteration.
+"""Singular value power normalization of cross-covariance matrices, by one power iteration.
 
 Xie et al., So-ViT: Mind Visual Tokens for Vision Transformer, https://arxiv.org/abs/2104.10935.
 """

@@ -80,7 +80,7 @@ def test_pooling_composes_its_parts(shape, norm):
     x = features(*shape)
     sigma = covariance(x).numpy()
     moment = np.array([m @ m.T / m.shape[1] for m in x.flatten(2).numpy()])
-    normalised = dict(
+    normalized = dict(
         newton_schulz=lambda: numpy_newton_schulz(sigma, 5),
         eigh=lambda: numpy_root(sigma),
         power=lambda: numpy_root(sigma),
@@ -90,7 +90,7 @@ def test_pooling_composes_its_parts(shape, norm):
         none=lambda: sigma,
     )[norm]()
     row, col = np.triu_indices(shape[1])
-    expected = torch.tensor(normalised[:, row, col])
+    expected = torch.tensor(normalized[:, row, col])
     torch.testing.assert_close(global_covariance_pooling(x, norm=norm), expected)
 
 
