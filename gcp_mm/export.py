@@ -40,15 +40,15 @@ class LogitNetwork(nn.Module):
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
-        with_normalisation: whether to begin with the normalisation of the model's data
+        with_normalization: whether to begin with the normalization of the model's data
             preprocessor.
 
     Raises:
         TypeError: if `model` is no classifier of MMPretrain.
-        ValueError: if it is in training mode, or has no normalisation where one is asked for.
+        ValueError: if it is in training mode, or has no normalization where one is asked for.
     """
 
-    def __init__(self, model: BaseClassifier, with_normalisation: bool = False):
+    def __init__(self, model: BaseClassifier, with_normalization: bool = False):
         super().__init__()
         if not isinstance(model, BaseClassifier):
             raise TypeError(
@@ -58,14 +58,14 @@ class LogitNetwork(nn.Module):
         if any(module.training for module in model.modules()):
             raise ValueError('model: it is in training mode; call its eval() first')
         preprocessor = model.data_preprocessor
-        if with_normalisation and getattr(preprocessor, 'mean', None) is None:
+        if with_normalization and getattr(preprocessor, 'mean', None) is None:
             raise ValueError(
-                'with_normalisation: the data preprocessor of the model has no mean and standard '
+                'with_normalization: the data preprocessor of the model has no mean and standard '
                 'deviation; leave it out'
             )
         self.model = model
         self.channels = input_channels(model)
-        self.with_normalisation = with_normalisation
+        self.with_normalization = with_normalization
         # MMPretrain reads images as BGR, and its preprocessor turns three channels round or not.
         self.takes_rgb = getattr(preprocessor, 'to_rgb', False)
         self.eval()
@@ -75,12 +75,12 @@ class LogitNetwork(nn.Module):
 
         Args:
             images: (B, C, H, W) float32: what the data preprocessor gives, or, with the
-                normalisation, of 0 to 255 and, of three channels, RGB.
+                normalization, of 0 to 255 and, of three channels, RGB.
 
         Returns:
             (B, classes).
         """
-        if self.with_normalisation:
+        if self.with_normalization:
             preprocessor = self.model.data_preprocessor
             if self.channels == 3 and not self.takes_rgb:
                 images = images.flip(1)
@@ -92,7 +92,7 @@ def export_classifier(
     model: BaseClassifier,
     path: str | Path,
     size: tuple[int, int],
-    with_normalisation: bool = False,
+    with_normalization: bool = False,
     force: bool = False,
 ) -> float:
     """Write a classifier to a file that takes batches of any number of images of one size.
@@ -104,8 +104,8 @@ def export_classifier(
         path: path of the file; its suffix, one of ``.pt2``, ``.onnx`` and ``.pt``, is the format.
             Its folder is made if it is absent.
         size: height and width of the images, in pixels.
-        with_normalisation: whether the file takes images of 0 to 255, RGB if they have three
-            channels, and normalises them itself.
+        with_normalization: whether the file takes images of 0 to 255, RGB if they have three
+            channels, and normalizes them itself.
         force: whether to replace a file that exists, once the new one is validated.
 
     Returns:
@@ -124,7 +124,7 @@ def export_classifier(
     check_target(path, force)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f'size: expected a height and a width from 1 on, got {size}')
-    network = LogitNetwork(model, with_normalisation)
+    network = LogitNetwork(model, with_normalization)
     _check_norm(model, path.suffix)
     write, read = FORMATS[path.suffix]
     with torch.no_grad(), full_float32():
@@ -138,7 +138,7 @@ def export_classifier(
             # That a trace holds for one size of images: it is meant to.
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             draft = Path(folder, path.name)
-            metadata = describe(model, size, with_normalisation, outputs=logits.shape[1])
+            metadata = describe(model, size, with_normalization, outputs=logits.shape[1])
             write(network, images, draft, json.dumps(metadata))
             run, _ = read(draft)
             difference = _validate(run, network, list(_random_images(network, size, BATCHES)))
@@ -147,17 +147,17 @@ def export_classifier(
 
 
 def describe(
-    model: BaseClassifier, size: tuple[int, int], with_normalisation: bool, outputs: int
+    model: BaseClassifier, size: tuple[int, int], with_normalization: bool, outputs: int
 ) -> dict:
     """What a file says of itself: see docs/guides/export.md.
 
     Args:
-        model, size, with_normalisation: as of :func:`export_classifier`.
+        model, size, with_normalization: as of :func:`export_classifier`.
         outputs: number of its logits.
     """
     from mmpretrain.models import ClsHead, MultiLabelClsHead
 
-    found = describe_preprocessing(model, input_channels(model), size, with_normalisation)
+    found = describe_preprocessing(model, input_channels(model), size, with_normalization)
     classes = (getattr(model, '_dataset_meta', None) or {}).get('classes')
     if isinstance(classes, list | tuple) and len(classes) == outputs:
         found['classes'] = list(map(str, classes))
@@ -377,7 +377,7 @@ def _random_images(network, size, batches):
     generator = torch.Generator().manual_seed(0)
     for batch in batches:
         images = torch.randn(batch, network.channels, *size, generator=generator)
-        if network.with_normalisation:
+        if network.with_normalization:
             images = (127.5 + 64 * images).clamp(0, 255)
         yield images.to(parameter)
 

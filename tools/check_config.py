@@ -35,7 +35,7 @@ def main():
     cfg = load_config(args.config, args.cfg_options, work_dir=args.work_dir)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialisation is logged
+    MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialization is logged
     findings = run_checks(cfg, level='network', processes=args.gpus, trust=args.trust)
     raise SystemExit(print_findings(findings))
 

@@ -13,7 +13,7 @@ from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='checkpoint; its key map is recognised')
+    parser.add_argument('source', type=Path, help='checkpoint; its key map is recognized')
     parser.add_argument('target', type=Path, help='file to write, a name in .pth')
     parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
     parser.add_argument(
@@ -32,7 +32,7 @@ def main():
         if 'reduction' in meta:
             pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
             network = f'{meta["architecture"]} with {pooling}, {meta["num_classes"]} classes'
-        print(f'recognised: {network}, by the names of {meta["source"]}')
+        print(f'recognized: {network}, by the names of {meta["source"]}')
     print(f'written: {path}')
 
 

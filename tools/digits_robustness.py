@@ -1,7 +1,7 @@
 """Robustness of GAP and GCP on corrupted digits, end to end: `make robustness`.
 
 Trains ResNet-18 with either pooling from several seeds, corrupts and perturbs validation digits,
-evaluates, and writes work_dirs/robustness/report.md, normalised by the mean of the GAP networks.
+evaluates, and writes work_dirs/robustness/report.md, normalized by the mean of the GAP networks.
 Every step is the command a user would type; a second run resumes or skips what is done.
 """
 

@@ -22,7 +22,7 @@ from gcp_mm.data import image_size
 from gcp_mm.export import BATCHES, check_target, export_classifier, read_export
 from gcp_mm.hub import input_channels
 
-KNOWN = ('classes', 'scores', 'normalisation', 'pipeline')  # of what a file says, where it can be
+KNOWN = ('classes', 'scores', 'normalization', 'pipeline')  # of what a file says, where it can be
 
 
 def parse_args():
@@ -40,9 +40,9 @@ def parse_args():
         help="size of the images, pixels; by default that of the config's test pipeline",
     )
     parser.add_argument(
-        '--with-normalisation',
+        '--with-normalization',
         action='store_true',
-        help='the file takes RGB images of 0 to 255 and normalises them itself',
+        help='the file takes RGB images of 0 to 255 and normalizes them itself',
     )
     parser.add_argument(
         '--device', type=device, default='cpu', help='the device that runs the file, such as cuda'
@@ -67,10 +67,10 @@ def main():
     height, width = args.size or image_size(cfg, channels)
     print(f'writing {args.out} ...')
     difference = export_classifier(
-        model, args.out, (height, width), args.with_normalisation, args.force
+        model, args.out, (height, width), args.with_normalization, args.force
     )
     kind = 'RGB, 0 to 255' if channels == 3 else '0 to 255'
-    kind = kind if args.with_normalisation else 'normalised as in training'
+    kind = kind if args.with_normalization else 'normalized as in training'
     print(f'takes   images (batch, {channels}, {height}, {width}), float32, {kind}')
     print('gives   logits (batch, classes)')
     said = read_export(args.out).metadata

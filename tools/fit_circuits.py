@@ -1,6 +1,6 @@
 """Fit the circuits that stand in for the Newton-Schulz iteration: python tools/fit_circuits.py.
 
-The K steps of the iteration are a polynomial p of the trace-normalised matrix whose degree is far
+The K steps of the iteration are a polynomial p of the trace-normalized matrix whose degree is far
 above what its values on [0, 1] need. A circuit comes as close to it as float32 does with fewer
 products, each of them the square of a symmetric matrix (gcp_mm/ops/circuit.py says how):
 

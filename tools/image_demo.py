@@ -99,9 +99,9 @@ def read_frames(file, loader):
     """Yield (number, image) of each frame of a video, or (None, a picture), as loader gives it."""
     if file.suffix.lower() in VIDEO_EXTENSIONS:
         video = mmcv.VideoReader(str(file))
-        grey = str(loader.color_type).startswith('grayscale')
+        gray = str(loader.color_type).startswith('grayscale')
         for number, frame in enumerate(video):
-            yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if grey else frame
+            yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if gray else frame
         if video.position < video.frame_cnt:
             raise ValueError(f'only {video.position} of {video.frame_cnt} frames can be read')
     else:

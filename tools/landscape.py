@@ -1,6 +1,6 @@
 """How sharp the loss of a checkpoint is in its weights, and a picture of its surroundings.
 
-On some images, with batch normalisation's running statistics: the loss and its gradient, the
+On some images, with batch normalization's running statistics: the loss and its gradient, the
 Hessian's eigenvalue of largest magnitude, the curvature along the gradient, the effective
 beta-smoothness along it, and the loss on a plane through the weights (Li et al., 2018).
 docs/guides/landscape.md says what the numbers mean.
@@ -26,7 +26,7 @@ from gcp_mm._io import check_writable, markdown_table, write_atomically, write_f
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
-    filter_normalised_direction,
+    filter_normalized_direction,
     gradient,
     hessian_product,
     loss_surface,
@@ -89,7 +89,7 @@ def measure(model, batches, args):
 
     loss = [lambda batch=batch: part(batch) for batch in batches]
     generator = torch.Generator().manual_seed(args.seed)
-    directions = [filter_normalised_direction(params, generator) for _ in range(2)]
+    directions = [filter_normalized_direction(params, generator) for _ in range(2)]
     start = torch.randn(len(directions[0]), generator=generator).to(directions[0])
     with torch.no_grad():
         value = sum(part() for part in loss).item()
@@ -143,7 +143,7 @@ def draw(found, path):
     line.set(xlabel='step', ylabel='loss', yscale='log')
     line.legend()
     line.grid(alpha=0.3)
-    # No colour where the loss is infinite or no number.
+    # No color where the loss is infinite or no number.
     logarithm = np.ma.masked_invalid(np.log10(np.maximum(surface, np.finfo(np.float32).tiny)))
     filled = plane.contourf(steps, steps, logarithm.T, levels=30)
     figure.colorbar(filled, label=r'$\log_{10}$ loss')

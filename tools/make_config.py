@@ -66,7 +66,7 @@ def main():
         print(f'note: {note}')
     print(f'written: {", ".join(map(str, written.files))}; the checks of it:', flush=True)
     install_safe_readers(args.trust)
-    MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialisation is logged
+    MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialization is logged
     cfg = load_config(str(args.out))
     status = print_findings(run_checks(cfg, level='network', processes=args.gpus, trust=args.trust))
     if not status:

@@ -110,7 +110,7 @@ def plot(rows, path):
     for name, marker in (('GAP', 's'), ('GCP', 'o')):
         cosines = [row[f'cosine with {name}'] for row in damped]
         axes.plot([row['damping'] for row in damped], cosines, marker=marker, label=f'with {name}')
-    axes.axhline(rows[0]['cosine with GAP'], color='grey', ls='--', lw=1, label='of GAP with GCP')
+    axes.axhline(rows[0]['cosine with GAP'], color='gray', ls='--', lw=1, label='of GAP with GCP')
     axes.set(xscale='log', xlabel='damping', ylabel='cosine of GAP + K-FAC, at dL/dW')
     axes.grid(alpha=0.3)
     axes.legend()

@@ -39,7 +39,7 @@ def parse_args():
 
 
 def draw_predictions(cfg, args):
-    """Turn on the visualisation hook that every stock config of either framework has."""
+    """Turn on the visualization hook that every stock config of either framework has."""
     hook = cfg.default_hooks.visualization
     out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
     if hook.type.endswith('DetVisualizationHook'):

@@ -57,7 +57,7 @@ def parse_args():
     parser.add_argument(
         '--baseline',
         default=ALEXNET,
-        help='file of the network that the metrics are normalised by; by default AlexNet',
+        help='file of the network that the metrics are normalized by; by default AlexNet',
     )
     args = parser.parse_args()
     if args.amp:

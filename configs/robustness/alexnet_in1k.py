@@ -1,4 +1,4 @@
-# The network that the robustness metrics are normalised by; its weights are torchvision's:
+# The network that the robustness metrics are normalized by; its weights are torchvision's:
 # docs/guides/robustness.md
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64.py', '../_base_/cls_runtime.py']
 

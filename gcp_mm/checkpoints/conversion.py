@@ -35,7 +35,7 @@ def convert_checkpoint(
     (`dataset_meta`) where the source has them, and the last two.
 
     Args:
-        source: file with names that :func:`.key_map.to_ours` recognises, or a Faster or Mask R-CNN
+        source: file with names that :func:`.key_map.to_ours` recognizes, or a Faster or Mask R-CNN
             of MMDetection before 2.0; with `reverse`, those of one of this project's ResNets.
         target: where to write, a name in ``.pth``.
         backbone_only: leave out neck and head, for a detector.

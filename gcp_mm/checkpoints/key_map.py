@@ -1,6 +1,6 @@
 """The names other projects give the weights of the paper's networks, and ours.
 
-Recognised are files of torchvision; of the paper's authors, who keep torchvision's names and add
+Recognized are files of torchvision; of the paper's authors, who keep torchvision's names and add
 the layer's; and of the trainer that iSQRT-COV's authors published, a Sequential with numbers for
 names (Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034).
 """

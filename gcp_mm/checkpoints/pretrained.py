@@ -1,6 +1,6 @@
 """Strict loading of a pretrained backbone.
 
-mmengine's own `Pretrained` initialiser only logs the keys that did not match, so that a wrong
+mmengine's own `Pretrained` initializer only logs the keys that did not match, so that a wrong
 prefix trains from random weights and says so in one line among thousands.
 """
 

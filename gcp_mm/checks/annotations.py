@@ -76,7 +76,7 @@ def _malformed(content, optional) -> Iterator[str]:
         yield f'holds {reprlib.repr(content)}, expected an object of {", ".join(RULES)}'
         return
     for part, rules in RULES.items():
-        # Files of unlabelled images have no annotations.
+        # Files of unlabeled images have no annotations.
         entries = content.get(part, [] if part == 'annotations' else None)
         if not isinstance(entries, list):
             yield f'{part}={reprlib.repr(entries)}, expected a list'

@@ -79,7 +79,7 @@ def check_checkpoints(context: Context) -> list[Finding]:
 
 
 def check_network(context: Context) -> list[Finding]:
-    """Build the network and initialise it, checkpoints apart, into `context`."""
+    """Build the network and initialize it, checkpoints apart, into `context`."""
     config = copy.deepcopy(context.cfg.model)
     if context.cfg.get('data_preprocessor') is not None:
         config.setdefault('data_preprocessor', context.cfg.data_preprocessor)

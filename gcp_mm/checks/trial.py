@@ -26,7 +26,7 @@ from .context import Context, Finding, is_first_process, name_of, walk
 from .data import find_datasets, is_remote
 from .keys import find_classes, own_parameters
 
-IMAGES = 2  # batch normalisation of a 1x1 map wants more than one
+IMAGES = 2  # batch normalization of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
 STARTED = dict(iter=0, max_iters=1, epoch=0, max_epochs=1)
 BLANKS = ((24, 40), (600, 400))  # sizes of images, smaller and larger than crops are

@@ -23,7 +23,7 @@ def write_scenes(
 ) -> bool:
     """Write ``root/{train,val}/*.png`` and ``root/annotations/instances_{train,val}.json``.
 
-    Every scene holds 1 to 4 digits of the split it belongs to, in a bright colour, 0.2 to 0.45 of
+    Every scene holds 1 to 4 digits of the split it belongs to, in a bright color, 0.2 to 0.45 of
     the scene wide, whose boxes do not overlap; fewer where no room is left. Masks are run-length
     encoded: digits have holes, which polygons in COCO's format do not.
 
@@ -87,7 +87,7 @@ def draw_scene(digits, labels, size, rng):
         pick = rng.integers(len(digits))
         width = int(size * rng.uniform(0.2, 0.45))
         ink = enlarge(digits[pick], width)
-        colour = rng.uniform(170, 255, 3)
+        color = rng.uniform(170, 255, 3)
         for _ in range(20):  # positions to try before the scene counts as full
             top, left = rng.integers(0, size - width, 2, endpoint=True)
             window = (slice(top, top + width), slice(left, left + width))
@@ -95,7 +95,7 @@ def draw_scene(digits, labels, size, rng):
                 break
         else:
             continue
-        scene[window] += ink[..., None] * (colour - scene[window])
+        scene[window] += ink[..., None] * (color - scene[window])
         mask = np.zeros((size, size), bool)
         mask[window] = ink > 0.4
         objects.append((int(labels[pick]), mask))

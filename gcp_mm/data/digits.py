@@ -1,7 +1,7 @@
 """Real handwritten digits as a classification set, one folder per class.
 
 The digits are scikit-learn's copy of the test part of the UCI set 'Optical Recognition of
-Handwritten Digits' (Alpaydin and Kaynak, 1998): 1,797 grey images of 8x8 pixels, values 0 to 16.
+Handwritten Digits' (Alpaydin and Kaynak, 1998): 1,797 gray images of 8x8 pixels, values 0 to 16.
 """
 
 from pathlib import Path

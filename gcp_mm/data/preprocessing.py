@@ -73,7 +73,7 @@ def describe_preprocessing(
         model: classifier of MMPretrain, with the `_config` that :func:`gcp_mm.get_model` gives it.
         channels: of the images that it takes.
         size: their height and width, pixels.
-        inside: whether the file normalises them itself, and takes three channels as RGB.
+        inside: whether the file normalizes them itself, and takes three channels as RGB.
 
     Returns:
         The keys of docs/guides/export.md, without those that are not known: a preprocessor or a
@@ -86,13 +86,13 @@ def describe_preprocessing(
         return found
     if channels == 3:
         found['channel_order'] = 'RGB' if inside or preprocessor.to_rgb else 'BGR'
-    found['normalisation'] = None
+    found['normalization'] = None
     if getattr(preprocessor, 'mean', None) is not None:
         both = [each.flatten() for each in (preprocessor.mean, preprocessor.std)]
         if found.get('channel_order') == 'RGB' and not preprocessor.to_rgb:
             both = [each.flip(0) for each in both]
         mean, std = (each.tolist() for each in both)
-        found['normalisation'] = dict(mean=mean, std=std, inside=inside)
+        found['normalization'] = dict(mean=mean, std=std, inside=inside)
     steps = _describe_steps(_pipeline_of(getattr(model, '_config', {})))
     if steps and not any(side % preprocessor.pad_size_divisor for side in size):
         found['pipeline'] = steps
@@ -121,7 +121,7 @@ def _describe_steps(pipeline: Sequence[Mapping]) -> list[dict]:
 
 
 def _with_tuples(value):
-    """Sizes and colours, of which JSON makes lists, as the transforms take them."""
+    """Sizes and colors, of which JSON makes lists, as the transforms take them."""
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(value) if isinstance(value, list) else value
@@ -140,12 +140,12 @@ class Preprocessing:
     def __init__(self, described: Mapping):
         from mmpretrain.registry import TRANSFORMS
 
-        for key in ('channels', 'size', 'normalisation', 'pipeline'):
+        for key in ('channels', 'size', 'normalization', 'pipeline'):
             if key not in described:
                 raise ValueError(f'it does not say {key!r}')
         self.channels, self.size = described['channels'], tuple(described['size'])
         self.order = described.get('channel_order')
-        self.normalisation = described['normalisation']
+        self.normalization = described['normalization']
         loading, *steps = described['pipeline']
         self.loader = LoadCheckedImage(**{key: loading[key] for key in LOADING})
         for step in steps:
@@ -173,8 +173,8 @@ class Preprocessing:
         images = inputs[None].float()
         if self.order == 'RGB':
             images = images.flip(1)
-        if self.normalisation and not self.normalisation['inside']:
-            mean, std = (torch.tensor(self.normalisation[key]) for key in ('mean', 'std'))
+        if self.normalization and not self.normalization['inside']:
+            mean, std = (torch.tensor(self.normalization[key]) for key in ('mean', 'std'))
             images = (images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
         return images
 

@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of all processes, on any device.
+"""Batch normalization by the statistics of all processes, on any device.
 
 Ioffe and Szegedy, Batch Normalization, ICML 2015, https://arxiv.org/abs/1502.03167; Peng et al.,
 MegDet, CVPR 2018, https://arxiv.org/abs/1711.07240, section 3.3, over several devices.
@@ -47,11 +47,11 @@ class AllReduceBatchNorm(_BatchNorm):
         count = wide.new_tensor(x.numel() // x.shape[1])
         dist.all_reduce(count)
         mean = all_reduce(wide.sum(others)) / count
-        centred = wide - mean.view(channels)
+        centered = wide - mean.view(channels)
         # not by the mean of squares, which loses the variance of features far from zero
-        var = all_reduce(centred.square().sum(others)) / count
+        var = all_reduce(centered.square().sum(others)) / count
         self._update(mean.detach(), var.detach() * count / (count - 1).clamp(min=1))
-        y = centred * (var + self.eps).rsqrt().view(channels)
+        y = centered * (var + self.eps).rsqrt().view(channels)
         if self.affine:
             y = y * self.weight.view(channels) + self.bias.view(channels)
         return y.to(x.dtype)

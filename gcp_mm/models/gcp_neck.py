@@ -26,9 +26,9 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         in_channels: channels of the feature maps. This and the arguments up to `check_finite` are
             those of :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
-        norm_cfg: config of their normalisation layers.
+        norm_cfg: config of their normalization layers.
         act_cfg: config of their activations. The paper's MobileNetV2 and ShuffleNetV2 have ReLU6.
-        init_cfg: initialisation; the default is He's, fan-out, for the convolutions. A
+        init_cfg: initialization; the default is He's, fan-out, for the convolutions. A
             `Pretrained` one, with `prefix='neck.'`, has to fill all reductions: see
             :func:`gcp_mm.checkpoints.load_pretrained`.
 

@@ -31,7 +31,7 @@ class GCPResNet(StrictlyPretrained, ResNet):
 
     'stride' and 'maxpool' give maps of the same size, odd sizes included.
 
-    Unlike in its parent, the last BN of a residual block is not initialised to zero (the paper's
+    Unlike in its parent, the last BN of a residual block is not initialized to zero (the paper's
     networks start so) and a `Pretrained` `init_cfg` must fill the whole backbone: see
     :func:`gcp_mm.checkpoints.load_pretrained`.
 

@@ -14,15 +14,15 @@ from ..checkpoints import is_pretrained
 # force: the class takes the place of the function that imported this module.
 @MODELS.register_module(force=True)
 class GCPShuffleNetV2(ShuffleNetV2):
-    """MMPretrain's ShuffleNetV2 with PyTorch's own initialisation of its convolutions.
+    """MMPretrain's ShuffleNetV2 with PyTorch's own initialization of its convolutions.
 
-    The paper's networks are torchvision's, which initialise nothing by hand. Its parent does, and
+    The paper's networks are torchvision's, which initialize nothing by hand. Its parent does, and
     lets no `init_cfg` but a `Pretrained` one prevail. Weights, names and arguments are the
     parent's.
     """
 
     def init_weights(self) -> None:
-        """Initialise as PyTorch does, or from the checkpoint of a `Pretrained` `init_cfg`."""
+        """Initialize as PyTorch does, or from the checkpoint of a `Pretrained` `init_cfg`."""
         super().init_weights()
         init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
         if not any(map(is_pretrained, init_cfgs)):

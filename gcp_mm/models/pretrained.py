@@ -16,13 +16,13 @@ class StrictlyPretrained(BaseModule):
     """
 
     def init_weights(self) -> None:
-        """Initialise as `init_cfg` says; a `Pretrained` one has to fill all of the module."""
+        """Initialize as `init_cfg` says; a `Pretrained` one has to fill all of the module."""
         init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
         pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]
         if not pretrained:
             super().init_weights()
             return
-        # All of the module is filled, so that nothing is left for other entries to initialise.
+        # All of the module is filled, so that nothing is left for other entries to initialize.
         options = {key: value for key, value in pretrained[-1].items() if key != 'type'}
         load_pretrained(self, **options)
         if hasattr(self, '_params_init_info'):  # mmengine's record of who set which weight

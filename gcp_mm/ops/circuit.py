@@ -1,7 +1,7 @@
 """The Newton-Schulz pooling by a few symmetric squarings, forward and backward.
 
 K steps of the iteration (see :mod:`.newton_schulz`) are a polynomial p of A = Sigma / tr(Sigma),
-whose spectrum lies in [0, 1]. With x the centred features scaled so that A = x x^T:
+whose spectrum lies in [0, 1]. With x the centered features scaled so that A = x x^T:
 
 - N >= D: p(A), on D x D matrices;
 - N < D: p(x x^T) = x r(x^T x)^2 x^T with p(t) = t r(t)^2, on the smaller N x N Gram matrix.

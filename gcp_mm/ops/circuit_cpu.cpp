@@ -203,8 +203,8 @@ struct Space {
   }
 };
 
-// Centre the rows of `from` and scale them to unit trace. Returns the trace, 0 if it vanishes.
-float normalise(const float* from, Matrix x, int64_t d, int64_t n) {
+// Center the rows of `from` and scale them to unit trace. Returns the trace, 0 if it vanishes.
+float normalize(const float* from, Matrix x, int64_t d, int64_t n) {
   const int64_t end = padded(n);
   Vec squares = {};
   for (int64_t i = 0; i < d; ++i, from += n) {
@@ -312,7 +312,7 @@ struct Pool {
     const std::vector<Matrix> q = take_matrices(kept);
     float* strip = space.take(strip_size(), 1).data;
     const Matrix x = space.take(dp, np), xt = space.take(np, dp);
-    const float tau = normalise(features, x, d, n);
+    const float tau = normalize(features, x, d, n);
     if (tau == 0) {
       std::fill(out, out + length(), 0.f);
       return;
@@ -364,7 +364,7 @@ struct Pool {
     const Matrix g = space.take(std::max(dp, np), dp), y{g.data, np};  // y is needed after g
     const Matrix x = space.take(dp, np);
     const std::vector<Matrix> bar = take_matrices(space);
-    const float tau = normalise(features, x, d, n);
+    const float tau = normalize(features, x, d, n);
     if (tau == 0) {
       std::fill(dx, dx + d * n, 0.f);
       return;

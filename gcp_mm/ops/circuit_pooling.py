@@ -1,13 +1,13 @@
 """Global covariance pooling by a circuit, with a backward written by hand.
 
-See :mod:`.circuit` for the mathematics. For N < D, with x the features centred and scaled to unit
+See :mod:`.circuit` for the mathematics. For N < D, with x the features centered and scaled to unit
 trace tau, r = r(x^T x), w = tau^(1/4) x r and the output w w^T, the backward is::
 
     dw = (G + G^T) w;  dr = tau^(1/4) sym(x^T dw);  dx = tau^(1/4) dw r + 2 x dQ_1 + t x
 
 where dQ_1 is the circuit's gradient for dr, and t the gradient through tau, which comes from n x n
 matrices alone: <w, dw> = <r, dr> and <x, x dQ_1> = <Q_1, dQ_1>. The rows of x sum to zero, and so
-do those of dx: the adjoint of centring has nothing left to do.
+do those of dx: the adjoint of centering has nothing left to do.
 
 This module computes it with PyTorch; :mod:`.triton_circuit` does for GPUs, :mod:`.extension` in C++
 for CPUs.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .circuit import Circuit
-from .covariance import centre, normaliser, scatter
+from .covariance import center, normalizer, scatter
 from .triangle import triu_vector, triu_vector_adjoint
 
 # On a CPU so much of a batch is computed at a time that it stays in the last level of the cache.
@@ -70,13 +70,13 @@ def _chunk_size(x: Tensor) -> int:
 def _evaluate(x: Tensor, circuit: Circuit) -> tuple[Any, ...]:
     """tau, 1 / sqrt(N tau), the circuit's value (times the scale of w), w or None, Q_1 ... Q_s.
 
-    The features are centred and never scaled: what they are multiplied to is smaller.
+    The features are centered and never scaled: what they are multiplied to is smaller.
     """
-    x = centre(x)
+    x = center(x)
     # transpose and not mT, which the older ONNX exporter does not know
     q1 = x.transpose(1, 2) @ x if circuit.kind == 'gram' else scatter(x)
     trace = q1.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    tau, scale = normaliser(trace, x.shape[2])
+    tau, scale = normalizer(trace, x.shape[2])
     value, q = circuit.forward(q1 * scale.square())
     if circuit.kind == 'gram':
         value = value * (tau**0.25 * scale)
@@ -104,7 +104,7 @@ def _backward_of_chunk(
     out: Tensor,
 ) -> None:
     """Gradient with respect to the features, written to `out`."""
-    x = centre(x)
+    x = center(x)
     if w is not None:  # the kind 'gram'
         dw = triu_vector_adjoint(grad) @ w
         g = x.mT @ dw

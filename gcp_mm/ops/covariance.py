@@ -25,7 +25,7 @@ def covariance(x: Tensor) -> Tensor:
         TypeError: if `x` is not a floating-point tensor.
         ValueError: if `x` has another number of dimensions, no channel or no position.
     """
-    x = centre(flatten_positions(x))
+    x = center(flatten_positions(x))
     return scatter(x) / x.shape[2]
 
 
@@ -50,7 +50,7 @@ def flatten_positions(x: Tensor) -> Tensor:
     return x
 
 
-def centre(x: Tensor) -> Tensor:
+def center(x: Tensor) -> Tensor:
     """Subtract from each channel its mean over the positions: the J of eq. (1), but for 1/N.
 
     Args:
@@ -59,17 +59,17 @@ def centre(x: Tensor) -> Tensor:
     Returns:
         (B, D, N), exactly zero for channels that are constant over the positions.
     """
-    # The mean of N equal numbers is off by a rounding error, which normalisation would blow up.
+    # The mean of N equal numbers is off by a rounding error, which normalization would blow up.
     # Differences to the first position are exactly zero, and so is their mean.
     x = x - x[:, :, :1]
     return x - x.mean(2, keepdim=True)
 
 
 def scatter(x: Tensor) -> Tensor:
-    """Scatter matrix x x^T of centred features.
+    """Scatter matrix x x^T of centered features.
 
     Args:
-        x: (B, D, N) centred features.
+        x: (B, D, N) centered features.
 
     Returns:
         (B, D, D).
@@ -83,8 +83,8 @@ def scatter(x: Tensor) -> Tensor:
     return total
 
 
-def normaliser(trace: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The factor that scales centred features to unit trace of their covariance.
+def normalizer(trace: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The factor that scales centered features to unit trace of their covariance.
 
     Args:
         trace: of the features' scatter matrix or Gram matrix, (B, 1, 1).

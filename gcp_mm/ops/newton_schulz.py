@@ -18,7 +18,7 @@ MAX_ITERATIONS = 12
 def matrix_sqrt_newton_schulz(cov: Tensor, /, iterations: int = 5) -> Tensor:
     r"""Approximate square root of symmetric positive semi-definite matrices by products alone.
 
-    The trace pre-normalises the matrix so that the iteration converges, and post-compensates the
+    The trace pre-normalizes the matrix so that the iteration converges, and post-compensates the
     result::
 
         A = cov / tr(cov);  Y_0 = A;  Z_0 = I

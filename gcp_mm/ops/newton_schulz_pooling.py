@@ -7,7 +7,7 @@ the faster ones are held to.
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .covariance import centre, normaliser, scatter
+from .covariance import center, normalizer, scatter
 from .newton_schulz import newton_schulz
 from .triangle import triu_vector
 
@@ -30,8 +30,8 @@ def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'activations')
 
 def _pool(x: Tensor, iterations: int) -> Tensor:
     d, n = x.shape[1:]
-    x = centre(x)
-    tau, scale = normaliser(x.square().sum((1, 2), keepdim=True), n)
+    x = center(x)
+    tau, scale = normalizer(x.square().sum((1, 2), keepdim=True), n)
     x = x * scale
     if n < d:
         _, z, t = newton_schulz(x.transpose(1, 2) @ x, iterations)

@@ -33,7 +33,7 @@ ONE_POSITION = (
 
 
 def conv_bn_relu(in_channels: int, out_channels: int) -> nn.Module:
-    """A reduction: 1x1 convolution without bias (He's initialisation, fan-out), BN and ReLU."""
+    """A reduction: 1x1 convolution without bias (He's initialization, fan-out), BN and ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
     return nn.Sequential(
@@ -49,9 +49,9 @@ class GlobalCovariancePool2d(nn.Module):
         reduction: output channels of each reduction, in order. (256,) is the paper's layer,
             (128,) and (256, 128) those of its Tables 5 and 9; () pools the features as they are.
         iterations: Newton-Schulz iterations, 1 to 12. The paper and released weights: 5.
-        norm: matrix normalisation, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
+        norm: matrix normalization, 'newton_schulz' (the paper's), 'eigh' (the exact square root)
             or 'none'; see :func:`gcp_mm.ops.global_covariance_pooling`.
-        method: how the Newton-Schulz normalisation is computed; 'auto' is the fastest. This and
+        method: how the Newton-Schulz normalization is computed; 'auto' is the fastest. This and
             `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
         save: 'input' saves memory in training and costs time: the backward computes again what
             'activations' keeps.
@@ -100,7 +100,7 @@ class GlobalCovariancePool2d(nn.Module):
         self._looked = False  # at a first batch
         widths = (in_channels, *reduction)
         self.pooled_channels = widths[-1]
-        # PyTorch's Sequential: mmengine's would have each block of the neck initialise itself once
+        # PyTorch's Sequential: mmengine's would have each block of the neck initialize itself once
         # more, after `init_cfg`.
         self.reduction = nn.Sequential(*(block(*pair) for pair in pairwise(widths)))
 

@@ -1,4 +1,4 @@
-"""Global covariance pooling with matrix square-root normalisation.
+"""Global covariance pooling with matrix square-root normalization.
 
 Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
 CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.1.
@@ -48,7 +48,7 @@ def global_covariance_pooling(
             computed in float32, also under autocast.
         iterations: Newton-Schulz iterations, 1 to 12; used by `norm='newton_schulz'` only. More
             would amplify rounding errors: for the exact root take `norm='eigh'`.
-        norm: normalisation of the covariance matrix: 'newton_schulz' (the paper's layer,
+        norm: normalization of the covariance matrix: 'newton_schulz' (the paper's layer,
             :func:`matrix_sqrt_newton_schulz`), 'eigh' (the exact root,
             :func:`matrix_sqrt_eigh`) or 'none' (the plain covariance).
         method: how `norm='newton_schulz'` is computed, always the same function. 'newton_schulz'

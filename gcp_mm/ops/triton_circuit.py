@@ -1,19 +1,19 @@
 """The pooling of :mod:`.circuit` for N < D by fused Triton kernels, forward and backward.
 
-The algorithm is that of circuit.py, preceded by centring; the kernels are this project's own. With
+The algorithm is that of circuit.py, preceded by centering; the kernels are this project's own. With
 Xh = s (X - mean) and s = (N tau)^(-1/2), W = Xh r and dW its gradient (in memory W carries another
 factor tau^(1/4)), what makes them few:
 
 - g = sym(Xh^T dW) gives also <W, dW> = <r, g>. The gradient through tau then needs N x N matrices
   only: dXh = dW r + 2 Xh Qbar_1 + t Xh with t = -<r, g> / 2 - 2 <Q_1, Qbar_1>.
-- Xh 1 = 0, hence W 1 = 0, dW 1 = 0, and the rows of dXh have zero mean: the adjoint of centring
+- Xh 1 = 0, hence W 1 = 0, dW 1 = 0, and the rows of dXh have zero mean: the adjoint of centering
   has nothing left to do.
 - A vanishing trace sets s = 0, which gives zeros, in the gradient too.
 
 Up to `SMALL` positions one program per image keeps all Q_j in registers. Beyond, the Q_j are in
 global memory, and each step is a kernel that computes the tiles of the upper triangle and stores
 each also mirrored. Matrices are padded with zeros to P >= N positions, which is exact. Nothing
-synchronises or copies from the host: the launches can be captured in a CUDA graph.
+synchronizes or copies from the host: the launches can be captured in a CUDA graph.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ SMALL = 64  # most positions for which an image's matrices are kept in registers
 TUNED = dict(
     small_forward=dict(block_d=64, num_warps=4, num_stages=1),
     small_backward=dict(block_d=64, num_warps=4, num_stages=1),
-    centre=dict(block_d=32, num_warps=8, num_stages=2),
+    center=dict(block_d=32, num_warps=8, num_stages=2),
     gram_matrix=dict(block=64, block_k=32, num_warps=4, num_stages=3),
     step=dict(block=64, block_k=32, num_warps=4, num_stages=3),
     features=dict(block_d=128, block_p=64, block_k=32, num_warps=8, num_stages=3),
@@ -59,7 +59,7 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor
             c, w = x.new_empty(batch, d, p), x.new_empty(batch, d, p)
             q, r = x.new_empty(batch, len(a), p, p), x.new_empty(batch, p, p)
             _launch(
-                kernels.centre, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p)
+                kernels.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p)
             )
             _launch(kernels.gram_matrix, _upper(batch, p), c, None, stats, q, d, p, q.stride(0))
             for j in range(1, len(a)):
@@ -93,7 +93,7 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
         (q,) = kept
         s = len(a)
         c, r = torch.empty_like(w), x.new_empty(batch, p, p)
-        _launch(kernels.centre, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))
+        _launch(kernels.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))
         _square(q, s, r, a, b, c0)
         # g, then the gradients of Q_s, ..., Q_1: each is made of those before it.
         bars = x.new_empty(batch, s + 1, p, p)

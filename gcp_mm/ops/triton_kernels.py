@@ -186,7 +186,7 @@ def small_backward(
 
 
 @triton.jit
-def centre(x, c, stats, d, n, p, block_n: tl.constexpr, block_d: tl.constexpr):
+def center(x, c, stats, d, n, p, block_n: tl.constexpr, block_d: tl.constexpr):
     """C = Xh / s of one image, padded to rows that start at multiples of 64 bytes; s, tau^(1/4)."""
     image = tl.program_id(0).to(tl.int64)
     x += image * d * n
@@ -195,9 +195,9 @@ def centre(x, c, stats, d, n, p, block_n: tl.constexpr, block_d: tl.constexpr):
     square_sum = tl.zeros((block_d,), tl.float32)
     for start in range(0, d, block_d):
         rows = start + tl.arange(0, block_d)
-        centred = _load_rows(x, rows, cols, d, n)
-        _store(c, rows, cols, d, p, centred)
-        square_sum += tl.sum(centred * centred, 1)
+        centered = _load_rows(x, rows, cols, d, n)
+        _store(c, rows, cols, d, p, centered)
+        square_sum += tl.sum(centered * centered, 1)
     s, root = _scales(tl.sum(square_sum, 0), n)
     tl.store(stats + 2 * image, s)
     tl.store(stats + 2 * image + 1, root)

@@ -125,7 +125,7 @@ data_preprocessor = dict(
 train_dataloader = dict(
     batch_size={schedule.batch},  # of each process
     num_workers={workers},
-    drop_last=True,  # a batch of few images would upset batch normalisation
+    drop_last=True,  # a batch of few images would upset batch normalization
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(**dataset, **train, pipeline=train_pipeline),
 )

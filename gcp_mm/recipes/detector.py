@@ -172,7 +172,7 @@ def _model(network, number, anchors, narrow, masks):
         start = f'        init_cfg={network.init_cfg("backbone")},'
     else:
         start = (
-            '        # From random weights all stages learn, and batch normalisation too.\n'
+            '        # From random weights all stages learn, and batch normalization too.\n'
             '        frozen_stages=-1,\n        norm_eval=False,\n        init_cfg=None,'
         )
     out = 128 if narrow else 256

@@ -112,9 +112,9 @@ def _check_values(infos):
 
 
 def _notes(sizes, modes, deep):
-    grey, total = sum(modes[mode] for mode in GREY), modes.total()
-    if grey:
-        yield f'{grey} of {total} pictures are grey, and get three equal channels.'
+    gray, total = sum(modes[mode] for mode in GREY), modes.total()
+    if gray:
+        yield f'{gray} of {total} pictures are gray, and get three equal channels.'
     if modes['RGBA'] + modes['LA'] + modes['PA']:
         yield 'Some pictures are transparent; they are read without it.'
     if deep:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from .text import comment
 
 VALIDATIONS = 10
-LEAST = 4  # images of a process in a step: batch normalisation takes the statistics of those
+LEAST = 4  # images of a process in a step: batch normalization takes the statistics of those
 
 
 @dataclass(frozen=True)

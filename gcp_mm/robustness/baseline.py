@@ -22,7 +22,7 @@ ALEXNET = Path(__file__).with_name('alexnet.json')
 
 @dataclass(frozen=True)
 class Robustness:
-    """Raw, unnormalised numbers of a network; errors and probabilities are fractions in [0, 1].
+    """Raw, unnormalized numbers of a network; errors and probabilities are fractions in [0, 1].
 
     Args:
         name: name of the network.

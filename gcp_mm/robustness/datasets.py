@@ -2,7 +2,7 @@
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, ICLR 2019. The preprocessing is part of the datasets: corrupted images are never
-resized. The model's data preprocessor normalises them.
+resized. The model's data preprocessor normalizes them.
 """
 
 import logging

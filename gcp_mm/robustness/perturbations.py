@@ -7,7 +7,7 @@ frames, translate 41; the first frame of a noise sequence is clean.
 
 A set made here does not replace the official one: the motion blur is imagecorruptions-imaug's
 version of ImageMagick's, affine maps are today's torchvision's (that of 2018 turned about a point
-half a pixel off the centre), and the official set is stored as lossy H.264.
+half a pixel off the center), and the official set is stored as lossy H.264.
 """
 
 import cv2
@@ -32,7 +32,7 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
         image: (H, W, 3) uint8 RGB, resized and not cropped, H and W at least `size`; ImageNet-P
             has min(H, W) = 256.
         name: one of `PERTURBATIONS`.
-        size: width and height of the frames, which are cut from the centre; ImageNet-P has 224.
+        size: width and height of the frames, which are cut from the center; ImageNet-P has 224.
         rng: source of all randomness.
 
     Returns:
@@ -93,8 +93,8 @@ def snow(x, rng):
     flakes = crop(zoom(crop(flakes, -(-size // 3)), 3, order=1), size)
     flakes[flakes < 0.5] = 0
     flakes = to_uint8(flakes) / 255
-    grey = x @ (0.299, 0.587, 0.114)
-    whitened = 0.85 * x + 0.15 * np.maximum(x, 1.5 * grey[..., None] + 0.5)
+    gray = x @ (0.299, 0.587, 0.114)
+    whitened = 0.85 * x + 0.15 * np.maximum(x, 1.5 * gray[..., None] + 0.5)
     for i in STEPS:
         falling = move(flakes, radius=14, sigma=4, angle=4 * i - 150)
         yield whitened + (falling + np.rot90(falling, 2))[..., None]
@@ -106,7 +106,7 @@ def brightness(x, rng):
     for i in STEPS:
         wanted = (value + 0.02 * (i - 15)).clip(0, 1)
         ratio = np.divide(wanted, value, out=np.ones_like(value), where=value > 0)
-        yield np.where(value > 0, x * ratio, wanted)  # black has no hue, and becomes grey
+        yield np.where(value > 0, x * ratio, wanted)  # black has no hue, and becomes gray
 
 
 def move(image, radius, sigma, angle):
@@ -157,13 +157,13 @@ def tilt(image):
     """The image's plane turned about its horizontal and its vertical axis by the same angle."""
     h, w = image.shape[:2]
     f = np.hypot(w, h)  # distance of the camera
-    to_centre = np.array([[1, 0, -w / 2], [0, 1, -h / 2], [0, 0, 1]])
+    to_center = np.array([[1, 0, -w / 2], [0, 1, -h / 2], [0, 0, 1]])
     camera = np.array([[f, 0, w / 2], [0, f, h / 2], [0, 0, 1]])
     for i in STEPS:
         cos, sin = np.cos(np.deg2rad(i - 15)), np.sin(np.deg2rad(i - 15))
         about_x = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
         about_y = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
-        plane = about_x @ about_y @ to_centre
+        plane = about_x @ about_y @ to_center
         plane[2, 2] += f
         yield cv2.warpPerspective(image, camera @ plane, (w, h))
 

@@ -29,7 +29,7 @@ RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
 PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
 
-def summarise(network: Robustness, baseline: Robustness) -> tuple[dict[str, float], list[str]]:
+def summarize(network: Robustness, baseline: Robustness) -> tuple[dict[str, float], list[str]]:
     """The columns of the tables.
 
     Args:
@@ -130,7 +130,7 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
 
 
 def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) -> str:
-    """Tables in Markdown: normalised and raw columns of several networks, and notes.
+    """Tables in Markdown: normalized and raw columns of several networks, and notes.
 
     Args:
         groups: by label, a network or several runs of it, of which the mean and the sample standard
@@ -138,7 +138,7 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         baseline: numbers to divide by.
     """
     summaries = {
-        label: [summarise(network, baseline) for network in runs] for label, runs in groups.items()
+        label: [summarize(network, baseline) for network in runs] for label, runs in groups.items()
     }
     notes = {}  # labels by text
     for label, runs in summaries.items():
@@ -216,7 +216,7 @@ def draw_panel(axis, key, names, groups, baseline):
     for i, (label, runs) in enumerate(groups.items()):
         values = []
         for network in runs:
-            ratios, summary = details(network, baseline)[key], summarise(network, baseline)[0]
+            ratios, summary = details(network, baseline)[key], summarize(network, baseline)[0]
             values.append([summary[f'm{key}'], *(ratios.get(name, nan) for name in names)])
         height, low, high = np.mean(values, 0), np.min(values, 0), np.max(values, 0)
         axis.bar(
@@ -228,7 +228,7 @@ def draw_panel(axis, key, names, groups, baseline):
             label=label,
             error_kw=dict(lw=1),
         )
-    axis.axhline(100, color='grey', ls='--', lw=1, label=baseline.name)
+    axis.axhline(100, color='gray', ls='--', lw=1, label=baseline.name)
     axis.axvline(0.75, color='black', lw=0.8)
     labels = [f'm{key}', *(name.replace('_', '\n') for name in names)]
     axis.set_xticks(positions, labels, fontsize='small')

@@ -13,7 +13,7 @@ from torch import nn
 def untouched(model: nn.Module) -> Iterator[None]:
     """Context that restores the model's buffers, in place, and the random generators.
 
-    The buffers are the running statistics of batch normalisation and its count of batches. Weights,
+    The buffers are the running statistics of batch normalization and its count of batches. Weights,
     their `.grad` and the training flags are not restored: do not change them.
     """
     restore, rewind = remember_buffers(model), remember_random(model)

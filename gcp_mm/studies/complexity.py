@@ -82,7 +82,7 @@ def count_complexity(model: nn.Module, images: Tensor) -> Complexity:
     """Count the parameters of a network and the multiply-adds of its forward pass in eval mode.
 
     Convolutions, linear layers, attention and other matrix products are counted as they are
-    evaluated, global covariance pooling by :func:`pooling_multiply_adds`. Biases, normalisation
+    evaluated, global covariance pooling by :func:`pooling_multiply_adds`. Biases, normalization
     layers, activations and average pooling are not.
 
     Args:

@@ -54,7 +54,7 @@ class CovarianceView:
 
     Attributes:
         root: Z, (D, D) float64, symmetric.
-        order: (D,) int64, the channels ordered so that similar ones are neighbours.
+        order: (D,) int64, the channels ordered so that similar ones are neighbors.
         label: the class with the largest logit.
         runner_up: the class with the second largest.
         logit: of `label`.
@@ -188,7 +188,7 @@ def _draw_root(axes, view):
         row, column = sorted((rank[pair.i], rank[pair.j]))
         axes.plot(column, row, 'ko', ms=6, mfc='none', path_effects=outline)
         axes.annotate(str(number), (column, row), path_effects=outline, **offset)
-    axes.set_title('normalised covariance $Z$', fontsize=13)
+    axes.set_title('normalized covariance $Z$', fontsize=13)
     axes.set_xlabel(f'{len(root)} channels, similar ones together', fontsize=11)
 
 
@@ -233,13 +233,13 @@ def _draw_maps(figure, pairs, picture, maps):
         _draw_map(row.pop(0), title, product, picture, 'RdBu_r', -1)
 
 
-def _draw_map(axes, title, values, picture, colours, least):
+def _draw_map(axes, title, values, picture, colors, least):
     limit = np.abs(values).max() or 1
     height, width = picture.shape[:2]
     axes.imshow(picture.mean(2), cmap='gray', vmin=0, vmax=255)
     axes.imshow(
         values,
-        cmap=colours,
+        cmap=colors,
         vmin=least * limit,
         vmax=limit,
         alpha=0.6,

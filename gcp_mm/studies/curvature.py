@@ -93,11 +93,11 @@ def smoothness_along_gradient(
     return ratios
 
 
-def filter_normalised_direction(params: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+def filter_normalized_direction(params: Sequence[Tensor], generator: torch.Generator) -> Tensor:
     """A random direction, each filter of which has the norm of the filter it is added to.
 
     A filter is the weights of one output: w[i] of the w of a convolution or a linear layer. Biases
-    and the weights of batch normalisation, which have one dimension, do not move, as in the code
+    and the weights of batch normalization, which have one dimension, do not move, as in the code
     of Li et al., Visualizing the Loss Landscape of Neural Nets, NeurIPS 2018, section 4.
 
     Args:

@@ -92,7 +92,7 @@ def plot_validation(
                 label=label,
             )
     if target:
-        axes.axhline(target[1], color='grey', ls='--', lw=1, label=target[0])
+        axes.axhline(target[1], color='gray', ls='--', lw=1, label=target[0])
     axes.legend()
     write_figure(path, figure, dpi=150)
 

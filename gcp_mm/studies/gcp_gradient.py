@@ -36,7 +36,7 @@ The layer computes its gradient differently, see :mod:`gcp_mm.ops.newton_schulz_
 import torch
 from torch import Tensor
 
-from ..ops.covariance import centre, flatten_positions
+from ..ops.covariance import center, flatten_positions
 from ..ops.precision import full_precision
 
 FORMS = ('printed', 'product', 'eigenbasis')
@@ -113,14 +113,14 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
 
 def _decompose(x):
     """J X, (B, N, D); Lambda, descending, 0 within rounding, its root and inverse root; U."""
-    centred = centre(flatten_positions(x).double()).mT
+    centered = center(flatten_positions(x).double()).mT
     # The singular values of the features: their squares would lose half of the digits.
-    _, s, vh = torch.linalg.svd(centred / centred.shape[1] ** 0.5, full_matrices=True)
-    rounding = torch.finfo(s.dtype).eps * max(centred.shape[1:]) * s[:, :1]
+    _, s, vh = torch.linalg.svd(centered / centered.shape[1] ** 0.5, full_matrices=True)
+    rounding = torch.finfo(s.dtype).eps * max(centered.shape[1:]) * s[:, :1]
     root = s.new_zeros(vh.shape[:2])
     root[:, : s.shape[1]] = torch.where(s > rounding, s, 0)
     inverse_root = torch.where(root > 0, 1 / root, 0)
-    return centred / centred.shape[1], root.square(), root, inverse_root, vh.mT
+    return centered / centered.shape[1], root.square(), root, inverse_root, vh.mT
 
 
 def _mask(lam):

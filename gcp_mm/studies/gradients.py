@@ -98,7 +98,7 @@ def measure_gradients(
 ) -> Gradients:
     """Gradients at X and at the weights of some layers, and K-FAC's factors of these.
 
-    The network should be in evaluation mode: where BN normalises by the statistics of the batch,
+    The network should be in evaluation mode: where BN normalizes by the statistics of the batch,
     the gradient of one image depends on the others.
 
     Args:

@@ -37,7 +37,7 @@ def local_image_loader(cfg: Config) -> LoadCheckedImage:
 
 
 def _drawable(image):
-    """An image as (H, W, 3) uint8 RGB; of more channels than three the first, of one its grey."""
+    """An image as (H, W, 3) uint8 RGB; of more channels than three the first, of one its gray."""
     image = image.reshape(*image.shape[:2], -1)
     if image.dtype != np.uint8:
         image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)

@@ -26,7 +26,7 @@ def measure_landscape(
         M_l = L(x + eta g);  M_g = || g - dL/dX (x + eta g) ||_2
 
     It takes len(etas) + 1 forward and backward passes, one eta at a time: a batch of several etas
-    would share its batch normalisation statistics. No gradient of a weight is computed. All passes
+    would share its batch normalization statistics. No gradient of a weight is computed. All passes
     draw the same random numbers of PyTorch, such as dropout's masks. They update the buffers of
     the network: see :func:`gcp_mm.runtime.untouched.untouched`.
 

@@ -12,7 +12,7 @@ ROTATED = 6  # EXIF: to be turned a quarter to the right when shown
 
 
 def pixels():
-    """Smooth colours, (HEIGHT, WIDTH, 3) uint8 RGB, which survive JPEG."""
+    """Smooth colors, (HEIGHT, WIDTH, 3) uint8 RGB, which survive JPEG."""
     coarse = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.BICUBIC))
 
@@ -75,7 +75,7 @@ _PALETTE = _RGB.quantize(64)
 
 # {what: (content, end of the file's name, its pixels as RGB)}
 UNUSUAL = {
-    'greyscale JPEG': (encode(_GREY, quality=95), '.jpg', np.dstack([_GREY] * 3)),
+    'grayscale JPEG': (encode(_GREY, quality=95), '.jpg', np.dstack([_GREY] * 3)),
     'CMYK JPEG': (encode(_RGB.convert('CMYK'), quality=95), '.jpg', IMAGE),
     'PNG with a palette': (encode(_PALETTE, 'PNG'), '.png', np.asarray(_PALETTE.convert('RGB'))),
     'PNG with transparency': (encode(_ALPHA, 'PNG'), '.png', IMAGE),
@@ -92,5 +92,5 @@ UNUSUAL = {
     ),
     'JPEG followed by a video': (JPEG + bytes([0xFF, 0xDA, 1, 2]) * 999, '.jpg', IMAGE),
 }
-# What no decoder tells: the end is there, and what is missing before it turns grey
+# What no decoder tells: the end is there, and what is missing before it turns gray
 CLOSED = JPEG[: len(JPEG) // 2] + b'\xff\xd9'

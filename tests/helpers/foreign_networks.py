@@ -18,8 +18,8 @@ def covariance_root(x, iterations=5):
     """Upper triangles of the iterates' root of each map's covariance, (B, D(D+1)/2)."""
     x = x.double().flatten(2)
     n, d = x.shape[2], x.shape[1]
-    centring = (torch.eye(n).double() - 1 / n) / n
-    cov = x @ centring @ x.mT
+    centering = (torch.eye(n).double() - 1 / n) / n
+    cov = x @ centering @ x.mT
     trace = cov.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     y, z, eye = cov / trace, torch.eye(d).double(), torch.eye(d).double()
     for _ in range(iterations):

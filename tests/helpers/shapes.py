@@ -66,7 +66,7 @@ def write_coco(root: Path, train: int = 40, val: int = 20, classes=('circle', 's
 
 
 def background(width, height, rng):
-    """A dark picture of noise on a colour that goes from one to another."""
+    """A dark picture of noise on a color that goes from one to another."""
     start, end = rng.uniform(10, 110, (2, 1, 1, 3))
     slope = np.linspace(0, 1, width)[None, :, None]
     pixels = start + slope * (end - start) + rng.normal(0, 12, (height, width, 3))
@@ -82,8 +82,8 @@ def draw(picture, name, rng, scale=(0.5, 0.95), taken=None):
     width, height = picture.size
     for _ in range(20):
         size = rng.uniform(*scale) * min(width, height)
-        centre = rng.uniform(size / 2, np.array([width, height]) - size / 2)
-        box = [*(centre - size / 2), *(centre + size / 2)]
+        center = rng.uniform(size / 2, np.array([width, height]) - size / 2)
+        box = [*(center - size / 2), *(center + size / 2)]
         if not any(_overlap(box, other) for other in taken or ()):
             break
     else:
@@ -91,14 +91,14 @@ def draw(picture, name, rng, scale=(0.5, 0.95), taken=None):
     if taken is not None:
         taken.append(box)
     turn = rng.uniform(-0.4, 0.4)
-    outlines = [size / 2 * _outline(name) @ _rotation(turn) + centre]
+    outlines = [size / 2 * _outline(name) @ _rotation(turn) + center]
     if name == 'ring':
-        outlines.append(0.55 * (outlines[0] - centre) + centre)
+        outlines.append(0.55 * (outlines[0] - center) + center)
     mask = Image.new('L', (width * SHARP, height * SHARP))
     for value, outline in zip((255, 0), outlines, strict=False):
         ImageDraw.Draw(mask).polygon([tuple(point) for point in outline * SHARP], fill=value)
-    colour = rng.uniform(140, 255, 3)
-    picture.paste(tuple(int(value) for value in colour), mask=mask.resize((width, height)))
+    color = rng.uniform(140, 255, 3)
+    picture.paste(tuple(int(value) for value in color), mask=mask.resize((width, height)))
     return outlines[0].clip(0, [width, height])
 
 

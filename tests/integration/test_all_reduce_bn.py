@@ -1,4 +1,4 @@
-"""Batch normalisation over two processes is BatchNorm2d on all their images."""
+"""Batch normalization over two processes is BatchNorm2d on all their images."""
 
 from itertools import product
 

@@ -147,7 +147,7 @@ def spoil(what, root):
 
 @pytest.mark.parametrize('what', UNUSUAL)
 def test_unusual_image(what, tmp_path, record_property):
-    """Is used like any other, in 8-bit colours; its pixels are those that were written."""
+    """Is used like any other, in 8-bit colors; its pixels are those that were written."""
     content, suffix, expected = UNUSUAL[what]
     observed = []
     kinds = CONFIGS if 'EXIF' in what else [list(CONFIGS)[list(UNUSUAL).index(what) % len(CONFIGS)]]
@@ -164,18 +164,18 @@ def test_unusual_image(what, tmp_path, record_property):
         height, width, channels = image.shape
         observed.append(f'used, {width}x{height}, {channels} channels of {image.dtype}')
     assert observed[0].endswith('3 channels of uint8')
-    record_property(*row(what, 'used as 8-bit colours', observed))
+    record_property(*row(what, 'used as 8-bit colors', observed))
 
 
 def test_jpeg_whose_gap_is_closed(tmp_path, record_property):
-    """The limit: libjpeg fills in grey, and neither OpenCV nor Pillow says so."""
+    """The limit: libjpeg fills in gray, and neither OpenCV nor Pillow says so."""
     loader, scope = make_loader('ImageNet', tmp_path, CLOSED)
     images = dict(read(loader, scope))
     assert 'bad.jpg' in images
     image = LoadCheckedImage().load(dict(img_path=str(next(tmp_path.rglob('bad.jpg')))))
-    grey = (image[-1] == 128).all()
-    assert grey
-    observed = 'used, its end grey' if grey else 'used'
+    gray = (image[-1] == 128).all()
+    assert gray
+    observed = 'used, its end gray' if gray else 'used'
     record_property(
         *row('JPEG damaged in between, with its end', 'used: no decoder tells', observed)
     )

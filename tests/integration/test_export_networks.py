@@ -83,7 +83,7 @@ print(json.dumps(list(sys.modules)))
 
 
 def random_network(name, size=SIZE, **kwargs):
-    """Random weights, and batch normalisation whose statistics keep images apart."""
+    """Random weights, and batch normalization whose statistics keep images apart."""
     torch.manual_seed(0)
     model = get_model(name, **kwargs)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -180,11 +180,11 @@ def test_files_run_without_this_package(small, tmp_path):
 
 
 @pytest.mark.parametrize('to_rgb', [True, False])
-def test_normalisation_is_that_of_the_data_preprocessor(copied, to_rgb, tmp_path):
+def test_normalization_is_that_of_the_data_preprocessor(copied, to_rgb, tmp_path):
     preprocessor = copied.data_preprocessor
     preprocessor.to_rgb = to_rgb
     preprocessor.mean = torch.tensor([100.0, 120, 140]).view(3, 1, 1)
-    export_classifier(copied, tmp_path / 'network.pt', (32, 32), with_normalisation=True)
+    export_classifier(copied, tmp_path / 'network.pt', (32, 32), with_normalization=True)
     bgr = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     run = load(str(tmp_path / 'network.pt'))
     inputs = preprocessor(dict(inputs=bgr))['inputs']
@@ -195,11 +195,11 @@ def test_normalisation_is_that_of_the_data_preprocessor(copied, to_rgb, tmp_path
 def test_file_says_what_its_classes_and_images_are(copied, tmp_path):
     copied._dataset_meta = dict(classes=tuple('abcdefghé3'))
     path = tmp_path / 'network.pt'
-    export_classifier(copied, path, (32, 48), with_normalisation=True)
+    export_classifier(copied, path, (32, 48), with_normalization=True)
     said = read_export(path).metadata
     assert said['classes'] == list('abcdefghé3')
     assert (said['channels'], said['size'], said['channel_order']) == (3, [32, 48], 'RGB')
-    assert said['normalisation'] == dict(mean=[127.5] * 3, std=[127.5] * 3, inside=True)
+    assert said['normalization'] == dict(mean=[127.5] * 3, std=[127.5] * 3, inside=True)
     assert [step['type'] for step in said['pipeline']] == ['LoadImageFromFile']
     assert said['scores'] == dict(function='softmax')
 
@@ -301,7 +301,7 @@ def test_networks_are_checked(copied, tmp_path):
         export_classifier(copied, path, (32, 32))
     del copied.data_preprocessor.mean
     with pytest.raises(ValueError, match='has no mean'):
-        export_classifier(copied, path, (32, 32), with_normalisation=True)
+        export_classifier(copied, path, (32, 32), with_normalization=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -346,7 +346,7 @@ def test_other_channels_are_exported(channels, to_rgb, tmp_path):
         data_preprocessor=dict(mean=mean, std=std, to_rgb=to_rgb),
     )
     path = str(tmp_path / 'network.pt')
-    export_classifier(model, path, (32, 32), with_normalisation=True)
+    export_classifier(model, path, (32, 32), with_normalization=True)
     images = torch.randint(256, (3, channels, 32, 32)).float()
     with torch.no_grad():
         expected = model(**model.data_preprocessor(dict(inputs=images)), mode='tensor')
@@ -366,8 +366,8 @@ def test_tool(small, call_tool, tmp_path, capsys):
         call_tool('tools/export.py', CLS, checkpoint, out, *options)
     call_tool('tools/export.py', CLS, checkpoint, out, '--size', 32, 48, *options)
     said = capsys.readouterr().out
-    assert '(batch, 3, 32, 48), float32, normalised' in said
-    assert re.search(r'says .*normalisation, pipeline, scores', said)
+    assert '(batch, 3, 32, 48), float32, normalized' in said
+    assert re.search(r'says .*normalization, pipeline, scores', said)
     assert re.search(r'lacks +classes', said)
     images = torch.randn(3, 3, 32, 48)
     with torch.no_grad():

@@ -180,8 +180,8 @@ def test_cub_recipe(cub, tmp_path):
 
 
 @pytest.mark.parametrize('config', [CUB, FOLDER])
-def test_images_are_their_centre_at_448(config, cub, tmp_path):
-    """Against Pillow: short side to 448, the centre cut out, in training flipped or not."""
+def test_images_are_their_center_at_448(config, cub, tmp_path):
+    """Against Pillow: short side to 448, the center cut out, in training flipped or not."""
     for split, number in (('train', 1), ('val', 2)):
         for name in ('Auk', 'Wren'):
             folder = tmp_path / 'folder' / split / name
@@ -204,7 +204,7 @@ def test_images_are_their_centre_at_448(config, cub, tmp_path):
         assert len(got) == len(choices)
         for content in got:
             pixels = np.frombuffer(content, np.uint8).reshape(448, 448, 3).astype(int)
-            # OpenCV's decoder and Pillow's differ by a grey level or two.
+            # OpenCV's decoder and Pillow's differ by a gray level or two.
             assert min(np.abs(pixels - choice).mean() for choice in choices) < 1
         assert images[1]['data_samples'].gt_label.item() == (199 if config == CUB else 1)
 

@@ -56,7 +56,7 @@ def test_autocast_and_half_precision(dtype):
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_no_synchronisation_and_cuda_graph(shape):
+def test_no_synchronization_and_cuda_graph(shape):
     x = features(shape).requires_grad_()
     stream = torch.cuda.Stream()  # a capture needs a warm-up beside it
     with torch.cuda.stream(stream):

@@ -271,7 +271,7 @@ def test_exported_file_gives_what_the_network_gives(
     expected = demo(config, pictures)
     path = tmp_path / name
     export_classifier(
-        get_model(config, checkpoint(config)), path, (32, 32), with_normalisation='inside' in name
+        get_model(config, checkpoint(config)), path, (32, 32), with_normalization='inside' in name
     )
     call_tool(TOOL, path, pictures / 'a.png', pictures, '--out-dir', tmp_path / 'exported')
     found = json.loads((tmp_path / 'exported/predictions.json').read_text())
@@ -382,9 +382,9 @@ def expected_predictions(config, weights, files):
 
 @pytest.mark.parametrize('covariance', [[], ['--covariance']])
 def test_network_of_one_channel(demo, other, checkpoint, pictures, tmp_path, covariance):
-    """Of grey pictures it is given what the test pipeline loads, and of colours their grey."""
-    colours = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
-    cv2.imwrite(str(pictures / 'colours.jpg'), colours)
+    """Of gray pictures it is given what the test pipeline loads, and of colors their gray."""
+    colors = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(pictures / 'colors.jpg'), colors)
     loader = dict(type='LoadImageFromFile', color_type='grayscale')
     pipeline = [loader, dict(type='PackInputs')]
     config = other(
@@ -392,7 +392,7 @@ def test_network_of_one_channel(demo, other, checkpoint, pictures, tmp_path, cov
         data_preprocessor=dict(mean=[120], std=[60], to_rgb=False),
         test_dataloader=dict(dataset=dict(pipeline=pipeline)),
     )
-    files = [pictures / name for name in ('a.png', 'colours.jpg')]
+    files = [pictures / name for name in ('a.png', 'colors.jpg')]
     records = demo(config, *files, *covariance)
     expected = expected_predictions(config, checkpoint(config), files)
     for record, sample in zip(records, expected, strict=True):
@@ -400,13 +400,13 @@ def test_network_of_one_channel(demo, other, checkpoint, pictures, tmp_path, cov
         assert record['score'] == pytest.approx(sample.pred_score.max().item(), rel=1e-5)
         assert ('covariance' in record) == bool(covariance)
         drawn = cv2.imread(str(tmp_path / 'out' / record['drawing']))
-        assert (drawn[60:, :, 0] == drawn[60:, :, 1]).all()  # grey
+        assert (drawn[60:, :, 0] == drawn[60:, :, 1]).all()  # gray
 
 
-def test_grey_frames_of_a_video(video):
+def test_gray_frames_of_a_video(video):
     read = runpy.run_path(str(ROOT / TOOL))['read_frames']
-    grey = read(video, LoadCheckedImage(color_type='grayscale'))
-    for (_, image), (_, frame) in zip(grey, read(video, LoadCheckedImage()), strict=True):
+    gray = read(video, LoadCheckedImage(color_type='grayscale'))
+    for (_, image), (_, frame) in zip(gray, read(video, LoadCheckedImage()), strict=True):
         np.testing.assert_array_equal(image, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
 
 

@@ -85,7 +85,7 @@ def evaluated(network, trees, tmp_path_factory):
 
 
 def scores(model, images):
-    """Logits by hand: RGB, ImageNet's normalisation."""
+    """Logits by hand: RGB, ImageNet's normalization."""
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     images = (torch.from_numpy(np.stack(images)).float() - mean) / std
     with torch.no_grad():

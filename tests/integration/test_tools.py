@@ -44,7 +44,7 @@ def test_log_file_has_what_the_screen_has_not(trained):
     for words in ('System environment:', 'Config:\n', 'LR is set based on batch size of 64'):
         assert words in log
     assert 'Hooks will be executed in the following order' in log
-    assert 'head.fc.weight - torch.Size([10, 8256])' in log  # how each weight is initialised
+    assert 'head.fc.weight - torch.Size([10, 8256])' in log  # how each weight is initialized
     assert 'learning rate 0.0125\n' in log
 
 

@@ -23,10 +23,10 @@ from gcp_mm.compat import operators_in_use
 
 def boxes(count, generator):
     """Boxes in an image of 800 by 800, (count, 4), and distinct scores."""
-    centre = torch.rand(count, 2, generator=generator) * 800
+    center = torch.rand(count, 2, generator=generator) * 800
     half = torch.rand(count, 2, generator=generator) * 100 + 4
     scores = torch.randperm(count, generator=generator) / count
-    return torch.cat([centre - half, centre + half], 1), scores
+    return torch.cat([center - half, center + half], 1), scores
 
 
 def cases(device):

@@ -2,7 +2,7 @@
 
 Li et al., Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix
 Square Root Normalization, CVPR 2018, https://arxiv.org/abs/1712.01034, Algorithm 1 and eqs. (5) to
-(11): the N x N centring matrix, the iterates Y_k and Z_k stored for the backward, 12 products of
+(11): the N x N centering matrix, the iterates Y_k and Z_k stored for the backward, 12 products of
 D x D matrices forward and 38 backward, and a loop over the samples for the traces. Not for use.
 """
 

@@ -1,6 +1,6 @@
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py'
 
-# Differs from MMPretrain's in the batch and in the colour jitter of the paper's code.
+# Differs from MMPretrain's in the batch and in the color jitter of the paper's code.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow'),

@@ -8,7 +8,7 @@ model = dict(
         in_channels=1024,
         reduction=(256,),
         act_cfg=dict(type='ReLU6'),
-        # PyTorch's own initialisation of a convolution
+        # PyTorch's own initialization of a convolution
         init_cfg=dict(
             type='Kaiming',
             layer='Conv2d',

@@ -139,14 +139,14 @@ NAMES = "resnet18 with GCP, reduction=(256,), 7 classes, by the names of the pap
         ('gcp', True, "by the names of iSQRT-COV's trainer"),
     ],
 )
-def test_tool_says_what_it_recognised(call_tool, tmp_path, capsys, pooling, trainer, said):
+def test_tool_says_what_it_recognized(call_tool, tmp_path, capsys, pooling, trainer, said):
     net = build('resnet18', pooling)
     source = save(trainer_state(net) if trainer else net.state_dict(), tmp_path / 'a.pth')
     target = tmp_path / 'backbone.pth'
     call_tool('tools/convert_checkpoint.py', source, target, '--backbone-only')
-    recognised, written = capsys.readouterr().out.splitlines()
-    assert recognised.startswith('recognised: ')
-    assert said in recognised
+    recognized, written = capsys.readouterr().out.splitlines()
+    assert recognized.startswith('recognized: ')
+    assert said in recognized
     assert written == f'written: {target}'
     load_pretrained(GCPResNet(18), target, prefix='backbone.')
 

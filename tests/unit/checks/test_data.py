@@ -303,26 +303,26 @@ def test_files_beside_those_that_are_used(files, tmp_path):
     assert [t for t in texts('warning', check_data, cfg) if 'extensions' in t] == []
 
 
-def test_unlabelled_images_beside_labelled_ones(scenes, tmp_path, log):
+def test_unlabeled_images_beside_labeled_ones(scenes, tmp_path, log):
     """As in semi-supervised training."""
     cfg = resolve_config('faster-rcnn_r18_fpn_4e_digits')
-    labelled = dict(cfg.train_dataloader.dataset, data_root=str(scenes))
-    unlabelled = dict(labelled, metainfo=dict(classes=tuple('0123456789')))
+    labeled = dict(cfg.train_dataloader.dataset, data_root=str(scenes))
+    unlabeled = dict(labeled, metainfo=dict(classes=tuple('0123456789')))
     path = tmp_path / 'none.json'
-    unlabelled.update(filter_cfg=dict(filter_empty_gt=False), ann_file=str(path))
+    unlabeled.update(filter_cfg=dict(filter_empty_gt=False), ann_file=str(path))
     content = Config.fromfile(scenes / 'annotations/instances_train.json')
     cut = {key: value for key, value in content.items() if key != 'annotations'}
     Config(dict(cut, annotations=[])).dump(path)
     loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
     loader['collate_fn'] = dict(type='pseudo_collate')
     with DefaultScope.overwrite_default_scope('mmdet'):
-        both = dict(type='ConcatDataset', datasets=[labelled, unlabelled])
+        both = dict(type='ConcatDataset', datasets=[labeled, unlabeled])
         build_dataloader(Runner.build_dataloader, dict(loader, dataset=both), seed=0)
         with pytest.raises(ValueError, match='no image has an object of the classes'):
-            build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabelled), seed=0)
+            build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabeled), seed=0)
         assert 'no image has an object' not in log()
-        unlabelled.update(test_mode=True)
-        build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabelled), seed=0)
+        unlabeled.update(test_mode=True)
+        build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabeled), seed=0)
         assert 'no image has an object of the classes' in log()
 
 

@@ -132,7 +132,7 @@ def test_images_of_several_sizes_are_told_once(mixed, tmp_path):
             check_step,
             'optim_wrapper: .*dtyp',
         ),
-        ({'visualizer.type': 'UniversalVisualiser'}, check_visualizer, 'Visualiser'),
+        ({'visualizer.type': 'UniversalVisualizer'}, check_visualizer, 'Visualizer'),
         ({'visualizer.vis_backends': [dict(type='LocalBackend')]}, check_visualizer, 'LocalBacken'),
         ({'visualizer.vis_bakends': []}, check_visualizer, 'vis_bakends'),
     ],

@@ -175,7 +175,7 @@ def bilinear(plane, y, x):
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 def test_roi_align(sampling_ratio, aligned):
-    """Average of bilinear samples at the centres of a 2x2 grid in each bin, 1.5 by 1.25 large."""
+    """Average of bilinear samples at the centers of a 2x2 grid in each bin, 1.5 by 1.25 large."""
     x, scale = random(1, 2, 9, 9).requires_grad_(), 0.5
     y1, x1, bin_height, bin_width = 1.2, 2.4, 1.5, 1.25
     roi = torch.tensor([[0, x1, y1, x1 + 3 * bin_width, y1 + 2 * bin_height]], dtype=F64)

@@ -121,7 +121,7 @@ def test_names_say_what_the_networks_are(name, conv5, reduction):
     assert model.backbone.get('conv5') == conv5
     assert model.neck.get('reduction') == reduction
     assert model.head.get('dropout') == (0.2 if 'mobilenet' in name else None)
-    # PyTorch's initialisation of the classifier, but in MobileNetV2 MMPretrain's
+    # PyTorch's initialization of the classifier, but in MobileNetV2 MMPretrain's
     assert model.head.get('init_cfg', 'stock') == ('stock' if 'mobilenet' in name else None)
     if reduction:
         activation = 'ReLU' if 'resnet' in name else 'ReLU6'
@@ -146,7 +146,7 @@ def check_uniform(weight, bound):
 @pytest.mark.parametrize(
     'name', ['resnet18-gcp_8xb32', 'mobilenet-v2-gcp_4xb24', 'shufflenet-v2-gcp_4xb256']
 )
-def test_initialisation(name):
+def test_initialization(name):
     """As in the paper's code: He's, fan-out, but PyTorch's own in ShuffleNetV2."""
     model = build_model(load(f'configs/imagenet/{name}-lrnorm_in1k.py'))
     model.init_weights()

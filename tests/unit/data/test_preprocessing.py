@@ -61,11 +61,11 @@ def test_input_is_that_of_the_network(steps, to_rgb):
     expected = network_input(model, image)
     outside = described(model)
     assert outside['channel_order'] == ('RGB' if to_rgb else 'BGR')
-    assert outside['normalisation'] == dict(mean=MEAN, std=STD, inside=False)
+    assert outside['normalization'] == dict(mean=MEAN, std=STD, inside=False)
     assert torch.equal(Preprocessing(outside)(image), expected)
     inside = described(model, inside=True)
     given = Preprocessing(inside)(image)
-    mean, std = (inside['normalisation'][key] for key in ('mean', 'std'))
+    mean, std = (inside['normalization'][key] for key in ('mean', 'std'))
     mean, std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
     given = (given - mean) / std  # in the order of the images, RGB
     torch.testing.assert_close(given if to_rgb else given.flip(1), expected)
@@ -81,10 +81,10 @@ def test_input_of_other_channels(channels):
     assert torch.equal(Preprocessing(said)(image), network_input(model, image))
 
 
-def test_without_normalisation():
+def test_without_normalization():
     model = classifier(STEPS[1])
     said = described(model)
-    assert said['normalisation'] is None
+    assert said['normalization'] is None
     assert torch.equal(Preprocessing(said)(picture()), network_input(model, picture()))
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation in one process; tests/integration has it in two."""
+"""Batch normalization in one process; tests/integration has it in two."""
 
 import pytest
 import torch

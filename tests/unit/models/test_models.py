@@ -144,7 +144,7 @@ def test_maxpool_variant_pools_before_conv5():
     torch.testing.assert_close(conv5, net.layer4(pooled))
 
 
-def test_last_bn_is_not_initialised_to_zero():
+def test_last_bn_is_not_initialized_to_zero():
     net = GCPResNet(18, **NARROW)
     net.init_weights()
     assert (net.layer4[1].bn2.weight == 1).all()

@@ -204,7 +204,7 @@ def test_neck_in_training(x):
 
 
 def test_a_single_position_of_a_single_image():
-    """Batch normalisation has no variance to train with; without it, and later, there is none."""
+    """Batch normalization has no variance to train with; without it, and later, there is none."""
     x = features(1, 24, 1, 1)
     with pytest.raises(ValueError, match='more than 1 value per channel'):
         make_neck().train()(x)

@@ -30,7 +30,7 @@ def test_sizes_and_notes(save):
     found = look_at(paths)
     assert found.sizes.tolist() == [[30, 20], [10, 40], [5, 5], [5, 5]]
     text = ' '.join(found.notes)
-    expected = ('1 of 4 pictures are grey', 'transparent', '16 bits', '3 pictures have a side')
+    expected = ('1 of 4 pictures are gray', 'transparent', '16 bits', '3 pictures have a side')
     assert all(words in text for words in expected)
 
 

@@ -36,7 +36,7 @@ def photo():
     return lambda size: np.asarray(image.resize((size, size)))
 
 
-def grey(value=128, size=64):
+def gray(value=128, size=64):
     return np.full((size, size, 3), value, np.uint8)
 
 
@@ -59,14 +59,14 @@ def test_every_corruption_at_every_severity(photo, name, size):
 
 @pytest.mark.parametrize('severity', SEVERITIES)
 def test_noise_is_as_strong_as_published(severity):
-    """Around a middle grey; what lies within a standard deviation of it is not clipped."""
+    """Around a middle gray; what lies within a standard deviation of it is not clipped."""
     x = 128 / 255
     deviations = dict(
         gaussian_noise=(0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1],
         speckle_noise=x * (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1],
     )
     for name, wanted in deviations.items():
-        image = corrupt(grey(size=128), name, severity, make_rng())
+        image = corrupt(gray(size=128), name, severity, make_rng())
         low, high = np.quantile(image, (0.1587, 0.8413))
         assert (high - low) / 2 / 255 == pytest.approx(wanted, rel=0.03)
 
@@ -137,15 +137,15 @@ def test_randomness_is_that_of_the_generator(photo, name):
         (dict(name='rain'), ValueError, "'rain' is none of gaussian_noise"),
         (dict(severity=0), ValueError, 'severity: expected 1 to 5, got 0'),
         (dict(severity=6), ValueError, 'severity: expected 1 to 5, got 6'),
-        (dict(image=grey(size=63)), ValueError, 'at least 64 pixels, got .63, 63.'),
-        (dict(image=grey()[:, :60]), ValueError, 'a square'),
-        (dict(image=grey()[..., 0]), ValueError, r'shape \(H, W, 3\), got \(64, 64\)'),
-        (dict(image=grey() / 255), TypeError, 'uint8 array, got float64'),
+        (dict(image=gray(size=63)), ValueError, 'at least 64 pixels, got .63, 63.'),
+        (dict(image=gray()[:, :60]), ValueError, 'a square'),
+        (dict(image=gray()[..., 0]), ValueError, r'shape \(H, W, 3\), got \(64, 64\)'),
+        (dict(image=gray() / 255), TypeError, 'uint8 array, got float64'),
         (dict(image='cat.png'), TypeError, 'uint8 array, got str'),
     ],
 )
 def test_wrong_arguments(arguments, error, message):
-    usual = dict(image=grey(), name='fog', severity=1, rng=make_rng())
+    usual = dict(image=gray(), name='fog', severity=1, rng=make_rng())
     with pytest.raises(error, match=message):
         corrupt(**{**usual, **arguments})
 
@@ -156,4 +156,4 @@ def test_absent_or_older_package_is_named(monkeypatch):
 
     monkeypatch.setattr(corruptions.metadata, 'version', version)
     with pytest.raises(ModuleNotFoundError, match='pip install imagecorruptions-imaug'):
-        corrupt(grey(), 'fog', 1, make_rng())
+        corrupt(gray(), 'fog', 1, make_rng())

@@ -101,8 +101,8 @@ def test_gray_and_cmyk_images_become_rgb(tmp_path):
         Image.new(mode, (32, 32), 100 if mode == 'L' else (0, 255, 255, 0)).save(
             tmp_path / f'x/{mode}.JPEG'
         )
-    cmyk, grey = ImageNetC(str(tmp_path), crop_size=32)
-    assert (grey['inputs'] == 100).all()
+    cmyk, gray = ImageNetC(str(tmp_path), crop_size=32)
+    assert (gray['inputs'] == 100).all()
     assert cmyk['inputs'][2].float().mean() > 200 > 100 > cmyk['inputs'][:2].float().mean()  # red
 
 

@@ -28,7 +28,7 @@ def photo():
 
 
 def blob(row, column, sigma=4.0, height=RESIZE, width=RESIZE):
-    """A white Gaussian on black whose centre is at a point; (height, width, 3) uint8."""
+    """A white Gaussian on black whose center is at a point; (height, width, 3) uint8."""
     rows, columns = np.indices((height, width))
     square = (rows - row) ** 2 + (columns - column) ** 2
     return np.repeat((255 * np.exp(-square / (2 * sigma**2)))[..., None], 3, axis=2).astype(
@@ -153,9 +153,9 @@ def test_brightness_adds_to_the_value_of_hsv(photo):
         value = (clean.max(axis=2) + 255 * 0.02 * (i - 15)).clip(0, 255)
         assert np.abs(frame.max(axis=2) - value).max() < 1.01
         hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV_FULL).astype(float)
-        coloured = (saturation > 60) & (value > 80)
-        assert np.abs(hsv[..., 1] - saturation)[coloured].max() < 8
-        turn = np.abs(hsv[..., 0] - hue)[coloured]
+        colored = (saturation > 60) & (value > 80)
+        assert np.abs(hsv[..., 1] - saturation)[colored].max() < 8
+        turn = np.abs(hsv[..., 0] - hue)[colored]
         assert np.minimum(turn, 256 - turn).max() < 8
     black = perturb(np.zeros((SIZE, SIZE, 3), np.uint8), 'brightness', SIZE, make_rng())
     assert [int(frame.max()) for frame in black[14:18]] == [0, 0, 5, 10]
@@ -175,8 +175,8 @@ def test_motion_blur_smears_a_point_along_a_line():
     reach = weights @ np.arange(21) / 255
     for i, frame in enumerate(frames):
         angle = np.deg2rad(4 * (i - 30))
-        centre = np.array(center_of_mass(frame)) - (48 - EDGE)
-        assert centre == pytest.approx((-reach * np.sin(angle), -reach * np.cos(angle)), abs=0.3)
+        center = np.array(center_of_mass(frame)) - (48 - EDGE)
+        assert center == pytest.approx((-reach * np.sin(angle), -reach * np.cos(angle)), abs=0.3)
 
 
 def test_snow_is_one_layer_that_turns():

@@ -18,7 +18,7 @@ from gcp_mm.robustness.regenerate import Recipe, make_set
 ENDED = 2**22 + 1  # more than Linux numbers processes by
 SMALL_C = dict(names=('gaussian_noise', 'impulse_noise', 'glass_blur', 'frost'), severities=(1, 4))
 SMALL_P = dict(names=('shot_noise', 'snow', 'rotate'))
-IMAGES = ('cats/grey.png', 'cats/palette.png', 'dogs/alpha.png', 'dogs/print.jpg')
+IMAGES = ('cats/gray.png', 'cats/palette.png', 'dogs/alpha.png', 'dogs/print.jpg')
 STEMS = [name.split('.')[0] for name in IMAGES]
 
 
@@ -29,7 +29,7 @@ def recipe(kind='c', **options):
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-    """Two classes, two images each: grey, with a palette, with transparency, and for printing."""
+    """Two classes, two images each: gray, with a palette, with transparency, and for printing."""
     root = tmp_path_factory.mktemp('clean')
     photo = Image.fromarray(load_sample_image('flower.jpg')).resize((100, 80))
     modes = dict(zip(IMAGES, ('L', 'P', 'RGBA', 'CMYK'), strict=True))
@@ -125,15 +125,15 @@ def test_order_does_not_matter(made, source, tmp_path):
 
 
 def test_other_seed_and_other_path_give_other_noise(made, source, own_source, tmp_path):
-    wanted = 'gaussian_noise/1/cats/grey.JPEG'
+    wanted = 'gaussian_noise/1/cats/gray.JPEG'
     part = dict(names=['gaussian_noise'], severities=[1])
     make_set(recipe(seed=1, **part), source, tmp_path / 'seed')
-    (own_source / 'cats/grey.png').rename(own_source / 'cats/other.png')
+    (own_source / 'cats/gray.png').rename(own_source / 'cats/other.png')
     make_set(recipe(**part), own_source, tmp_path / 'path')
     files = (
         made / 'c' / wanted,
         tmp_path / 'seed' / wanted,
-        tmp_path / 'path' / wanted.replace('grey', 'other'),
+        tmp_path / 'path' / wanted.replace('gray', 'other'),
     )
     assert len({path.read_bytes() for path in files}) == 3
 
@@ -173,7 +173,7 @@ def test_set_made_otherwise_is_left_alone(made, source, own_source, tmp_path):
     ):
         with pytest.raises(ValueError, match=f'was made with .*{difference}.*name another folder'):
             make_set(other, source, target)
-    (own_source / 'cats/grey.png').unlink()
+    (own_source / 'cats/gray.png').unlink()
     with pytest.raises(ValueError, match=r"was made with {'source': {'images': 4"):
         make_set(recipe(), own_source, target)
     with pytest.raises(ValueError, match='was not made by this program'):
@@ -185,13 +185,13 @@ def test_images_of_another_source_are_not_mixed(made, own_source, tmp_path):
     """Equal names, other images: refused before anything is written, also for other corruptions."""
     target = shutil.copytree(made / 'c', tmp_path / 'c')
     before = contents(target)
-    Image.open(own_source / 'cats/grey.png').rotate(90).save(own_source / 'cats/grey.png')
+    Image.open(own_source / 'cats/gray.png').rotate(90).save(own_source / 'cats/gray.png')
     for part in (recipe(), recipe(names=['fog'])):
-        with pytest.raises(ValueError, match=r'cats/grey\.JPEG was made of another image'):
+        with pytest.raises(ValueError, match=r'cats/gray\.JPEG was made of another image'):
             make_set(part, own_source, target)
     assert contents(target) == before
     # Where none of its files is there yet, the new one is as good.
-    for path in target.rglob('grey.JPEG'):
+    for path in target.rglob('gray.JPEG'):
         path.unlink()
     assert make_set(recipe(), own_source, target)['made'] == 8
 
@@ -219,7 +219,7 @@ def test_first_unreadable_image_is_named(own_source, tmp_path):
     with pytest.raises(ValueError, match=r'cats/palette.png: cannot be read .*--skip-bad'):
         make_set(recipe(), own_source, tmp_path / 'c')
     files = [path for path in (tmp_path / 'c').rglob('*') if path.is_file()]
-    assert {path.name for path in files} == {'GENERATED.json', 'grey.JPEG'}
+    assert {path.name for path in files} == {'GENERATED.json', 'gray.JPEG'}
 
 
 def test_unreadable_images_are_left_out_and_listed(made, own_source, tmp_path):
@@ -235,10 +235,10 @@ def test_unreadable_images_are_left_out_and_listed(made, own_source, tmp_path):
     ):
         assert reason in done['skipped'].pop(name)
     assert not done['skipped']
-    same = 'gaussian_noise/1/cats/grey.JPEG'
+    same = 'gaussian_noise/1/cats/gray.JPEG'
     assert (tmp_path / 'c' / same).read_bytes() == (made / 'c' / same).read_bytes()
     # Repaired, it joins the others.
-    shutil.copy(own_source / 'cats/grey.png', own_source / 'cats/palette.png')
+    shutil.copy(own_source / 'cats/gray.png', own_source / 'cats/palette.png')
     done = make_set(part, own_source, tmp_path / 'c', skip_bad=True)
     assert (done['made'], done['found'], len(done['skipped'])) == (5, 5, 2)
 
@@ -251,8 +251,8 @@ def test_nothing_but_unreadable_images(tmp_path):
 
 
 def test_other_layouts_are_refused(own_source, tmp_path):
-    (own_source / 'cats/grey.jpg').touch()
-    with pytest.raises(ValueError, match=r'2 images cats/grey\.\*'):
+    (own_source / 'cats/gray.jpg').touch()
+    with pytest.raises(ValueError, match=r'2 images cats/gray\.\*'):
         make_set(recipe(), own_source, tmp_path / 'c')
     for folder in (own_source / 'cats', own_source / 'absent'):
         with pytest.raises(FileNotFoundError, match=f'{folder}: expected images'):

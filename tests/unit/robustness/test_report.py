@@ -10,7 +10,7 @@ import pytest
 
 from gcp_mm.robustness import CORRUPTIONS, Robustness, load_baseline
 from gcp_mm.robustness.baseline import mean_of
-from gcp_mm.robustness.report import compare, plot, report, summarise
+from gcp_mm.robustness.report import compare, plot, report, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
 from tests.helpers.damaged_json import damaged
 from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
@@ -92,7 +92,7 @@ def test_mean_of_networks(alexnet):
 
 
 def test_summary_of_alexnet(alexnet):
-    summary, notes = summarise(alexnet, alexnet)
+    summary, notes = summarize(alexnet, alexnet)
     assert [summary[key] for key in ('mCE', 'Rel. mCE', 'mFR', 'mT5D')] == [100] * 4
     assert summary['clean error'] == pytest.approx(43.478)
     assert summary['error'] == pytest.approx(100 * np.mean([ALEXNET_MEANS[c] for c in CORRUPTIONS]))

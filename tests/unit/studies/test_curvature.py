@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.studies.curvature import (
-    filter_normalised_direction,
+    filter_normalized_direction,
     gradient,
     hessian_product,
     loss_surface,
@@ -117,7 +117,7 @@ def test_directions_have_the_norms_of_the_filters():
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
     params = list(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    direction = filter_normalised_direction(params, generator)
+    direction = filter_normalized_direction(params, generator)
     parts = direction.split([p.numel() for p in params])
     for p, part in zip(params, parts, strict=True):
         if p.dim() > 1:
@@ -125,9 +125,9 @@ def test_directions_have_the_norms_of_the_filters():
             torch.testing.assert_close(norms, p.flatten(1).norm(dim=1))
         else:
             assert not part.any()
-    again = filter_normalised_direction(params, torch.Generator().manual_seed(0))
+    again = filter_normalized_direction(params, torch.Generator().manual_seed(0))
     assert torch.equal(direction, again)
-    assert not torch.equal(direction, filter_normalised_direction(params, generator))
+    assert not torch.equal(direction, filter_normalized_direction(params, generator))
 
 
 def test_surface_of_a_quadratic(quadratic):

@@ -22,20 +22,20 @@ def features_of(vectors, labels, **kwargs):
 def sets():
     """120 vectors to train on and 60 to test, of three classes that overlap."""
     rng = np.random.default_rng(2)
-    centres = rng.normal(size=(3, 20))
+    centers = rng.normal(size=(3, 20))
     labels = np.arange(180) % 3
-    vectors = (1 + centres[labels] + 2 * rng.normal(size=(180, 20))).astype(np.float32)
+    vectors = (1 + centers[labels] + 2 * rng.normal(size=(180, 20))).astype(np.float32)
     return features_of(vectors[:120], labels[:120]), features_of(vectors[120:], labels[120:])
 
 
-def normalised(features):
+def normalized(features):
     return features.vectors / np.linalg.norm(features.vectors, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
 def test_cosines(sets, dtype):
     a, b = (features.vectors.astype(dtype) for features in sets)
-    expected = normalised(sets[0]) @ normalised(sets[1]).T
+    expected = normalized(sets[0]) @ normalized(sets[1]).T
     # A sum of 20 products, or vectors that were rounded
     atol = 20 * np.finfo(np.float32).eps if dtype == np.float32 else np.finfo(np.float16).eps
     np.testing.assert_allclose(cosines(a, b), expected, atol=atol)
@@ -51,10 +51,10 @@ def one_vs_all(train, train_labels, test, test_labels, c):
 
 def test_linear_svm_is_one_vs_all_on_the_vectors_themselves(sets):
     train, test = sets
-    x, y = normalised(train), np.array(train.labels)
-    grams = (x @ x.T, y, normalised(test) @ x.T, test.labels)
+    x, y = normalized(train), np.array(train.labels)
+    grams = (x @ x.T, y, normalized(test) @ x.T, test.labels)
     candidates = (100, 0.01, 1, 0.3)
-    expected = {c: one_vs_all(x, y, normalised(test), test.labels, c) for c in candidates}
+    expected = {c: one_vs_all(x, y, normalized(test), test.labels, c) for c in candidates}
     assert len(set(expected.values())) == 4
     for c in candidates:
         assert linear_svm(*grams, [c]) == (pytest.approx(expected[c]), c)
@@ -87,11 +87,11 @@ def test_retrieval_by_hand():
 
 
 @pytest.mark.parametrize('same', [False, True])
-def test_retrieval_is_that_of_nearest_neighbours(sets, same):
+def test_retrieval_is_that_of_nearest_neighbors(sets, same):
     gallery, queries = sets
     gallery = queries if same else gallery
     gallery_labels, query_labels = np.array(gallery.labels), np.array(queries.labels)
-    scores = normalised(queries) @ normalised(gallery).T
+    scores = normalized(queries) @ normalized(gallery).T
     metrics = retrieval(scores, queries.labels, gallery.labels, same=same)
     search = NearestNeighbors(metric='cosine', algorithm='brute').fit(gallery.vectors)
     near = search.kneighbors(None if same else queries.vectors, 8, return_distance=False)

@@ -41,7 +41,7 @@ def test_softmax_regression_in_numpy():
 
 
 class SmallNet(nn.Module):
-    """Stem, then batch normalisation, convolution, dropout, covariance pooling and a classifier."""
+    """Stem, then batch normalization, convolution, dropout, covariance pooling and a classifier."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
