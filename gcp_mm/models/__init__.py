@@ -1,4 +1,4 @@
-"""Networks of https://arxiv.org/abs/2003.11241 as mmengine modules."""
+"""Networks of https://arxiv.org/abs/2003.11241 and of later methods as mmengine modules."""
 
 from importlib import import_module
 
@@ -14,6 +14,8 @@ SUBCLASSES = {
     'DropoutLinearClsHead': f'{__name__}.dropout_head',
     'GCPResNet': f'{__name__}.gcp_resnet',
     'GCPShuffleNetV2': f'{__name__}.gcp_shufflenet',
+    'MomentProbingHead': f'{__name__}.moment_probing_head',
+    'SoTHead': f'{__name__}.sot_head',
 }
 
 __all__ = ['AllReduceBatchNorm', 'GlobalCovariancePooling', *SUBCLASSES]

@@ -29,6 +29,21 @@ def covariance(x: Tensor) -> Tensor:
     return scatter(x) / x.shape[2]
 
 
+@full_precision
+def cross_covariance(x: Tensor, y: Tensor) -> Tensor:
+    """Biased sample cross-covariance of two sets of channels over tokens.
+
+    Args:
+        x: (..., N, p), N tokens of p channels. float16 and bfloat16 are computed in float32.
+        y: (..., N, q).
+
+    Returns:
+        (..., p, q), float32 or, for float64 input, float64.
+    """
+    x, y = (tokens - tokens.mean(-2, keepdim=True) for tokens in (x, y.to(x.dtype)))
+    return x.mT @ y / x.shape[-2]
+
+
 def flatten_positions(x: Tensor) -> Tensor:
     """Features as (B, D, N).
 

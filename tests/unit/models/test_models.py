@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 import gcp_mm  # noqa: F401
 from gcp_mm.models import DropoutLinearClsHead, GCPResNet, GCPShuffleNetV2, GlobalCovariancePooling
-from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.ops import MATRIX_NORMS, global_covariance_pooling
 
 NARROW = dict(stem_channels=8, base_channels=8)
 
@@ -35,11 +35,53 @@ def test_neck_reduces_then_pools(reduction, length):
     torch.testing.assert_close(neck(x), out)
 
 
-@pytest.mark.parametrize('norm', ['newton_schulz', 'eigh', 'none'])
+@pytest.mark.parametrize('norm', MATRIX_NORMS)
 def test_neck_options_reach_the_layer(norm):
     neck = GlobalCovariancePooling(4, (), iterations=3, norm=norm)
     x = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(neck(x), global_covariance_pooling(x, 3, norm))
+
+
+def test_exponent_reaches_the_layer():
+    neck = GlobalCovariancePooling(4, (), norm='power', exponent=0.3)
+    x = torch.randn(2, 4, 5, 5)
+    expected = global_covariance_pooling(x, norm='power', exponent=0.3)
+    torch.testing.assert_close(neck(x), expected)
+
+
+@pytest.mark.parametrize('class_tokens', [0, 1, 2])
+def test_tokens_are_positions(class_tokens):
+    neck = GlobalCovariancePooling(8, (4,), class_tokens=class_tokens).eval()
+    tokens = torch.randn(2, class_tokens + 6, 8)
+    feature_map = tokens[:, class_tokens:].transpose(1, 2).reshape(2, 8, 2, 3)
+    torch.testing.assert_close(neck(tokens), neck(feature_map))
+    (pooled,) = neck((tokens,))
+    torch.testing.assert_close(pooled, neck(feature_map))
+
+
+@pytest.mark.parametrize(
+    ('class_tokens', 'inputs', 'words'),
+    [
+        (None, torch.ones(2, 5, 8), 'set class_tokens'),
+        (1, torch.ones(2, 1, 8), 'class_tokens=1 leaves out all of 1 tokens'),
+        (1, torch.ones(2, 5, 6), r'\(B, 8, H, W\)'),
+    ],
+)
+def test_tokens_that_do_not_fit(class_tokens, inputs, words):
+    neck = GlobalCovariancePooling(8, (), class_tokens=class_tokens)
+    with pytest.raises(ValueError, match=words):
+        neck(inputs)
+
+
+@pytest.mark.parametrize(('value', 'error'), [(-1, ValueError), (True, TypeError)])
+def test_wrong_class_tokens(value, error):
+    with pytest.raises(error, match='class_tokens'):
+        GlobalCovariancePooling(8, class_tokens=value)
+
+
+def test_dropcov_reaches_the_layer():
+    neck = GlobalCovariancePooling(8, (64,), norm='none', dropcov=True)
+    assert 'dropcov.attention.weight' in neck.state_dict()
 
 
 def test_neck_activation_is_configurable():
