@@ -72,7 +72,7 @@ class MomentProbingHead(ClsHead):
             nn.Conv2d(pairs, pairs, kernel_size=3, stride=2, bias=False),
         )
         side = ((width - 3) // 2 + 1 - 3) // 2 + 1
-        self.mean_norm = None if class_tokens else nn.LayerNorm(in_channels)
+        self.mean_norm = nn.Identity() if class_tokens else nn.LayerNorm(in_channels)
         self.fc_first = nn.Linear(in_channels, num_classes)
         self.fc_second = nn.Linear(pairs * side**2, num_classes)
 

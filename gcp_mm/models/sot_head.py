@@ -72,7 +72,7 @@ class SoTHead(ClsHead):
         self.start = nn.Parameter(torch.randn(width)) if norm == 'svpn' else None
         self.channel_dropout = nn.Dropout(channel_dropout)
         self.dropout = nn.Dropout(dropout)
-        self.fc_class = nn.Linear(in_channels, num_classes) if class_tokens else None
+        self.fc_class = nn.Linear(in_channels, num_classes) if class_tokens else nn.Identity()
         self.fc = nn.Linear(num_heads * width**2, num_classes)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> tuple[Tensor | None, Tensor]:

@@ -61,7 +61,7 @@ class DropCov(nn.Module):
     ``norm='none'``.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.attention = nn.Conv1d(1, 1, kernel_size=3, padding=1, bias=False)
 

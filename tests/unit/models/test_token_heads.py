@@ -84,13 +84,9 @@ def test_channels_are_dropped_from_queries_and_keys_alike():
 @pytest.mark.parametrize(
     ('backbone', 'channels', 'class_tokens'),
     [
-        (dict(type='VisionTransformer', arch='deit-t', out_type='raw', img_size=32), 192, 1),
-        (
-            dict(type='DistilledVisionTransformer', arch='deit-t', out_type='raw', img_size=32),
-            192,
-            2,
-        ),
-        (dict(type='SwinTransformer', arch='tiny', img_size=64), 768, 0),
+        (dict(type='VisionTransformer', **DEIT), 192, 1),
+        (dict(type='DistilledVisionTransformer', **DEIT), 192, 2),
+        (dict(type='SwinTransformer', arch='tiny', img_size=64, pad_small_map=True), 768, 0),
     ],
 )
 @pytest.mark.parametrize('kind', ['SoTHead', 'MomentProbingHead'])
