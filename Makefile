@@ -35,7 +35,7 @@ test-slow: $(VENV)/docs-installed
 	$(PYTEST) -m "slow and not demonstration" $(SIDE_BY_SIDE)
 
 docs: $(VENV)/docs-installed
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python -m sphinx -W --keep-going \
+	OMP_NUM_THREADS=1 PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python -m sphinx -W --keep-going \
 		-b html docs docs/_build/html
 
 coverage: install

@@ -28,7 +28,7 @@ myst_heading_anchors = 3
 
 # The notebooks run once and again when they change; an error in a cell ends the build.
 nb_execution_mode = 'cache'
-nb_execution_timeout = 600  # for a cell
+nb_execution_timeout = 1200  # seconds, for a cell on a busy machine
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

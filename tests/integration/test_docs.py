@@ -55,7 +55,7 @@ def test_site_builds_and_its_links_lead_somewhere(run_tool, tmp_path):
     pytest.importorskip('sphinx')
     options = ['-W', '--keep-going', '-q', '-b', 'html', '-d', tmp_path / 'doctrees']
     command = [sys.executable, '-m', 'sphinx', *options, ROOT / 'docs', tmp_path / 'site']
-    done = run_tool(*command, timeout=1800, PATH=PATH)
+    done = run_tool(*command, timeout=3000, PATH=PATH)
     assert done.returncode == 0, done.stdout
     assert list(broken_links(tmp_path / 'site')) == []
 
