@@ -9,15 +9,21 @@ VERSION = next(
     if line.startswith('__version__')
 )
 
+# README.md is for the repository: its links and pictures are relative.
+DESCRIPTION = (
+    'Global covariance pooling as a PyTorch layer, a neck of MMPretrain and backbones of '
+    'MMDetection, with the networks of "What Deep CNNs Benefit from Global Covariance Pooling: An '
+    'Optimization Perspective" (CVPR 2020, https://arxiv.org/abs/2003.11241).'
+)
+
 # What the tools need beside OpenMMLab's packages, which bring most of it.
 TOOLS = ['torchvision', 'matplotlib', 'packaging', 'scikit-learn', 'scipy', 'tqdm']
 
 setup(
     name='gcp_mm',
     version=VERSION,
-    description='Global covariance pooling for PyTorch, MMPretrain and MMDetection',
-    long_description=(ROOT / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
+    description='Second-order (covariance) pooling for PyTorch, MMPretrain and MMDetection',
+    long_description=DESCRIPTION,
     author='gcp_mm contributors',
     license_expression='Apache-2.0',
     keywords=[

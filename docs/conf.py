@@ -20,13 +20,13 @@ extensions = [
     'mathml',
     'model_zoo',
 ]
-exclude_patterns = ['_build', '_generated', 'benchmarks/README.md']
+exclude_patterns = ['_build', '_generated']
 default_role = 'code'  # `name` in docstrings
 
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 3
 
-# The notebooks run once and again when they change; an error in a cell ends the build.
+# The notebooks run once, and again when they change; an exception in a cell ends the build.
 nb_execution_mode = 'cache'
 nb_execution_timeout = 1200  # seconds, for a cell on a busy machine
 nb_execution_raise_on_error = True
@@ -39,6 +39,9 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ['Returns']  # prose: its colons separate no types
+
+copybutton_prompt_text = '$ '
+copybutton_line_continuation_character = '\\'
 
 html_theme = 'furo'
 html_title = f'gcp_mm {__version__}'

@@ -11,12 +11,13 @@ operators are imported here.
 """
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 __version__ = '0.1.0'
 
 NAMES = ['config_file', 'get_model', 'list_models', 'register_models']
 
-if find_spec('mmengine') and find_spec('mmcv'):
+if TYPE_CHECKING or (find_spec('mmengine') and find_spec('mmcv')):
     from .compat import apply_shims
 
     apply_shims()

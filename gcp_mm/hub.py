@@ -53,14 +53,15 @@ def resolve_config(config: str | Path | Config) -> Config:
     """Read a config from wherever there is one.
 
     Args:
-        config: a file (``.py``), one that comes with a framework (``mmpretrain::...``,
-            ``mmdet::...``), the name of one of this project's, or a Config, which is copied.
+        config: a file (``.py``), one that comes with a package (``gcp_mm::...``,
+            ``mmpretrain::...``, ``mmdet::...``), the name of one of this project's, or a Config,
+            which is copied.
 
     Raises:
         FileNotFoundError: if the file does not exist.
         TypeError: if it is none of these.
-        ValueError: for an unknown name, a file that is no Python, or a package other than the two
-            frameworks, which mmengine would try to install.
+        ValueError: for an unknown name, a file that is no Python, or another package, which
+            mmengine would try to install.
     """
     if isinstance(config, Config):
         return config.copy()
@@ -68,12 +69,14 @@ def resolve_config(config: str | Path | Config) -> Config:
         raise TypeError(f'config: expected a file, a name or a Config, got {config!r}')
     package, separator, _ = str(config).partition('::')
     if separator:
-        if package not in ('mmpretrain', 'mmdet') or Path(config).suffix != '.py':
+        if package not in ('gcp_mm', 'mmpretrain', 'mmdet') or Path(config).suffix != '.py':
             raise ValueError(
-                "config: expected a file, a name, or a config (.py) of 'mmpretrain::' or "
-                f"'mmdet::', got {str(config)!r}"
+                "config: expected a file, a name, or a config (.py) of 'gcp_mm::', 'mmpretrain::' "
+                f"or 'mmdet::', got {str(config)!r}"
             )
-        return get_config(str(config))
+        if package != 'gcp_mm':
+            return get_config(str(config))
+        config = CONFIGS / str(config).removeprefix('gcp_mm::')
     if Path(config).suffix != '.py':
         config = config_file(str(config))
     elif not Path(config).is_file():

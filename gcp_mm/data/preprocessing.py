@@ -142,7 +142,7 @@ class Preprocessing:
 
         for key in ('channels', 'size', 'normalization', 'pipeline'):
             if key not in described:
-                raise ValueError(f'it does not say {key!r}')
+                raise ValueError(f'it does not say {key!r}; export the network again')
         self.channels, self.size = described['channels'], tuple(described['size'])
         self.order = described.get('channel_order')
         self.normalization = described['normalization']

@@ -1,6 +1,7 @@
 """Networks of https://arxiv.org/abs/2003.11241 as mmengine modules."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from mmengine.registry import MODELS
 
@@ -21,8 +22,13 @@ __all__ = ['AllReduceBatchNorm', 'GlobalCovariancePooling', *SUBCLASSES]
 for _name, _module in SUBCLASSES.items():
     register_lazily(MODELS, _name, _module)
 
+if TYPE_CHECKING:
+    from .dropout_head import DropoutLinearClsHead as DropoutLinearClsHead
+    from .gcp_resnet import GCPResNet as GCPResNet
+    from .gcp_shufflenet import GCPShuffleNetV2 as GCPShuffleNetV2
+else:
 
-def __getattr__(name: str) -> type:
-    if name in SUBCLASSES:
-        return getattr(import_module(SUBCLASSES[name]), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    def __getattr__(name):
+        if name in SUBCLASSES:
+            return getattr(import_module(SUBCLASSES[name]), name)
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

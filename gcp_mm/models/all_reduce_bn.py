@@ -28,11 +28,6 @@ class AllReduceBatchNorm(_BatchNorm):
     least, the output has the input's type.
     """
 
-    # None where `track_running_stats` is False, which `_update` looks at first
-    num_batches_tracked: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
     def _check_input_dim(self, x: Tensor) -> None:
         if x.dim() < 2:
             raise ValueError(f'x: expected (B, C, ...), got {tuple(x.shape)}')
@@ -58,9 +53,14 @@ class AllReduceBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, unbiased_var: Tensor) -> None:
-        if not self.track_running_stats:
-            return
-        self.num_batches_tracked += 1
-        rate = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), float(rate))
-        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), float(rate))
+        count, running_mean, running_var = (
+            self.num_batches_tracked,
+            self.running_mean,
+            self.running_var,
+        )
+        if count is None or running_mean is None or running_var is None:
+            return  # track_running_stats=False
+        count.add_(1)
+        rate = 1 / count if self.momentum is None else self.momentum
+        running_mean.lerp_(mean.to(running_mean.dtype), float(rate))
+        running_var.lerp_(unbiased_var.to(running_var.dtype), float(rate))

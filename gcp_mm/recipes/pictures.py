@@ -19,7 +19,7 @@ DECODED = 64  # of which these are decoded
 SMALL = 16  # pixels
 LARGE = 16  # million pixels, whose decoding takes longer than a training step
 # Modes of Pillow for pictures that the frameworks' loader turns into three channels of 8 bits
-GREY = ('1', 'L', 'LA')
+GRAY = ('1', 'L', 'LA')
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _check_values(infos):
 
 
 def _notes(sizes, modes, deep):
-    gray, total = sum(modes[mode] for mode in GREY), modes.total()
+    gray, total = sum(modes[mode] for mode in GRAY), modes.total()
     if gray:
         yield f'{gray} of {total} pictures are gray, and get three equal channels.'
     if modes['RGBA'] + modes['LA'] + modes['PA']:

@@ -24,7 +24,7 @@ from .stability import PERTURBATIONS, mean_flip_rate, mean_top5_distance
 
 # The columns of Table 4 of https://arxiv.org/abs/2003.11241, and the raw numbers behind them, with
 # their decimal places
-NORMALISED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
+NORMALIZED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
 PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
@@ -37,13 +37,13 @@ def summarize(network: Robustness, baseline: Robustness) -> tuple[dict[str, floa
         baseline: numbers to divide by.
 
     Returns:
-        The value of each of `NORMALISED` in percent and of each of `RAW` (errors and probabilities
+        The value of each of `NORMALIZED` in percent and of each of `RAW` (errors and probabilities
         in percent, over the benchmark's 15 corruptions and 10 perturbations), NaN where it does
         not exist; and notes, such as the reasons.
     """
     errors, clean = network.corruption_error, network.clean_error
     flips, distances = network.flip_probability, network.top5_distance
-    summary, notes = dict.fromkeys([*NORMALISED, *RAW], nan), []
+    summary, notes = dict.fromkeys([*NORMALIZED, *RAW], nan), []
     means = {}
     if clean is not None:
         summary['clean error'] = 100 * clean
@@ -156,7 +156,7 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
     several = f' Mean ± standard deviation of {count} runs.' if count > 1 else ''
     sections = [
         f'In percent of {baseline.name}; lower is better.{several}',
-        table(NORMALISED),
+        table(NORMALIZED),
         'Raw: top-1 error and flip probability in percent, top-5 distance from 0 to 18; means over '
         f'the {len(CORRUPTIONS)} corruptions and {len(PERTURBATIONS)} perturbations of the '
         'benchmarks.',

@@ -70,19 +70,19 @@ BROKEN = {
 
 _RGB = Image.fromarray(IMAGE)
 _ALPHA = np.dstack([IMAGE, np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))])
-_GREY = IMAGE[..., 1]
+_GRAY = IMAGE[..., 1]
 _PALETTE = _RGB.quantize(64)
 
 # {what: (content, end of the file's name, its pixels as RGB)}
 UNUSUAL = {
-    'grayscale JPEG': (encode(_GREY, quality=95), '.jpg', np.dstack([_GREY] * 3)),
+    'grayscale JPEG': (encode(_GRAY, quality=95), '.jpg', np.dstack([_GRAY] * 3)),
     'CMYK JPEG': (encode(_RGB.convert('CMYK'), quality=95), '.jpg', IMAGE),
     'PNG with a palette': (encode(_PALETTE, 'PNG'), '.png', np.asarray(_PALETTE.convert('RGB'))),
     'PNG with transparency': (encode(_ALPHA, 'PNG'), '.png', IMAGE),
     'PNG of 16 bits': (
-        encode(_GREY.astype(np.uint16) * 256, 'PNG'),
+        encode(_GRAY.astype(np.uint16) * 256, 'PNG'),
         '.png',
-        np.dstack([_GREY] * 3),
+        np.dstack([_GRAY] * 3),
     ),
     'image of 1 pixel': (encode(IMAGE[:1, :1], 'PNG'), '.png', IMAGE[:1, :1]),
     'JPEG turned by EXIF': (

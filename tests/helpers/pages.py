@@ -7,10 +7,12 @@ from tests.helpers.runs import ROOT
 PAGES = [
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
-    *sorted(path for path in ROOT.glob('docs/**/*.md') if '_build' not in path.parts),
+    ROOT / 'CHANGELOG.md',
+    *sorted(path for path in ROOT.glob('docs/[!_]*/**/*.md')),
+    *sorted(ROOT.glob('docs/*.md')),
     *sorted(ROOT.glob('configs/*/README.md')),
 ]
-FENCE = re.compile(r'^(`{3,}|:{3,})([^\n]*)\n(.*?)^\1 *$', re.M | re.S)
+FENCE = re.compile(r'^(`{3,})([^\n]*)\n(.*?)^\1 *$', re.M | re.S)
 
 
 def name_of(page):
@@ -38,8 +40,8 @@ def sentences(page):
     """The sentences of a page's prose: no code, tables, headings or formulas."""
     text = FENCE.sub('\n\n', re.sub(r'\A---\n.*?\n---\n', '', page.read_text(), flags=re.S))
     text = re.sub(r'^\$\$.*?^\$\$', '', text, flags=re.M | re.S)
-    text = re.sub(r'^(\||#|    ).*$', '', text, flags=re.M)
+    text = re.sub(r'^(\||#|:::).*$', '', text, flags=re.M)
     text = re.sub(r'`[^`]+`|\$[^$\n]+\$', 'word', text)
     text = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', text)
     for paragraph in re.split(r'\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )', text):
-        yield from re.split(r'(?<=[.!?:])\s+', ' '.join(paragraph.split()))
+        yield from re.split(r'(?<=[.!?])\s+', ' '.join(paragraph.split()))

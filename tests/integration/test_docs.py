@@ -72,5 +72,6 @@ def test_commands_print_what_the_pages_show(run_tool, command, output):
     """In the repository's root with the digits; `...` stands for any text."""
     run_tool('tools/make_digits.py')
     done = run_tool('bash', '-c', command, PATH=PATH)
+    assert 'Traceback' not in done.stdout
     options = ELLIPSIS | NORMALIZE_WHITESPACE
     assert OutputChecker().check_output(output, done.stdout, options), done.stdout

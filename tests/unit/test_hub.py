@@ -53,6 +53,13 @@ def test_pattern():
     assert names == [f'resnet50-gcp_8xb32-lr{lr}_in1k' for lr in ('adju', 'fast', 'norm')]
 
 
+def test_config_of_this_package():
+    name = 'gcp_mm::digits/resnet18-gcp_1xb64-5e_digits.py'
+    assert resolve_config(name).model == resolve_config('resnet18-gcp_1xb64-5e_digits').model
+    with pytest.raises(FileNotFoundError, match='resnet18-gcp_1xb64-5e_digits'):
+        resolve_config(name.replace('18-gcp', '18-gpc'))
+
+
 def test_unknown_name():
     with pytest.raises(ValueError, match=r'near it: .*resnet50-gcp_8xb32-lradju_in1k'):
         gcp_mm.get_model('resnet50-gcp_8xb32-lradj_in1k')
