@@ -53,7 +53,7 @@ class SummaryHook(Hook):
 
 
 def show_summary(runner: Runner) -> None:
-    """Let the screen of a :func:`quiet` Runner have everything from here on, the summary first."""
+    """Log the summary of a :func:`quiet` Runner, and show all its messages from then on."""
     screens = [each for each in _screens(runner.logger) if IMPORTANT in each.filters]
     for screen in screens:
         screen.removeFilter(IMPORTANT)

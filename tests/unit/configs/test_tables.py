@@ -211,9 +211,7 @@ def test_table_4_has_the_networks_of_the_authors():
     """LRnorm with GCP in every family, torchvision's weights for ResNets with GAP."""
     page = (ROOT / 'docs/guides/robustness.md').read_text()
     section = page.split('## Table 4\n')[1].split('\n## ')[0]
-    rows = re.findall(
-        r'^\| (.+?), (GAP|GCP)\S*.*? \| `(\S+)` \| (\w+) \|(.*)\|$', section, re.M
-    )
+    rows = re.findall(r'^\| (.+?), (GAP|GCP)\S*.*? \| `(\S+)` \| (\w+) \|(.*)\|$', section, re.M)
     assert len(rows) == 6 * 2 + 1  # MobileNetV2's GAP twice
     trained = dict(re.findall(r'^trained (\S+) (\d+)$', section, re.M))
     for network, pooling, config, weights, _ in rows:
