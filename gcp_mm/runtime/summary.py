@@ -61,7 +61,7 @@ class SummaryHook(Hook):
 
 
 def show_summary(runner: Runner) -> bool:
-    """Let the screen of a :func:`quiet` Runner have everything from here on, the summary first.
+    """Log the summary of a :func:`quiet` Runner, and show all its messages from then on.
 
     Returns:
         Whether it was quiet until now.
