@@ -1,9 +1,9 @@
-"""Classification networks as files that need neither this package nor MMPretrain to run.
+"""Export classifiers to files that run without this package and without MMPretrain.
 
-The suffix of a file is its format: ``.pt2`` a program of torch.export, ``.onnx`` ONNX, ``.pt`` a
-trace in TorchScript. Each takes batches of any number of images and gives logits. It says of itself
-what its classes and its images are, as JSON under the key :data:`KEY`. Every export is validated
-against the PyTorch model before the file is in place.
+The suffix selects the format: ``.pt2`` is a torch.export program, ``.onnx`` ONNX, and ``.pt`` a
+TorchScript trace. Each file takes batches of any size and returns logits. Its metadata describe the
+classes and the preprocessing of the images, as JSON under the key :data:`KEY`. Every export is
+validated against the PyTorch model before the file is in place.
 """
 
 import copy
@@ -36,12 +36,11 @@ BATCHES = (1, 3)  # numbers of images to compare at, neither of them the number 
 
 
 class LogitNetwork(nn.Module):
-    """Images to logits: the module that is exported.
+    """The module that is exported: images to logits.
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
-        with_normalization: whether to begin with the normalization of the model's data
-            preprocessor.
+        with_normalization: include the normalization of the model's data preprocessor.
 
     Raises:
         TypeError: if `model` is no classifier of MMPretrain.
@@ -95,30 +94,31 @@ def export_classifier(
     with_normalization: bool = False,
     force: bool = False,
 ) -> float:
-    """Write a classifier to a file that takes batches of any number of images of one size.
+    """Export a classifier to a file that takes batches of any number of images of one size.
 
-    The file belongs to the kind of device the model is on, but for ONNX, which belongs to none.
+    A ``.pt2`` or ``.pt`` file runs on the kind of device that the model is on. An ONNX file runs on
+    any.
 
     Args:
         model: classifier of MMPretrain, in evaluation mode.
-        path: path of the file; its suffix, one of ``.pt2``, ``.onnx`` and ``.pt``, is the format.
-            Its folder is made if it is absent.
+        path: path of the file; its suffix selects the format: ``.pt2``, ``.onnx`` or ``.pt``. A
+            missing folder is created.
         size: height and width of the images, in pixels.
-        with_normalization: whether the file takes images of 0 to 255, RGB if they have three
-            channels, and normalizes them itself.
-        force: whether to replace a file that exists, once the new one is validated.
+        with_normalization: include the normalization: the file takes images of 0 to 255, RGB if
+            they have three channels.
+        force: replace an existing file once the new one is validated.
 
     Returns:
-        The largest difference of the file's logits from the network's, in units of the largest of
-        those, over :data:`BATCHES` of random images.
+        The largest difference between the logits of the file and of the network on random images,
+        relative to the network's largest logit. :data:`BATCHES` has the batch sizes.
 
     Raises:
         FileExistsError, ImportError: see :func:`check_target`.
-        TypeError: if `model` is no classifier of MMPretrain.
+        TypeError: if `model` is not a classifier of MMPretrain.
         ValueError: for a `path`, a `size` or a network that cannot be exported.
-        RuntimeError: if that difference exceeds :data:`TOLERANCE`, and :data:`ROUNDING` times
-            the network's :func:`rounding_error`. No file is left, or, with `force`, the earlier
-            one.
+        RuntimeError: if the difference exceeds :data:`TOLERANCE`, and also :data:`ROUNDING` times
+            the network's :func:`rounding_error`. The new file is removed; with `force`, an earlier
+            file stays.
     """
     path = Path(path)
     check_target(path, force)
@@ -149,11 +149,11 @@ def export_classifier(
 def describe(
     model: BaseClassifier, size: tuple[int, int], with_normalization: bool, outputs: int
 ) -> dict:
-    """What a file says of itself: see docs/guides/export.md.
+    """Metadata of an exported file, see docs/guides/export.md.
 
     Args:
-        model, size, with_normalization: as of :func:`export_classifier`.
-        outputs: number of its logits.
+        model, size, with_normalization: as in :func:`export_classifier`.
+        outputs: number of logits.
     """
     from mmpretrain.models import ClsHead, MultiLabelClsHead
 
@@ -172,13 +172,13 @@ def describe(
 
 @dataclass(frozen=True)
 class Exported:
-    """A classifier in an exported file.
+    """An exported classifier.
 
     Attributes:
-        path: of the file.
-        metadata: what it says of itself, see docs/guides/export.md.
-        run: images (B, C, H, W) to logits (B, classes), float32, on the CPU or, of a ``.pt2`` or
-            ``.pt`` that was written for another device, on that.
+        path: path of the file.
+        metadata: metadata of the file, see docs/guides/export.md.
+        run: function from images (B, C, H, W) to logits (B, classes), float32. It runs on the CPU,
+            or on the device for which a ``.pt2`` or ``.pt`` file was written.
     """
 
     path: Path
@@ -192,12 +192,14 @@ class Exported:
 
 
 def read_export(path: str | Path) -> Exported:
-    """Read a file of :func:`export_classifier`. A ``.pt2`` or ``.pt`` is a program: trust it first.
+    """Read a file that :func:`export_classifier` wrote.
+
+    A ``.pt2`` or ``.pt`` file is a program: read only files that you trust.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ImportError: for ONNX without ONNX Runtime.
-        ValueError: if it is of another format, broken, or has no metadata.
+        FileNotFoundError: if the file does not exist.
+        ImportError: for an ONNX file if ONNX Runtime is not installed.
+        ValueError: if the file has another format, is broken, or has no metadata.
     """
     path = Path(path)
     name = repr(str(path))
@@ -223,12 +225,12 @@ def read_export(path: str | Path) -> Exported:
 
 
 def check_target(path: Path, force: bool = False) -> None:
-    """Check that a file of this name can be written, and validated, here.
+    """Check that an export to this path can be written and validated in this environment.
 
     Raises:
-        ValueError: if its suffix is no format, or one that this PyTorch does not write.
-        FileExistsError: if it exists and `force` is not set.
-        ImportError: if its format takes a package that is not installed.
+        ValueError: if the suffix is unknown, or this version of PyTorch cannot write the format.
+        FileExistsError: if the file exists and `force` is not set.
+        ImportError: if the format needs a package that is not installed.
     """
     name = repr(str(path))
     if path.suffix not in FORMATS:
@@ -251,11 +253,11 @@ def check_target(path: Path, force: bool = False) -> None:
 
 
 def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
-    """Largest difference of a network's logits from those in float64, in units of the largest.
+    """Largest difference of a network's logits from float64, relative to the largest logit.
 
     Args:
-        network: images (B, C, H, W) to logits (B, classes), float32; left as it is.
-        batches: at least one, float32.
+        network: module from images (B, C, H, W) to logits (B, classes), float32; not modified.
+        batches: at least one batch of images, float32.
     """
     precise = copy.deepcopy(network).double()
     return _largest_difference(lambda images: precise(images.double()), network, batches)

@@ -63,7 +63,6 @@ def row(metadata: dict, model: dict) -> dict[str, str]:
         'epochs': str(metadata['Epochs']),
         'parameters (M)': millions(metadata.get('Parameters'), 1),
         'multiply-adds (G)': millions(metadata.get('FLOPs'), 1000),
-        'ours': metadata.get('Ours', 'not run'),
     }
 
 

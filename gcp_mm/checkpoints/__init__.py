@@ -1,4 +1,4 @@
-"""Reading, proving and converting of weights."""
+"""Read, verify and convert checkpoints."""
 
 from .conversion import convert_checkpoint
 from .in_mmengine import install_safe_readers

@@ -26,35 +26,36 @@ def convert_checkpoint(
     force: bool = False,
     publish: bool = False,
 ) -> Path:
-    """Write a checkpoint with the weights of another under this project's names.
+    """Convert a checkpoint of another project to this project's keys, or back.
 
-    The file holds tensors and plain values alone, `state_dict` and `meta`. `meta` says what the
-    network is (`architecture`, `reduction`, `num_classes`), how its covariance vectors are laid
-    out (`vector_layout`), whose names the source has (`source`), and its SHA-256
-    (`source_sha256`). Of a detector it says `num_classes`, the names of the classes
-    (`dataset_meta`) where the source has them, and the last two.
+    The converted file holds only tensors and plain values, as `state_dict` and `meta`. The keys of
+    `meta`:
+
+    - classifiers: `architecture`, `reduction`, `num_classes`, `vector_layout` (layout of the
+      covariance vectors), `source` (the project whose keys the source has) and `source_sha256`;
+    - detectors: `architecture`, `num_classes`, `source`, `source_sha256`, and `dataset_meta` if the
+      source has the names of the classes.
 
     Args:
-        source: file with names that :func:`.key_map.to_ours` recognizes, or a Faster or Mask R-CNN
-            of MMDetection before 2.0; with `reverse`, those of one of this project's ResNets.
-        target: where to write, a name in ``.pth``.
-        backbone_only: leave out neck and head, for a detector.
-        reverse: write torchvision's names, and those the paper's authors gave the layer, in a
-            plain dict, as torchvision's releases are.
-        trust: read a source that holds Python objects, which executes what is in it.
-        force: write over an earlier file of that name.
-        publish: add the first 8 digits of the file's SHA-256 to its name, as OpenMMLab's releases
-            have them: ``<target>-<digits>.pth``. With `force` earlier ones stay beside it.
+        source: file with keys that :func:`.key_map.to_ours` recognizes, or a Faster or Mask R-CNN
+            of MMDetection before 2.0; with `reverse`, one of this project's ResNets.
+        target: file to write; its name ends in ``.pth``.
+        backbone_only: leave out neck and head, to start a detector from the file.
+        reverse: write a plain dict with torchvision's keys, and the authors' keys for the layer.
+        trust: read a source that holds Python objects, which executes code from the file.
+        force: overwrite an existing target.
+        publish: add the first 8 digits of the file's SHA-256 to its name, as in OpenMMLab's
+            releases: ``<target>-<digits>.pth``. With `force`, earlier files stay.
 
     Returns:
-        Path of the file written.
+        Path of the written file.
 
     Raises:
-        FileNotFoundError: if there is no such source.
-        FileExistsError: if there is such a target already, and not `force`.
-        ValueError: if the source is damaged, cannot be read, has other names, or its weights
-            are not exactly those of the network; if `target` does not end in ``.pth`` or is the
-            source; if `backbone_only` and `reverse` are asked for together.
+        FileNotFoundError: if the source does not exist.
+        FileExistsError: if the target exists and `force` is not set.
+        ValueError: if the source is damaged, cannot be read or has unknown keys; if the weights of
+            a classifier are not exactly those of its network; if `target` does not end in ``.pth``
+            or is the source; if both `backbone_only` and `reverse` are set.
     """
     source, target = Path(source), Path(target)
     if target.suffix != '.pth':

@@ -37,12 +37,12 @@ class _RefusingPickleHandler(PickleHandler):
 
 
 def install_safe_readers(trust: bool = False) -> None:
-    """Have mmengine read files, on its own account or for the frameworks, without running code.
+    """Replace mmengine's readers of files by readers that do not run code, in this process.
 
-    Checkpoints, as its Runner loads and resumes them, are read by
-    :func:`gcp_mm.checkpoints.read_checkpoint`, whatever their address. Pickles that are no
-    checkpoints, such as annotations in a ``.pkl``, are refused, and YAML is read as plain values.
-    Some datasets read pickles by themselves, which this does not reach: docs/guides/weights.md.
+    mmengine's Runner then loads and resumes checkpoints with
+    :func:`gcp_mm.checkpoints.read_checkpoint`, for paths and addresses. Other pickles, such as
+    annotations in a ``.pkl``, are refused, and YAML is read as plain values. Some datasets read
+    pickles without mmengine's readers: docs/guides/weights.md lists them.
 
     Args:
         trust: whether the files may run code, see :func:`gcp_mm.checkpoints.read_checkpoint`.

@@ -8,12 +8,12 @@ from .reading import check_checkpoint_file, read_checkpoint
 
 
 def check_intact(checkpoint: str | Path, trust: bool = False) -> None:
-    """Check that every byte of a checkpoint is as it was written, which reads it once.
+    """Verify every byte of a checkpoint against its checksums.
 
-    The file is a zip archive with the CRC-32 of each record, which PyTorch does not look at when
-    it loads one. All are compared, so a file cut short, with a hole of zeros or with a flipped bit
-    is found. What the records say, and whether it fits the network, is not looked at. A file in
-    the format before PyTorch 1.6, which has no checksums, is read instead.
+    The file is a zip archive with a CRC-32 of each record. PyTorch does not compare these when it
+    loads a file. The check finds truncated files, blocks of zeros and flipped bits. It does not
+    interpret the content or compare it with a network. A file in the format before PyTorch 1.6 has
+    no checksums; it is loaded instead.
 
     Args:
         checkpoint: local path.

@@ -19,7 +19,7 @@ from .reading import read_checkpoint
 
 
 def is_pretrained(init_cfg: dict) -> bool:
-    """Whether an `init_cfg` loads a checkpoint: its type is mmengine's `Pretrained`."""
+    """Whether the type of an `init_cfg` is mmengine's `Pretrained`, which loads a checkpoint."""
     kind = init_cfg.get('type')
     return kind is PretrainedInit or str(kind).split('.')[-1] == 'Pretrained'
 
@@ -31,27 +31,26 @@ def load_pretrained(
     map_location: str = 'cpu',
     trust: bool = False,
 ) -> dict:
-    """Load weights into `module` and check that all of it was filled from one like it.
+    """Load weights into `module`, and raise an error unless they fill it exactly.
 
-    Keys of the file that belong to other parts of a network (`fc.weight`, `head.fc.weight`) are
-    left alone; a key that begins with the name of a child of `module` has to exist in it, so that
-    a deeper network's file is refused too.
+    Keys of other parts of a network (`fc.weight`, `head.fc.weight`) are ignored. A key that begins
+    with the name of a child of `module` must exist in `module`, so the file of a deeper network is
+    refused, too.
 
     Args:
         module: the module to fill, in place.
         checkpoint: local path or address, see :func:`.reading.read_checkpoint`.
-        prefix: what the keys of the module's weights begin with in the file, such as
-            ``'backbone.'``.
-        map_location: device to read the file onto.
-        trust: read a file that holds Python objects, which executes what is in it.
+        prefix: prefix of the module's keys in the file, such as ``'backbone.'``.
+        map_location: device of the tensors that are read.
+        trust: read a file that holds Python objects, which executes code from the file.
 
     Returns:
-        What the file says of itself: the `meta` of mmengine's checkpoints, {} where there is none.
+        The `meta` of the checkpoint; {} if it has none.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ValueError: if it cannot be read, or its keys or shapes are not the module's; the message
-            names them and, where a config explains them, the setting.
+        ValueError: if it cannot be read, or its keys or shapes differ from the module's. The
+            message names them, and the setting of the config that explains the difference.
     """
     prefix = prefix or ''
     if prefix and not prefix.endswith('.'):

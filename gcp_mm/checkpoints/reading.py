@@ -48,18 +48,18 @@ NAMED = {
 
 
 def read_checkpoint(checkpoint: str | Path, map_location: str = 'cpu', trust: bool = False) -> Any:
-    """Read a checkpoint, by default without executing anything that is in it.
+    """Read a checkpoint, by default without executing code from the file.
 
     Args:
         checkpoint: local path, or an address: ``https://...``, ``torchvision://resnet50``,
-            ``openmmlab://detectron/resnet50_caffe``, or one that a file backend of mmengine serves.
-            A download whose name ends in a hash, as in ``resnet50-0676ba61.pth``, is checked
-            against it.
-        map_location: device to read the tensors onto.
-        trust: read a file with arbitrary Python objects too, which executes what it says.
+            ``openmmlab://detectron/resnet50_caffe``, or an address of one of mmengine's file
+            backends. If the name of a download ends in a hash, as in ``resnet50-0676ba61.pth``,
+            the content is checked against it.
+        map_location: device of the tensors.
+        trust: accept arbitrary Python objects, which executes code from the file.
 
     Returns:
-        What was saved: tensors, containers, numbers and strings.
+        The content of the file: tensors, containers, numbers and strings.
 
     Raises:
         TypeError: if `checkpoint` is not a string or a path.
@@ -91,16 +91,16 @@ def read_checkpoint(checkpoint: str | Path, map_location: str = 'cpu', trust: bo
 
 
 def check_checkpoint_file(checkpoint: str | Path) -> None:
-    """Check that a checkpoint is there and complete, without reading its weights.
+    """Check that a checkpoint exists and is complete, without reading its weights.
 
     Args:
-        checkpoint: local path, or an address, of which the scheme alone is checked.
+        checkpoint: local path or address. Of an address only the scheme is checked.
 
     Raises:
         TypeError: if `checkpoint` is not a string or a path.
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a folder, empty, a web page, a program of TorchScript or, a zip archive
-            as PyTorch writes them since 1.6, truncated or compressed; for an unknown scheme.
+        ValueError: if it is a folder, empty, a web page, a TorchScript program, or a truncated or
+            compressed zip archive (PyTorch's format since 1.6); if the scheme is unknown.
     """
     if not isinstance(checkpoint, str | Path):
         raise TypeError(f'checkpoint: expected a path or an address, got {checkpoint!r}')

@@ -1,4 +1,4 @@
-"""Checks of a config, its packages, data and images, before a run or at its start."""
+"""Check a config, its packages, data and images, before a run or at its start."""
 
 from .context import Finding, raise_errors, warnings_in, world_size
 from .dataloaders import build_dataloader

@@ -14,13 +14,14 @@ WORLD_SIZES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WO
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found.
+    """One result of a check.
 
     Attributes:
         check: name of the check.
-        status: 'ok', 'warning' (the run starts, but may not do what was meant), 'error' (it does
-            not start, or fails later) or 'skipped' (there is nothing to check, or no way to).
-        text: what was found and, for a warning or an error, what to do.
+        status: 'ok', 'warning' (the run starts, but may differ from what you intend), 'error' (the
+            run does not start, or fails later) or 'skipped' (the check does not apply, or cannot
+            run).
+        text: the result and, for a warning or an error, the remedy.
     """
 
     check: str
@@ -81,7 +82,7 @@ def splits_of(context: Context) -> tuple[str, ...]:
 
 
 def world_size(launcher: str) -> int:
-    """Number of processes of a run that is launched with `launcher`, as its environment says."""
+    """Number of processes of a run with `launcher`, from the environment variables."""
     return int(os.environ.get(WORLD_SIZES.get(launcher, ''), 1))
 
 
@@ -91,14 +92,14 @@ def is_first_process(cfg: Config) -> bool:
 
 
 def raise_errors(findings: Iterable[Finding]) -> None:
-    """Raise ValueError with the texts of all errors among findings, one a line, if there is one."""
+    """Raise ValueError if there are errors among the findings, with one line for each."""
     errors = [finding.text for finding in findings if finding.status == 'error']
     if errors:
         raise ValueError('\n'.join(errors))
 
 
 def warnings_in(findings: Iterable[Finding]) -> list[str]:
-    """Texts of the warnings among findings."""
+    """Texts of the warnings among the findings."""
     return [finding.text for finding in findings if finding.status == 'warning']
 
 

@@ -20,17 +20,17 @@ LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backe
 
 
 def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwargs) -> DataLoader:
-    """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and look into it.
+    """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and check it.
 
     Args:
         build: `Runner.build_dataloader`.
-        dataloader: its config. It stays as it is, for others to find `LoadImageFromFile` where
-            they look for it in the config of a run, as the inferencers of both frameworks do.
-        **kwargs: for `build`.
+        dataloader: config of the dataloader. It is not modified: the inferencers of both frameworks
+            look for `LoadImageFromFile` in the config of a run.
+        **kwargs: arguments of `build`.
 
     Raises:
-        ValueError: if it would give no batch, if no image of a detector's training set has an
-            object.
+        ValueError: if the dataloader would be empty; if no image of a detector's training set has
+            an object.
     """
     try:
         loader = build(load_named(dataloader), **kwargs)

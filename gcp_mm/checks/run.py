@@ -52,7 +52,7 @@ FIRST = (check_packages, check_lists)
 
 
 def check_config(cfg: Config, split: str = 'train', **options) -> list[Finding]:
-    """Make the checks of :func:`run_checks`, and list what they find."""
+    """Run the checks of :func:`run_checks`, and return their findings as a list."""
     return list(run_checks(cfg, split, **options))
 
 
@@ -66,22 +66,23 @@ def run_checks(
     workers: int | None = None,
     model: nn.Module | None = None,
 ) -> Iterator[Finding]:
-    """Check a config, and the packages, data and disk that it needs.
+    """Check a config, and the packages, data and disk space that it needs.
 
     Args:
-        cfg: the final config, command-line options merged.
-        split: 'train', which also validates, or 'test'.
-        level: 'fast' for all that needs no network, as every run does it before a file is
-            written; 'network' for these and those that build the network and try it on a batch;
-            'disk' for the room for checkpoints of `model`; 'data' for every list of images and
-            annotations of the config, whatever `split`; 'images' to decode every image too.
+        cfg: the final config, with the command-line options.
+        split: 'train', which includes validation, or 'test'.
+        level: 'fast' runs the checks that do not build the network, as every run does before it
+            writes a file. 'network' also builds the network and tries it on a batch. 'disk' checks
+            the space for checkpoints of `model`. 'data' checks every list of images and annotations
+            of the config, for all splits. 'images' also decodes every image.
         processes: number of processes of the run; by default that of `cfg.launcher`.
-        trust: read checkpoints that hold Python objects, which executes what is in them.
+        trust: read checkpoints that hold Python objects, which executes code from the files.
         workers: number of processes that decode images; by default one for each CPU.
         model: network of the run, for 'disk'.
 
     Yields:
-        What is found, as it is found. A mistake in the config is an 'error' and raises nothing.
+        Each finding as soon as it is known. A mistake in the config is a finding with the status
+        'error', not an exception.
     """
     if processes is None:
         processes = world_size(cfg.get('launcher', 'none'))

@@ -20,17 +20,17 @@ LOW = 0.01
 
 
 def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
-    """Learning rate over a whole training, from mmengine's schedulers.
+    """Compute the learning rates of a whole training with mmengine's schedulers.
 
     Args:
         cfg: config of the training, of epochs or of iterations.
-        images: size of the training set, which gives the iterations of an epoch at the batch size
-            the learning rate is for, `auto_scale_lr.base_batch_size`.
+        images: number of training images. With `auto_scale_lr.base_batch_size` it gives the number
+            of iterations in an epoch.
 
     Returns:
-        Times in epochs, the first epoch beginning at 1 as in the paper's formulas, and the
-        learning rate from each of them on: one for every epoch, or for every iteration where a
-        scheduler goes by iterations.
+        Times in epochs, and the learning rate from each time on. The first epoch begins at 1, as in
+        the paper's formulas. There is one rate for each epoch, or for each iteration if a scheduler
+        works by iterations.
 
     Raises:
         ValueError: if the config lacks `auto_scale_lr.base_batch_size` and needs it.

@@ -1,4 +1,4 @@
-"""Loading of images with checks, and datasets made of scikit-learn's handwritten digits."""
+"""Load and check images; datasets made from scikit-learn's handwritten digits."""
 
 from .intact_image import IMAGE_SUFFIXES, check_image_file, check_intact_image, count_suffixes
 from .load_image import LoadCheckedImage

@@ -18,16 +18,16 @@ _PNG_END = b'IEND\xaeB`\x82'
 
 
 def check_intact_image(content: bytes) -> None:
-    """Check that what a file holds is not empty and, for JPEG and PNG, has its end.
+    """Check that the content of an image file is not empty and, for JPEG and PNG, not truncated.
 
-    Of the pixels nothing is decoded. What is damaged in between is left to the decoder, and other
-    formats are.
+    It does not decode pixels, so it does not find damage inside a file. It does not check other
+    formats.
 
     Args:
-        content: all of the file.
+        content: the bytes of the whole file.
 
     Raises:
-        ValueError: with the reason alone; the caller knows the file's name.
+        ValueError: with the reason, but not the name of the file.
     """
     if not content:
         raise ValueError('the file is empty')
@@ -38,17 +38,17 @@ def check_intact_image(content: bytes) -> None:
 
 
 def count_suffixes(paths: Iterable[str | Path]) -> str:
-    """Numbers of files by suffix, such as '2 .gif, 1 .txt'."""
+    """Count files by suffix, such as '2 .gif, 1 .txt'."""
     counts = Counter(Path(path).suffix.lower() or 'without suffix' for path in paths)
     return ', '.join(f'{number:,} {suffix}' for suffix, number in counts.most_common())
 
 
 def check_image_file(path: str | Path) -> None:
-    """Check that a file is an image that can be decoded to its end.
+    """Check that a file is an image, by decoding it completely.
 
     Raises:
-        OSError: if it cannot be read, is no image, or truncated.
-        Exception: whatever Pillow's decoders raise for a broken file, most of it SyntaxError and
+        OSError: if it cannot be read, is truncated, or is not an image.
+        Exception: any exception of Pillow's decoders for a broken file, such as SyntaxError or
             ValueError.
     """
     content = Path(path).read_bytes()

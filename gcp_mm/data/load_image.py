@@ -29,21 +29,21 @@ TOO_LARGE = (
 
 @TRANSFORMS.register_module()
 class LoadCheckedImage(LoadImageFromFile):
-    """`LoadImageFromFile` that gives the same pixels, or says which file is bad and why.
+    """Load an image as `LoadImageFromFile` does, with an error that names a bad file.
 
-    Bad is an image that is empty, truncated, unreadable or none; in a detector's data also one of
-    another size than its annotations say, whose boxes would lie beside their objects.
+    A file is bad if it is empty, truncated, unreadable or not an image. In detection data an image
+    is also bad if its size differs from its annotations.
 
     Args:
-        to_float32: whether to give float32 in place of uint8.
+        to_float32: return float32 instead of uint8.
         color_type: flag of :func:`mmcv.imfrombytes`.
-        imdecode_backend: decoder, of :func:`mmcv.imfrombytes`.
-        backend_args: of the file backend, see :func:`mmengine.fileio.get`.
-        on_error: 'raise' stops at a bad image. 'skip' warns of it, once, and gives None, in place
-            of which the datasets of mmengine take another image at random: for training alone,
-            and `tools/train.py` and `tools/test.py` refuse it elsewhere.
-        max_skips: with 'skip', how many different files may be bad before it raises after all. It
-            is counted over all epochs and workers of one process of a run.
+        imdecode_backend: decoder of :func:`mmcv.imfrombytes`.
+        backend_args: arguments of the file backend, see :func:`mmengine.fileio.get`.
+        on_error: 'raise' stops at a bad image. 'skip' warns once per image and returns None;
+            mmengine's datasets then take another image at random. 'skip' is for training only:
+            `tools/train.py` and `tools/test.py` refuse it elsewhere.
+        max_skips: with 'skip', the number of different bad files before it raises an error. The
+            count covers all epochs and workers of one process of a run.
 
     Raises:
         FileNotFoundError, ValueError: in :meth:`transform`, for a bad image.
@@ -92,13 +92,13 @@ class LoadCheckedImage(LoadImageFromFile):
         """Read and decode an image.
 
         Args:
-            info: `img_path` and, where they are known, its `height` and `width` in pixels.
+            info: `img_path` and, if known, `height` and `width` in pixels.
 
         Returns:
-            The image as :func:`mmcv.imfrombytes` gives it.
+            The image as :func:`mmcv.imfrombytes` returns it.
 
         Raises:
-            FileNotFoundError, ValueError: with the reason alone.
+            FileNotFoundError, ValueError: with the reason, but not the name of the file.
         """
         try:
             content = mmengine.fileio.get(info['img_path'], backend_args=self.backend_args)

@@ -21,16 +21,16 @@ LOADING = dict(to_float32=False, color_type='color', imdecode_backend='cv2')
 
 
 def image_size(cfg: Config, channels: int = 3) -> tuple[int, int]:
-    """Height and width of the images that a classifier is tested with.
+    """Height and width of a classifier's test images.
 
-    The test pipeline of the config runs on two blank images of different sizes.
+    It runs the config's test pipeline on two blank images of different sizes.
 
     Args:
         cfg: config of a classifier of MMPretrain.
-        channels: of the images.
+        channels: number of channels of the images.
 
     Raises:
-        ValueError: if the pipeline gives images of different sizes, or there is none.
+        ValueError: if the pipeline returns images of different sizes, or the config has none.
     """
     sizes = sizes_of(_pipeline_of(cfg), channels)
     if len(sizes) > 1:
@@ -46,11 +46,12 @@ def sizes_of(
     channels: int = 3,
     shapes: Sequence[tuple[int, int]] = ((1200, 1600), (1800, 1000)),
 ) -> set[tuple[int, int]]:
-    """Heights and widths of what the pipeline of a classifier makes of blank images.
+    """Heights and widths of blank images after the pipeline of a classifier.
 
     Args:
         pipeline: configs of its transforms; loading is left out.
-        channels, shapes: of the images, height and width in pixels.
+        channels: number of channels of the images.
+        shapes: heights and widths of the images, in pixels.
     """
     from mmpretrain.registry import TRANSFORMS
 
@@ -67,17 +68,17 @@ def sizes_of(
 def describe_preprocessing(
     model: nn.Module, channels: int, size: tuple[int, int], inside: bool
 ) -> dict:
-    """What turns an image file into the input of a classifier's file, as values for JSON.
+    """Describe the preprocessing of an exported classifier's images, as values for JSON.
 
     Args:
-        model: classifier of MMPretrain, with the `_config` that :func:`gcp_mm.get_model` gives it.
-        channels: of the images that it takes.
-        size: their height and width, pixels.
-        inside: whether the file normalizes them itself, and takes three channels as RGB.
+        model: classifier of MMPretrain from :func:`gcp_mm.get_model`, with its `_config`.
+        channels: number of channels of the images.
+        size: height and width of the images, in pixels.
+        inside: whether the exported file normalizes the images, and takes three channels as RGB.
 
     Returns:
-        The keys of docs/guides/export.md, without those that are not known: a preprocessor or a
-        step of another kind.
+        The keys of docs/guides/export.md, without the unknown ones: those of a preprocessor or a
+        transform of another kind.
     """
     from mmpretrain.models import ClsDataPreprocessor
 
@@ -128,13 +129,13 @@ def _with_tuples(value):
 
 
 class Preprocessing:
-    """Images, as `loader` loads them, to the input of a classifier's file.
+    """Turn images, as `loader` loads them, into the input of an exported classifier.
 
     Args:
-        described: of :func:`describe_preprocessing`, read from JSON.
+        described: result of :func:`describe_preprocessing`, read from JSON.
 
     Raises:
-        ValueError: if it lacks a key, or has steps of another kind.
+        ValueError: if a key is missing, or a transform is of another kind.
     """
 
     def __init__(self, described: Mapping):

@@ -122,7 +122,7 @@ class GlobalCovariancePool2d(nn.Module):
 
     @property
     def out_channels(self) -> int:
-        """Length of the output vector, D(D+1)/2: the inputs of the classifier."""
+        """Length of the output vector, D(D+1)/2, which are the inputs of the classifier."""
         return self.pooled_channels * (self.pooled_channels + 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,8 +132,8 @@ class GlobalCovariancePool2d(nn.Module):
             x: (B, in_channels, H, W); with `class_tokens` set, (B, N, in_channels).
 
         Returns:
-            (B, out_channels), in the dtype of the weights (without any, of the features): float32
-            under autocast, half precision in a network that was converted to it.
+            (B, out_channels), in the dtype of the weights, or of the features if the layer has
+            none: float32 under autocast, half precision in a network that was converted to it.
 
         Raises:
             ValueError: for features of another shape, or features that are not finite.

@@ -1,4 +1,4 @@
-"""Configs for people's own pictures: `tools/make_config.py`."""
+"""Write configs for your own images, as `tools/make_config.py` does."""
 
 from .write import TASKS, write_config
 

@@ -42,26 +42,26 @@ def write_config(
     trust: bool = False,
     force: bool = False,
 ) -> Written:
-    """Look at a dataset, and write a config that trains on it.
+    """Inspect a dataset, and write a config that trains on it.
 
     Args:
-        data: folder; of class folders ``{train,val}/<class>/<picture>`` or ``<class>/<picture>``
-            to classify, else with files in COCO's format.
+        data: folder of the dataset. For 'classify' it has class folders,
+            ``{train,val}/<class>/<image>`` or ``<class>/<image>``; otherwise files in COCO format.
         task: 'classify', 'detect' or 'segment'.
-        out: path of the config (.py). The lists of a split go beside it.
-        network: see :func:`.find_network`.
-        weights: checkpoint to start from, as :func:`.find_network` takes it.
-        size: side of the images of a classifier, of a detector their longest side, in pixels; None
-            for one that fits the pictures.
-        processes: of the training.
-        seed: of the split of a dataset that is not split.
-        trust: read a checkpoint that holds Python objects, which executes what is in it.
-        force: replace files that exist.
+        out: path of the config (.py). The lists of a split are written beside it.
+        network: name of the network, see :func:`.find_network`.
+        weights: checkpoint to start from, see :func:`.find_network`.
+        size: side of a classifier's images, or longest side of a detector's, in pixels; by default
+            chosen from the images.
+        processes: number of processes of the training.
+        seed: seed of the split, for a dataset without one.
+        trust: read a checkpoint that holds Python objects, which executes code from the file.
+        force: replace existing files.
 
     Raises:
         FileExistsError: if a file to be written exists, and `force` is not set.
-        FileNotFoundError: if there is no folder `data`, or no file `weights`.
-        ValueError: for a dataset that no training could use, or a wrong argument.
+        FileNotFoundError: if the folder `data` or the file `weights` does not exist.
+        ValueError: if the dataset cannot be used for training, or an argument is wrong.
     """
     data, out = Path(data), Path(out)
     _check(data, task, out, size, processes)

@@ -1,7 +1,7 @@
-"""Robustness to common corruptions and perturbations: ImageNet-C and ImageNet-P.
+"""Measure robustness to common corruptions and perturbations: ImageNet-C and ImageNet-P.
 
-The formulas are in `errors` (mCE, Relative mCE) and `stability` (mFR, mT5D); `baseline` holds the
-numbers that they divide by.
+The metrics are in `errors` (mCE, Relative mCE) and `stability` (mFR, mT5D). `baseline` has the
+numbers of AlexNet, which normalize them.
 """
 
 from importlib import import_module

@@ -22,13 +22,13 @@ ALEXNET = Path(__file__).with_name('alexnet.json')
 
 @dataclass(frozen=True)
 class Robustness:
-    """Raw, unnormalized numbers of a network; errors and probabilities are fractions in [0, 1].
+    """Unnormalized results of a network; errors and probabilities are fractions in [0, 1].
 
     Args:
         name: name of the network.
-        provenance: where the other fields come from.
-        clean_error: top-1 error on the clean images; None where it was not measured.
-        corruption_error: by corruption, the mean top-1 error or those of severity 1 to 5.
+        provenance: source of the other fields.
+        clean_error: top-1 error on the clean images; None if it was not measured.
+        corruption_error: by corruption, the mean top-1 error or the errors at severity 1 to 5.
         flip_probability: by perturbation.
         top5_distance: by perturbation, 0 to 18.
     """
@@ -46,14 +46,14 @@ class Robustness:
 
 
 def load_baseline(path: str | PathLike = ALEXNET) -> Robustness:
-    """Read the numbers of a baseline.
+    """Read a baseline.
 
     Args:
         path: JSON file with the fields of :class:`Robustness`; by default AlexNet's.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it has other content.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if its content is not a baseline.
     """
     try:
         network = Robustness(**read_json(path, name=str, provenance=dict))

@@ -111,11 +111,11 @@ class ClassFolders(BaseDataset):
 
 @DATASETS.register_module(force=True)
 class ImageNetC(ClassFolders):
-    """Images of a corruption and severity, or clean ones with labels.
+    """Labeled images of one corruption and severity, or clean images.
 
     Args:
-        resize: length to which the shorter edge is resized before the crop (bilinear, Pillow's
-            antialiased), for clean images; None for corrupted ones.
+        resize: length of the shorter edge after resizing, before the crop (Pillow's antialiased
+            bilinear filter). For clean images; None for corrupted images.
         **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<corruption>/<1..5>``.
     """
 
@@ -126,16 +126,16 @@ class ImageNetC(ClassFolders):
         super().__init__(*args, **kwargs)
 
     def read(self, path: Path) -> Tensor:
-        """An image, (3, H, W) uint8 RGB."""
+        """Read an image as (3, H, W) uint8 RGB."""
         return tvf.pil_to_tensor(read_image(path, self.resize))
 
 
 @DATASETS.register_module(force=True)
 class ImageNetP(ClassFolders):
-    """Sequences of a perturbation; labels play no role.
+    """Sequences of one perturbation; labels are not used.
 
-    A sequence is an ``.mp4`` file, a folder of ``.png`` frames in the order of their numbers, or an
-    ``.npy`` array, (frames, height, width, 3) uint8 RGB. It has at least two frames.
+    A sequence is an ``.mp4`` file, a folder of numbered ``.png`` frames, or an ``.npy`` array
+    (frames, height, width, 3) uint8 RGB. It has at least two frames.
 
     Args:
         **kwargs: arguments of :class:`ClassFolders`; `data_prefix` is ``<perturbation>``.
@@ -145,7 +145,7 @@ class ImageNetP(ClassFolders):
     folders = True  # of frames
 
     def read(self, path: Path) -> Tensor:
-        """The frames of a sequence, (frames, 3, H, W) uint8 RGB."""
+        """Read a sequence as (frames, 3, H, W) uint8 RGB."""
         frames = read_frames(path)
         if len(frames) < 2:
             raise ValueError(f'{len(frames)} frame, and stability needs at least 2')

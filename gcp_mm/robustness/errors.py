@@ -29,10 +29,10 @@ Errors = Mapping[str, float | Sequence[float]]
 
 
 def mean_corruption_error(errors: Errors, baseline: Robustness | None = None) -> float:
-    """mCE, over the 15 benchmark corruptions, in percent; others in `errors` are left out.
+    """mCE over the 15 benchmark corruptions, in percent; others in `errors` are ignored.
 
     Args:
-        errors: by corruption, the mean top-1 error or those of severity 1 to 5, in [0, 1].
+        errors: by corruption, the mean top-1 error or the errors at severity 1 to 5, in [0, 1].
         baseline: reference network; by default AlexNet.
 
     Raises:
@@ -45,10 +45,10 @@ def mean_corruption_error(errors: Errors, baseline: Robustness | None = None) ->
 def relative_mean_corruption_error(
     errors: Errors, clean_error: float, baseline: Robustness | None = None
 ) -> float:
-    """Relative mCE, over the 15 benchmark corruptions, in percent.
+    """Relative mCE over the 15 benchmark corruptions, in percent.
 
     Args:
-        errors, baseline: as of :func:`mean_corruption_error`.
+        errors, baseline: as in :func:`mean_corruption_error`.
         clean_error: top-1 error on the clean images, in [0, 1].
 
     Raises:
@@ -60,10 +60,10 @@ def relative_mean_corruption_error(
 
 
 def corruption_errors(errors: Errors, baseline: Robustness | None = None) -> dict[str, float]:
-    """CE of each corruption in `errors`, in percent; NaN where the baseline has no error above 0.
+    """CE of each corruption in `errors`, in percent; NaN if the baseline has no error above 0.
 
     Args:
-        errors, baseline: as of :func:`mean_corruption_error`.
+        errors, baseline: as in :func:`mean_corruption_error`.
 
     Raises:
         ValueError: for an error outside [0, 1].
@@ -75,10 +75,10 @@ def corruption_errors(errors: Errors, baseline: Robustness | None = None) -> dic
 def relative_corruption_errors(
     errors: Errors, clean_error: float, baseline: Robustness | None = None
 ) -> dict[str, float]:
-    """Relative CE of each corruption in `errors`, in percent; NaN where the baseline has none.
+    """Relative CE of each corruption in `errors`, in percent; NaN if the baseline has none above 0.
 
     Args:
-        errors, clean_error, baseline: as of :func:`relative_mean_corruption_error`.
+        errors, clean_error, baseline: as in :func:`relative_mean_corruption_error`.
 
     Raises:
         ValueError: for an error outside [0, 1]; if the baseline has no clean error.

@@ -20,19 +20,19 @@ from .stability import is_noise, video_stability
 
 @LOOPS.register_module()
 class LogitsLoop(TestLoop):
-    """Test a classifier of MMPretrain on images or on videos, in float32.
+    """Test loop for a classifier of MMPretrain on images or videos, in float32.
 
-    An item's `inputs` are an image, (3, H, W) uint8 BGR, or a video, (frames, 3, H, W), all of the
-    same height and width; its data sample gets `logits`, (K,) or (frames, K) float32. The
-    dataloader has to collate with `pseudo_collate`.
+    The `inputs` of an item are an image, (3, H, W) uint8 BGR, or a video, (frames, 3, H, W). All
+    have the same height and width. The data sample gets `logits`, (K,) or (frames, K) float32. The
+    dataloader must collate with `pseudo_collate`.
     """
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
-        """Give the logits of a batch to the evaluator.
+        """Compute the logits of a batch, and pass them to the evaluator.
 
         Raises:
-            TypeError: if the model gives anything but one vector per image.
+            TypeError: if the model does not return one vector per image.
         """
         self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
         inputs, samples = data_batch['inputs'], data_batch['data_samples']
@@ -109,7 +109,7 @@ class FileMetric(BaseMetric):
 
 @METRICS.register_module()
 class CorruptionError(FileMetric):
-    """Top-1 error, a fraction, on images with labels.
+    """Top-1 error on images with labels, as a fraction.
 
     Args:
         **kwargs: arguments of :class:`FileMetric`.
@@ -133,7 +133,7 @@ class PerturbationStability(FileMetric):
     """Flip probability and top-5 distance of the sequences of a perturbation.
 
     Args:
-        difficulty: distance of the frames that are compared, except in noise sequences.
+        difficulty: distance of the compared frames, except in noise sequences.
         **kwargs: arguments of :class:`FileMetric`.
     """
 

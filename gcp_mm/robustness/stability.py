@@ -60,19 +60,19 @@ def frame_pairs(values: Tensor, noise: bool, difficulty: int = 1) -> tuple[Tenso
 
 
 def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) -> float:
-    """Mean over videos of the mean over pairs of frames of [the predicted class differs].
+    """Fraction of the frame pairs of a video with different predictions, averaged over videos.
 
     Args:
-        predictions: predicted classes: (frames,) of one video, (videos, frames), or an iterable of
+        predictions: predicted classes: (frames,) for one video, (videos, frames), or an iterable of
             videos of any lengths.
-        noise: whether these are noise sequences.
-        difficulty: distance of the frames of a pair in the others.
+        noise: whether the videos are noise sequences.
+        difficulty: distance of the frames of a pair in other sequences.
 
     Returns:
         A probability in [0, 1].
 
     Raises:
-        ValueError: for no video at all, or one that is too short.
+        ValueError: if there is no video, or a video is too short.
     """
     videos = list(predictions)
     if not videos:
@@ -84,15 +84,15 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
 
 
 def top5_distance(reference_logits, later_logits):
-    """Top-5 distance of the ranking in a later frame to that in a reference frame.
+    """Top-5 distance between the rankings in a reference frame and in a later frame.
 
     Rank 1 is the highest logit; of equal logits the lower class index ranks first. With fewer than
-    5 classes the sum is over those there are.
+    5 classes the sum is over all classes.
 
     Args:
-        reference_logits: (..., K), tensor or array. Logits, not softmax probabilities: those
+        reference_logits: (..., K), tensor or array. Pass logits: softmax probabilities can
             underflow to ties.
-        later_logits: the same shape, of the later frames.
+        later_logits: logits of the later frames, in the same shape.
 
     Returns:
         Distances, (...) int64, 0 to 18: a tensor for tensors, else an array (a number for (K,)).
@@ -125,7 +125,7 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
     Args:
         logits: (frames, K).
         noise: whether it is a noise sequence.
-        difficulty: distance of the frames of a pair in the others.
+        difficulty: distance of the frames of a pair in other sequences.
 
     Returns:
         The means over the pairs of the video.
@@ -139,10 +139,10 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
 
 
 def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
-    """mFR, over the 10 test perturbations, in percent.
+    """mFR over the 10 test perturbations, in percent.
 
     Args:
-        probabilities: flip probability by perturbation; others than the 10 are left out.
+        probabilities: flip probability by perturbation; others than the 10 are ignored.
         baseline: reference network; by default AlexNet.
 
     Raises:
@@ -155,11 +155,11 @@ def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | No
 
 
 def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | None = None) -> float:
-    """mT5D, over the 10 test perturbations, in percent.
+    """mT5D over the 10 test perturbations, in percent.
 
     Args:
-        distances: uT5D by perturbation, mean over videos of the mean over pairs; others than the
-            10 are left out.
+        distances: uT5D by perturbation, the mean over videos of the mean over pairs; others than
+            the 10 are ignored.
         baseline: reference network; by default AlexNet.
 
     Raises:

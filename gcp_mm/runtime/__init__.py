@@ -1,4 +1,4 @@
-"""From a config to a Runner: launch, resume, atomic checkpoints, seeds, non-finite steps."""
+"""Launch and resume a run: from a config to mmengine's Runner, and hooks for robust training."""
 
 from .atomic_checkpoint import AtomicCheckpointHook
 from .divergence_hook import DivergenceHook

@@ -25,19 +25,19 @@ class AtomicBackend(LocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's CheckpointHook, but that a run killed at any moment can be continued.
+    """mmengine's CheckpointHook with atomic writes: you can resume a run killed at any moment.
 
     On a local disk every checkpoint is written atomically, see :func:`write_atomically`. On any
-    storage, what `max_keep_ckpts` and `save_best` make superfluous is removed after its successor
-    has been written and named in `last_checkpoint`; the stock hook does it before. So with
-    ``max_keep_ckpts=1`` there are two for a moment, not none.
+    storage, a checkpoint that `max_keep_ckpts` or `save_best` makes superfluous is removed only
+    after its successor is complete and named in `last_checkpoint`; the stock hook removes it
+    before. With ``max_keep_ckpts=1`` two checkpoints therefore exist for a moment.
 
-    Arguments, file names and the files' content are those of the stock hook. A storage named by
-    hand (`backend_args`) is left as it is. So is what `published_keys` makes when training ends:
-    it is a copy, not written atomically.
+    Arguments, file names and contents are those of the stock hook. Two kinds of files are not
+    written atomically: those on a storage set by `backend_args`, and the copy that `published_keys`
+    makes at the end of training.
 
     Raises:
-        OSError: if a checkpoint cannot be written; the earlier ones are as they were.
+        OSError: if a checkpoint cannot be written; the earlier ones are unchanged.
     """
 
     def before_train(self, runner):

@@ -32,25 +32,28 @@ class _NotFinite(Exception):  # noqa: N818 - ends mmengine's train_step; never l
 
 @HOOKS.register_module()
 class DivergenceHook(Hook):
-    """Catch a loss or gradient that is not finite before the optimizer steps with it.
+    """Stop the run, or skip the step, if a loss or gradient is not finite.
 
-    In a distributed run all processes act alike. A forward pass that raises because of NaN, as the
-    GCP neck does, counts as a loss that is not finite. A finite run is bit for bit the run without
-    the hook. The report is ``<work_dir>/divergence/iter_<n>.json``, see docs/guides/divergence.md.
+    All processes of a distributed run act alike. A forward pass that raises because of NaN, as the
+    GCP neck does, counts as a loss that is not finite. The hook does not change a run without such
+    steps: it is bit-identical. The report is ``<work_dir>/divergence/iter_<n>.json``, see
+    docs/guides/divergence.md.
 
-    Weights, momentum and buffers end as they were before the step. Gradients are dropped, with
-    accumulation those since the last update. Other hooks get an empty dict as outputs. Gradients
-    that are not finite are left to a loss scaler, but for more than SETTLING of them in a row.
+    Weights, momentum and buffers keep their values from before the step. Gradients are dropped;
+    with accumulation, all since the last update. Other hooks get an empty dict as outputs. A loss
+    scaler handles gradients that are not finite; more than SETTLING of them in a row count as
+    divergence.
 
     Args:
-        policy: 'stop' raises FloatingPointError; 'skip' goes on with the next batch.
-        max_skips: with 'skip', most steps left out in a row, at least 1; one more stops the run.
+        policy: 'stop' raises FloatingPointError; 'skip' continues with the next batch.
+        max_skips: with 'skip', the largest number of skipped steps in a row, at least 1. One more
+            stops the run.
 
     Raises:
-        TypeError: if `max_skips` is no integer or, before training starts, the optimizer wrapper is
+        TypeError: if `max_skips` is not an integer; before training, if the optimizer wrapper is
             not an :class:`mmengine.optim.OptimWrapper`.
         ValueError: if `policy` is unknown or `max_skips` is below 1.
-        FloatingPointError: during training, if the policy says so.
+        FloatingPointError: in training, with 'stop', or after more than `max_skips` skips.
     """
 
     def __init__(self, policy: str = 'stop', max_skips: int = 5):

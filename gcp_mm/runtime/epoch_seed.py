@@ -25,10 +25,10 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
 class EpochSeedHook(Hook):
     """Seed Python, NumPy and PyTorch before every epoch, from the run's seed, epoch and rank.
 
-    mmengine seeds once, when a run starts, and a checkpoint holds no generator's state. With this
-    hook a resumed run draws what the interrupted one would have drawn: on a CPU, with
-    `randomness.seed` set and a loop by epochs, it ends with the same weights bit for bit. See
-    docs/guides/resuming.md for what this needs. A `worker_init_fn` of the config is left as it is.
+    mmengine seeds once, at the start of a run, and checkpoints do not contain the states of random
+    generators. With this hook a resumed run draws the same random numbers as an uninterrupted one.
+    On a CPU, with `randomness.seed` and a loop by epochs, the final weights are bit-identical; see
+    docs/guides/resuming.md for the conditions. A `worker_init_fn` of the config is kept.
     """
 
     priority = 'LOWEST'  # what other hooks draw before an epoch is not the training's

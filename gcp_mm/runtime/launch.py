@@ -32,12 +32,13 @@ def read_config(path: str, options: Mapping | None = None) -> Config:
     """Read a config and override settings of it.
 
     Args:
-        path: path of the file, or a name such as 'mmpretrain::resnet/resnet50_8xb32_in1k.py'.
-        options: values by dotted key, as of `--cfg-options`.
+        path: path of the file, name of one of this project's configs, or a name such as
+            'mmpretrain::resnet/resnet50_8xb32_in1k.py'.
+        options: values by dotted key, as `--cfg-options` has them.
 
     Raises:
-        ValueError: for a config of a package other than the two frameworks, which mmengine would
-            try to install.
+        ValueError: for a config of another package than gcp_mm, mmpretrain and mmdet. mmengine
+            would try to install it.
     """
     cfg = hub.resolve_config(path)
     cfg.merge_from_dict(dict(options or {}))
@@ -55,8 +56,8 @@ def load_config(
     """Read the config of a run.
 
     Args:
-        path, options: as of :func:`read_config`.
-        work_dir: folder of logs and checkpoints, by default the config's or
+        path, options: as in :func:`read_config`.
+        work_dir: folder for logs and checkpoints; by default the config's, or
             ``work_dirs/<name of the config>``.
         amp: train and test in automatic mixed precision.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -65,7 +66,7 @@ def load_config(
         The config, with `launcher`, `work_dir` and dataloaders that suit this machine.
 
     Raises:
-        ValueError: if `amp` is asked for without an accelerator; as :func:`read_config`.
+        ValueError: if `amp` is set and there is no accelerator; as :func:`read_config`.
     """
     if amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
@@ -86,13 +87,13 @@ def load_config(
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
-    """Turn on the scaling of the learning rate by the ratio of the actual to the base batch size.
+    """Scale the learning rate by the ratio of the actual to the base batch size.
 
     Args:
         cfg: config, changed in place.
 
     Raises:
-        ValueError: if it does not say what the base batch size is.
+        ValueError: if the config has no `auto_scale_lr.base_batch_size`.
     """
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
         raise ValueError(
@@ -103,14 +104,14 @@ def set_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_tta(cfg: Config) -> None:
-    """Test with augmented images and merge the predictions, as the frameworks' own scripts do.
+    """Set up test-time augmentation, as the frameworks' own scripts do.
 
     Args:
-        cfg: config, changed in place: by its `tta_model` and `tta_pipeline` or, where it has none,
-            such that each image is seen as it is and flipped.
+        cfg: config, changed in place. It uses the config's `tta_model` and `tta_pipeline`, or by
+            default each image and its mirror image.
 
     Raises:
-        ValueError: for a detector with masks, which MMDetection's own model does not merge.
+        ValueError: for a detector with masks, whose predictions MMDetection cannot merge.
     """
     if cfg.model.get('module'):  # the config says it all
         return
@@ -133,38 +134,37 @@ def set_tta(cfg: Config) -> None:
 
 
 def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractContextManager:
-    """Context in which no other job writes an output; the first of its processes holds the lock.
+    """Context manager that locks an output against other jobs, in the first process of a run.
 
     Args:
         cfg: the final config.
-        output, folder: as of :func:`gcp_mm._lock.locked`.
+        output, folder: as in :func:`gcp_mm._lock.locked`.
 
     Raises:
-        BlockingIOError: in the first process, on entry, if another job writes it.
+        BlockingIOError: on entry, in the first process, if another job writes the output.
     """
     return locked(output, folder) if is_first_process(cfg) else nullcontext()
 
 
 def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
-    """Build the Runner of a config and use it, in every process of a distributed job.
+    """Build the Runner of a config and call `run` with it, in every process of a run.
 
-    Without an accelerator the processes talk over gloo: mmengine's own set-up of a distributed
-    run selects a CUDA device and so fails there. As with an accelerator,
-    `cfg.env_cfg.dist_cfg.timeout` is for how many seconds they wait for one of them that hangs.
-    What mmengine logs before the first epoch goes to the log file alone, but for warnings and
-    errors; the screen gets a summary in its place.
+    Without an accelerator the processes communicate over gloo, because mmengine's set-up of a
+    distributed run selects a CUDA device. `cfg.env_cfg.dist_cfg.timeout` is the number of seconds
+    that processes wait for one that hangs. Before the first epoch, the screen shows a summary,
+    warnings and errors; the rest of mmengine's messages go only to the log file.
 
     Args:
         cfg: the final config.
-        run: what to do with the Runner.
+        run: function of the Runner, such as one that trains.
 
     Returns:
-        What `run` returns.
+        The result of `run`.
 
     Raises:
-        ValueError: if a launcher other than 'pytorch' is asked for without an accelerator; if
-            nothing registers the config's `runner_type`; for what :func:`.build_dataloader` and
-            :class:`.LoadingHook` refuse.
+        ValueError: if the launcher needs an accelerator (all but 'none' and 'pytorch') and there is
+            none; if the config's `runner_type` is not registered; as :func:`.build_dataloader` and
+            :class:`.LoadingHook`.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':

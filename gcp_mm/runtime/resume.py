@@ -85,17 +85,17 @@ def find_checkpoint(
 
 
 def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
-    """Set in a config from where it resumes, if it does.
+    """Set the checkpoint from which a run resumes.
 
     Args:
-        cfg: the config, changed in place. On a remote storage nothing is checked.
-        resume: path or address of a checkpoint, or 'auto': what :func:`find_checkpoint` finds.
-            Without any, the run starts from the config's own `load_from` if it has one.
+        cfg: the config, changed in place. Checkpoints on a remote storage are not checked.
+        resume: path or address of a checkpoint, or 'auto' for the one that :func:`find_checkpoint`
+            finds. If it finds none, the run starts from the config's `load_from`, if set.
         trust: as in :func:`gcp_mm.checkpoints.read_checkpoint`.
 
     Raises:
         FileNotFoundError: if `resume` does not exist.
-        ValueError: if it, or with 'auto' every checkpoint of the run, is broken.
+        ValueError: if the checkpoint is broken; with 'auto', if all checkpoints of the run are.
     """
     if resume == 'auto':
         folder, template = checkpoint_location(cfg)

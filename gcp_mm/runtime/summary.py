@@ -47,19 +47,32 @@ class SummaryHook(Hook):
         """Show the summary of a training, the first time."""
         show_summary(runner)
 
+    def after_train(self, runner):
+        """Warn of a training without an epoch: it resumed from its last checkpoint."""
+        if show_summary(runner):
+            runner.logger.warning(
+                f'nothing was trained: the run is at epoch {runner.epoch} of {runner.max_epochs} '
+                'already; raise train_cfg.max_epochs to train longer'
+            )
+
     def before_test_epoch(self, runner):
         """Show the summary of a test, the first time."""
         show_summary(runner)
 
 
-def show_summary(runner: Runner) -> None:
-    """Let the screen of a :func:`quiet` Runner have everything from here on, the summary first."""
+def show_summary(runner: Runner) -> bool:
+    """Log the summary of a :func:`quiet` Runner, and show all its messages from then on.
+
+    Returns:
+        Whether it was quiet until now.
+    """
     screens = [each for each in _screens(runner.logger) if IMPORTANT in each.filters]
     for screen in screens:
         screen.removeFilter(IMPORTANT)
     if screens:
         lines = [f'{name:<8}  {text}' for name, text in _rows(runner)]
         runner.logger.info('\n'.join([runner.experiment_name, *lines]))
+    return bool(screens)
 
 
 def _screens(logger):

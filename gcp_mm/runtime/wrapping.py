@@ -5,7 +5,7 @@ from torch import nn
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network in its wrappers for several processes and for test-time augmentation, if any."""
+    """Return the network without its wrappers for distribution and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

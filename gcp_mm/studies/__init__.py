@@ -1,4 +1,4 @@
-"""Studies of a network: loss landscape, curvature, gradients, features and costs."""
+"""Study a network: loss landscape, curvature, gradients, features and costs."""
 
 from .kfac_optim_wrapper import KFACOptimWrapper
 from .landscape import measure_landscape

@@ -14,38 +14,38 @@ from .kfac import capture_factors, inverse_factors, kfac_layers, precondition
 
 @OPTIM_WRAPPERS.register_module()
 class KFACOptimWrapper(OptimWrapper):
-    """Optimizer wrapper that replaces gradients of linear and convolution layers by K-FAC's.
+    """Precondition the gradients of linear and convolution layers with K-FAC.
 
-    Other parameters (of BN, of grouped convolutions) keep their gradient. Momentum, weight decay
-    and schedules are the optimizer's::
+    Other parameters (of BN and grouped convolutions) keep their gradients. The optimizer applies
+    momentum and weight decay, and schedules change its learning rate::
 
         optim_wrapper=dict(type='KFACOptimWrapper', optimizer=dict(type='SGD', lr=0.1, ...))
 
     The natural gradients V are then scaled by nu = min(1, sqrt(kl_clip / sum lr^2 V . dL/dW)), so
     that a step moves the prediction by no more than about `kl_clip` in KL divergence (Ba, Grosse &
     Martens, Distributed Second-Order Optimization using Kronecker-Factored Approximations, ICLR
-    2017). `clip_grad`, if given, comes after that.
+    2017). `clip_grad`, if set, is applied afterwards.
 
     In a distributed run the factors are averaged over the processes, and each process inverts all
-    of them. The checkpoint holds their running averages beside the optimizer's state, so that a
-    resumed run continues exactly. A state without them can be loaded too; the next batch then
-    starts new ones.
+    of them. The checkpoint has their running averages in addition to the optimizer's state, so a
+    resumed run continues exactly. If a loaded state has none, the next batch starts new averages.
 
-    The factors are dense, n^2 numbers for n inputs in a patch: 0.4 GB for ResNet-18, 0.6 GB for
-    ResNet-50, as much again for their inverses, and too much for the classifier of a network with
-    GCP. Mixed precision and gradient accumulation scale the loss and are not supported.
+    The factors are dense, with n^2 numbers for n inputs in a patch: 0.4 GB for ResNet-18 and 0.6 GB
+    for ResNet-50, and the same for their inverses. They are too large for the classifier of a
+    network with GCP. Mixed precision and gradient accumulation are not supported: they scale the
+    loss.
 
     Args:
         optimizer: the optimizer.
-        damping: lambda > 0, added to the Fisher matrix; in the units of its eigenvalues.
-        decay: weight of the past in the factors' running averages, in [0, 1).
+        damping: lambda > 0, added to the Fisher matrix, in the units of its eigenvalues.
+        decay: weight of earlier batches in the factors' running averages, in [0, 1).
         interval: iterations between updates of the factors and inverses.
-        kl_clip: bound of the step.
+        kl_clip: bound of the KL divergence of a step.
         clip_grad: as in :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
         TypeError: if `interval` is not an integer.
-        ValueError: if an argument is out of range; in a step, if a damped factor has no inverse.
+        ValueError: if an argument is out of range; in a step, if a damped factor is singular.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class KFACOptimWrapper(OptimWrapper):
         super().step(**kwargs)
 
     def state_dict(self) -> dict:
-        """The optimizer's state, and the factors' running averages as 'kfac'."""
+        """State of the optimizer, with the factors' running averages as 'kfac'."""
         return {**super().state_dict(), 'kfac': dict(self._factors)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load a state, of this class or of the optimizer alone."""
+        """Load a state of this class, or of a plain optimizer."""
         state_dict = dict(state_dict)
         factors = state_dict.pop('kfac', {})
         super().load_state_dict(state_dict)

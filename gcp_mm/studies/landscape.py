@@ -19,25 +19,26 @@ from ..runtime.untouched import untouched
 def measure_landscape(
     x: Tensor, loss: Callable[[Tensor], Tensor], etas: Iterable[float]
 ) -> tuple[Tensor, Tensor]:
-    """Loss, and distance of its gradient from the one at `x`, at steps along that gradient.
+    """Measure the loss and the change of its gradient along the gradient at `x`.
 
     With L = `loss` and g = dL/dX at `x`, for each eta::
 
         M_l = L(x + eta g);  M_g = || g - dL/dX (x + eta g) ||_2
 
-    It takes len(etas) + 1 forward and backward passes, one eta at a time: a batch of several etas
-    would share its batch normalization statistics. No gradient of a weight is computed. All passes
-    draw the same random numbers of PyTorch, such as dropout's masks. They update the buffers of
-    the network: see :func:`gcp_mm.runtime.untouched.untouched`.
+    The cost is len(etas) + 1 forward and backward passes. Each eta has its own pass, because a
+    batch of several would share its batch normalization statistics. Gradients of weights are not
+    computed. All passes draw the same random numbers from PyTorch, for example for dropout. They
+    update the buffers of the network: see :func:`gcp_mm.runtime.untouched.untouched`.
 
     Args:
-        x: features, of any shape. float16 and bfloat16 are measured in float32, as is everything
-            under autocast.
-        loss: the mean loss of the batch, a scalar, for such features; see :func:`split_at`.
+        x: features, of any shape. float16 and bfloat16 are computed in float32, also under
+            autocast.
+        loss: function from such features to the mean loss of the batch, a scalar; see
+            :func:`split_at`.
         etas: steps, at least one.
 
     Returns:
-        M_l and M_g, (len(etas),), in the loss's dtype.
+        M_l and M_g, each (len(etas),), in the dtype of the loss.
 
     Raises:
         TypeError: if `x` is not a floating-point tensor.

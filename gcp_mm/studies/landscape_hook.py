@@ -23,35 +23,37 @@ FILE = 'landscape.jsonl'
 class LandscapeHook(Hook):
     """Measure the loss and its gradient along the gradient of the first features, M_l and M_g.
 
-    Before every `interval`-th iteration, with its batch and the weights as they are,
-    :func:`gcp_mm.studies.measure_landscape` takes X, the output of `stem`, and `num_points` steps
-    eta, evenly spaced over `eta_range`. The training is not affected: weights, buffers, gradients,
-    optimizer and random generators stay bit for bit the same.
+    Before every `interval`-th iteration the hook calls :func:`gcp_mm.studies.measure_landscape` on
+    the batch and weights of that iteration. X is the output of `stem`, and the `num_points` steps
+    eta are evenly spaced over `eta_range`. The hook does not affect the training: weights, buffers,
+    gradients, optimizer and random generators stay bit-identical.
 
-    The loss is that of the iteration: the classifier's own, with its batch augmentation and
-    dropout, in training mode (batch statistics), but in float32 with `AmpOptimWrapper` too. In a
-    distributed run it is the mean over all processes, X the features of all their batches, and g
-    the gradient of that mean: a batch of 256 gives the same in 1 process and in 8, except for the
-    batch statistics, which are those of each process.
+    The loss is the classifier's own, with its batch augmentation and dropout, in training mode
+    (batch statistics). It is computed in float32, also with `AmpOptimWrapper`. In a distributed run
+    it is the mean over all processes, X the features of all their batches, and g the gradient of
+    that mean. A batch of 256 gives the same result in 1 process and in 8, except for the batch
+    statistics, which each process computes by itself.
 
-    Each measurement is a line of ``<work_dir>/landscape.jsonl`` with iter (steps taken before),
-    epoch, etas, losses (M_l) and gradient_distances (M_g); the visualizer gets their smallest and
-    largest values. A resumed run first drops the lines that it will measure again.
+    Each measurement is a line of ``<work_dir>/landscape.jsonl`` with iter (previous steps), epoch,
+    etas, losses (M_l) and gradient_distances (M_g). The visualizer gets the smallest and largest
+    values. A resumed run first removes the lines that it will measure again.
 
-    A measurement costs num_points + 1 forward and backward passes, and one forward pass.
+    A measurement costs num_points + 1 forward and backward passes, and one more forward pass.
 
     Args:
-        interval: iterations between measurements; the first is in iteration 0.
+        interval: iterations between measurements, beginning with iteration 0.
         eta_range: smallest and largest step. The paper: (0.1, 75) for ResNet-18, (0.045, 1.5) for
             MobileNetV2.
         num_points: number of steps.
-        stem: path of the module whose output is X. The paper: the first convolution after BN, ReLU
-            and, in a ResNet, max-pooling, ``'backbone.maxpool'``; of MobileNetV2 and ShuffleNetV2
-            it is ``'backbone.conv1'``.
+        stem: path of the module whose output is X. In the paper X is the output of the first
+            convolution after BN, ReLU and, in a ResNet, max-pooling. This is
+            ``'backbone.maxpool'`` in a ResNet, and ``'backbone.conv1'`` in MobileNetV2 and
+            ShuffleNetV2.
 
     Raises:
         TypeError: if `interval` or `num_points` is not an integer.
-        ValueError: if one of them is too small, or `eta_range` is not two increasing numbers.
+        ValueError: if one of them is too small, or `eta_range` does not have two increasing
+            numbers.
     """
 
     priority = 'LOW'  # after the hooks that prepare an iteration

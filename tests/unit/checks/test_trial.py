@@ -132,7 +132,7 @@ def test_images_of_several_sizes_are_told_once(mixed, tmp_path):
             check_step,
             'optim_wrapper: .*dtyp',
         ),
-        ({'visualizer.type': 'UniversalVisualizer'}, check_visualizer, 'Visualizer'),
+        ({'visualizer.type': 'UniversalVisualzer'}, check_visualizer, 'Visualzer'),
         ({'visualizer.vis_backends': [dict(type='LocalBackend')]}, check_visualizer, 'LocalBacken'),
         ({'visualizer.vis_bakends': []}, check_visualizer, 'vis_bakends'),
     ],

@@ -25,16 +25,18 @@ from tests.helpers.runs import ROOT
 README = (ROOT / 'configs/imagenet/README.md').read_text()
 
 
-def test_readme_has_the_command_of_every_row():
-    rows = dict(re.findall(r'tools/dist_train\.sh (configs/imagenet/\S+\.py) (\d+)', README))
-    assert sorted(rows) == IMAGENET
-    assert all(int(gpus) == name_of(path)[1] for path, gpus in rows.items())
+def test_readme_has_every_config_with_its_gpus():
+    rows = re.findall(r'\| `([\w-]+)` \| (\d+) \|$', README, re.M)
+    rows += re.findall(r'tools/dist_train\.sh configs/imagenet/(\S+-poly_\S+)\.py (\d+)', README)
+    assert sorted({f'configs/imagenet/{name}.py' for name, _ in rows}) == IMAGENET
+    assert all(int(gpus) == name_of(f'{name}.py')[1] for name, gpus in rows)
+    assert '`tools/dist_train.sh configs/imagenet/CONFIG.py GPUS`' in README
 
 
 @pytest.mark.parametrize('name', ['resnet/resnet152', 'vgg/vgg19', 'vgg/vgg19bn'])
 def test_stock_configs_of_the_readme_exist(name):
     stock = f'mmpretrain::{name}_8xb32_in1k.py'
-    assert f'tools/dist_train.sh {stock} 8' in README
+    assert f'| `{stock}` | 8 |' in README
     assert get_config(stock).train_dataloader.batch_size == 32
 
 
@@ -89,9 +91,9 @@ def accuracies_in_readme(prefix=''):
             cells = [cell.strip() for cell in line.strip('|').split('|')]
             columns = columns or cells
             row = dict(zip(columns, cells, strict=True))
-            config = re.search(r'configs/imagenet/\S+\.py', row.get('command', ''))
+            config = re.fullmatch(r'`([\w-]+)`', row.get('config', ''))
             if config and f'{prefix}top-1' in row:
-                accuracies[table, config[0]] = tuple(
+                accuracies[table, f'configs/imagenet/{config[1]}.py'] = tuple(
                     float(row[f'{prefix}{name}']) for name in ('top-1', 'top-5')
                 )
     return accuracies
@@ -209,9 +211,7 @@ def test_table_4_has_the_networks_of_the_authors():
     """LRnorm with GCP in every family, torchvision's weights for ResNets with GAP."""
     page = (ROOT / 'docs/guides/robustness.md').read_text()
     section = page.split('## Table 4\n')[1].split('\n## ')[0]
-    rows = re.findall(
-        r'^\| (.+?), (GAP|GCP)\S*.*? \| `(\S+)` \| (\w+) \|(.*)not run \|$', section, re.M
-    )
+    rows = re.findall(r'^\| (.+?), (GAP|GCP)\S*.*? \| `(\S+)` \| (\w+) \|(.*)\|$', section, re.M)
     assert len(rows) == 6 * 2 + 1  # MobileNetV2's GAP twice
     trained = dict(re.findall(r'^trained (\S+) (\d+)$', section, re.M))
     for network, pooling, config, weights, _ in rows:

@@ -171,6 +171,16 @@ def test_resumed(runner, capsys):
     assert found['weights'].startswith(f'from {path}, after ')
 
 
+def test_nothing_left_to_train(runner, capsys):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    runner(default_hooks=hooks).train()
+    capsys.readouterr()
+    runner(resume=True).train()
+    out = capsys.readouterr().out
+    assert 'nothing was trained: the run is at epoch 2 of 2 already' in out
+    assert 'network' in summary_of(out)
+
+
 def test_other_processes_are_silent(runner, capsys, monkeypatch):
     monkeypatch.setattr('mmengine.logging.logger._get_rank', lambda: 1)
     run = runner()
