@@ -41,15 +41,18 @@ def test_saved_memory_is_counted():
 @pytest.mark.slow
 def test_layer(run_tool, tmp_path):
     sizes = ('--channels', '16', '--positions', '9', '25', '--batch', '2')
-    short = ('--repeats', '1', '--seconds', '0', '--out', tmp_path)
+    short = ('--repeats', '1', '--seconds', '0', '--methods', '--out', tmp_path)
     result = run_tool(TOOLS / 'benchmark_gcp.py', *sizes, *short)
     assert result.returncode == 0, result.stdout
     rows = json.loads((tmp_path / 'gcp.json').read_text())['rows']
     assert {(row['D'], row['N'], row['B']) for row in rows} == {(16, 9, 2), (16, 25, 2)}
     for row in rows:
-        if row['candidate'] != 'GAP':
+        if row['output error'] is not None:
             assert row['output error'] < 5e-6
             assert row['gradient error'] < 5e-6
+    others = {row['candidate'] for row in rows if row['output error'] is None}
+    assert {'GAP', 'plain covariance', 'log', 'DropCov, training'} <= others
+    assert not {'auto', 'circuit, PyTorch'} & others
     saved = {row['candidate']: row['saved MiB/image'] for row in rows}
     assert saved['auto, save=input'] == 0 < saved['auto'] < saved['textbook iSQRT-COV']
     assert '| 16 | 25 | 2 | auto | ' in result.stdout

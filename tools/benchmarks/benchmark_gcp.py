@@ -19,7 +19,13 @@ from measure import describe_machine, interleave, saved_bytes, write_report
 from tqdm import tqdm
 
 from gcp_mm._io import write_figure
-from gcp_mm.ops import covariance, global_covariance_pooling, matrix_sqrt_newton_schulz, triu_vector
+from gcp_mm.ops import (
+    DropCov,
+    covariance,
+    global_covariance_pooling,
+    matrix_sqrt_newton_schulz,
+    triu_vector,
+)
 
 circuit = functools.partial(global_covariance_pooling, method='circuit')
 TEXTBOOK = 'textbook iSQRT-COV'
@@ -32,7 +38,18 @@ CANDIDATES = {
     EXTENSION: lambda x: circuit(x, backend='cpp'),
     'auto': global_covariance_pooling,
     'auto, save=input': lambda x: global_covariance_pooling(x, save='input'),
-    'GAP': lambda x: x.mean(2),
+}
+# Other functions of the features, so that they have no error. The first two are the floor.
+GAP, COVARIANCE, DROPCOV = 'GAP', 'plain covariance', 'DropCov, training'
+dropcov = DropCov()
+METHODS = {
+    GAP: lambda x: x.mean(2),
+    COVARIANCE: lambda x: global_covariance_pooling(x, norm='none'),
+    DROPCOV: lambda x: global_covariance_pooling(dropcov(x[..., None]), norm='none'),
+    **{
+        name: functools.partial(global_covariance_pooling, norm=name)
+        for name in ('eigh', 'power', 'log', 'cholesky', 'signed_sqrt_l2')
+    },
 }
 
 
@@ -48,12 +65,13 @@ def measure(candidates, channels, positions, batch, args):
 
     forward, both, saved, errors = {}, {}, {}, {}
     for name in candidates:
-        pool = CANDIDATES[name]
+        pool = {**CANDIDATES, **METHODS}[name]
         grad = torch.randn_like(pool(x[:1]).detach()).expand(batch, -1).contiguous()
         forward[name] = lambda pool=pool: pool(x.detach())
         both[name] = lambda pool=pool, grad=grad: torch.autograd.grad(pool(x), x, grad)
         saved[name] = saved_bytes(lambda pool=pool: pool(x), x)
-        errors[name] = relative_errors(pool, x, weight, exact) if name != 'GAP' else (None, None)
+        other = name in METHODS
+        errors[name] = (None, None) if other else relative_errors(pool, x, weight, exact)
     seconds = interleave(forward, args.repeats, args.device, args.seconds)
     seconds_both = interleave(both, args.repeats, args.device, args.seconds)
     return [
@@ -113,11 +131,16 @@ def main():
         '--seconds', type=float, default=0.1, help='least time of one turn of a candidate'
     )
     parser.add_argument('--extension', action='store_true', help='also the C++ extension, on a CPU')
+    parser.add_argument(
+        '--methods', action='store_true', help='also other normalizations, and DropCov'
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/gcp'), help='folder')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
+    dropcov.to(args.device)
     candidates = [name for name in CANDIDATES if name != EXTENSION or args.extension]
+    candidates += METHODS if args.methods else [GAP]
     rows = []
     for size in tqdm(list(itertools.product(args.channels, args.positions, args.batch))):
         rows += measure(candidates, *size, args)
