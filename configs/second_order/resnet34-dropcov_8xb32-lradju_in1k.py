@@ -1,0 +1,3 @@
+_base_ = '../imagenet/resnet34-gcp_8xb32-lradju_in1k.py'
+
+model = dict(neck=dict(norm='none', dropcov=True))

@@ -1,0 +1,4 @@
+_base_ = './swin-tiny-sot_16xb64_in1k.py'
+
+# As in the authors' code: plain cross-covariances, channels dropped with a fixed probability.
+model = dict(head=dict(norm='none', channel_dropout=0.2))
