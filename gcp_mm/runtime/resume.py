@@ -186,7 +186,11 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
     settings = {name: [_settings(each.state_dict()) for each in built[name]] for name in built}
     before = {name: list(map(_settings, saved[name])) for name in saved}
     reasons = list(_changes(runner, checkpoint, length if by_epoch else None, start != saved_at))
-    rates = ''
+    own_rates = not schedulers and _set_values(
+        runner.optim_wrapper, checkpoint.get('optimizer'), ('lr',)
+    )
+    if own_rates:
+        reasons.append('another learning rate')
     if settings != before or moved or 'optimizer' not in checkpoint:
         if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
             raise ValueError(
@@ -203,15 +207,16 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
         names = {
             state['param_name'] for group in (*states.values(), *saved.values()) for state in group
         }
-        _set_scheduled(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
-        rates = {name: rate[0] for name, rate in runner.optim_wrapper.get_lr().items()}
-        rates = f', with {", ".join(f"{name} {value:.3g}" for name, value in rates.items())}'
+        _set_values(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
         reasons = reasons or ['another param_scheduler']
+        own_rates = True
     if reasons:
+        rates = runner.optim_wrapper.get_lr().items() if own_rates else ()
         runner.logger.warning(
             f'the run differs from that of the checkpoint: {"; ".join(reasons)}. '
             f'Saved at iteration {saved_at}, after {meta["epoch"]} epochs, it goes on at iteration '
-            f'{start} of {loop.max_iters}{rates}'
+            f'{start} of {loop.max_iters}'
+            f'{"".join(f", with {name} {rate[0]:.3g}" for name, rate in rates)}'
         )
 
 
@@ -262,14 +267,21 @@ def _settings(state):
     return {key: value for key, value in state.items() if key not in PROGRESS}
 
 
-def _set_scheduled(wrapper, state, names):
-    """Set the values in an optimizer's state whose keys end in `names` to what they are now."""
+def _set_values(wrapper, state, names):
+    """Set the values in an optimizer's state whose keys end in `names` to what they are now.
+
+    Returns:
+        Whether one of them was another.
+    """
     if state is None:
-        return
+        return False
     if isinstance(wrapper, OptimWrapperDict):
-        for name, each in wrapper.items():
-            _set_scheduled(each, state[name], names)
-        return
+        changes = [_set_values(each, state[name], names) for name, each in wrapper.items()]
+        return any(changes)
     groups = [*state['param_groups'], state.get('base_param_settings') or {}]
+    changed = False
     for group, now in zip(groups, wrapper.param_groups, strict=False):
-        group.update({key: value for key, value in now.items() if key.endswith(names)})
+        values = {key: value for key, value in now.items() if key.endswith(names)}
+        changed |= any(key in group and group[key] != value for key, value in values.items())
+        group.update(values)
+    return changed

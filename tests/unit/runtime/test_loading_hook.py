@@ -202,6 +202,13 @@ def test_another_learning_rate(tmp_path):
     assert_goes_on(tmp_path, POLY, batch=4, optim_wrapper=lower)
 
 
+def test_another_learning_rate_without_a_schedule(tmp_path):
+    train(tmp_path)
+    lower = dict(optimizer=dict(SGD, lr=0.05))
+    found = assert_goes_on(tmp_path, optim_wrapper=lower, batch=4)
+    assert found.values[3][0][0][0] == 0.05
+
+
 def test_scaled_rate_follows_the_batch(tmp_path):
     options = dict(auto_scale_lr=dict(enable=True, base_batch_size=4))
     train(tmp_path, STEPS, **options)
