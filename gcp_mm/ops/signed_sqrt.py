@@ -34,7 +34,7 @@ def second_moment(x: Tensor) -> Tensor:
 
 @full_precision
 def signed_sqrt_l2(m: Tensor) -> Tensor:
-    """Signed square root of each entry, sign(m) sqrt(|m| + 1e-10), and matrices of norm 1.
+    """Signed square root of each entry, sign(m) sqrt(abs(m) + 1e-10), and matrices of norm 1.
 
     Args:
         m: (..., D, D).

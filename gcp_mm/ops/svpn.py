@@ -16,7 +16,7 @@ EPS = 1e-5
 def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
     """Shrink the largest singular value of matrices to its power, the others by its factor.
 
-    With u = X v / |X v|, v = X^T u / |X^T u| and s = u^T X v:
+    With u = X v and v = X^T u, both scaled to length 1, and s = u^T X v::
 
         Y = s^a u v^T + (X - s u v^T) / (s^(1 - a) + 1e-5)
 
