@@ -39,15 +39,15 @@ def validation_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict
 
 
 def training_curve(run_dir: str | Path, metric: str = 'accuracy/top1') -> dict[int, float]:
-    """Mean over each epoch of a validation metric as logged by the training steps.
+    """Mean over each epoch of what the training steps logged.
 
     Args:
         run_dir: as in :func:`validation_curve`.
-        metric: 'accuracy/top1' or 'accuracy/top5'; others are not logged in training.
+        metric: such as 'loss', or 'accuracy/top1' of a classifier.
 
     Returns:
-        {epoch: percent}, empty where nothing was logged: a head logs its training accuracy with
-        ``cal_acc=True``.
+        {epoch: value}, empty where nothing was logged: a head logs its training accuracy, in
+        percent, with ``cal_acc=True``.
     """
     key = metric.replace('/top', '_top-')  # heads log 'accuracy_top-1'
     by_epoch = defaultdict(list)
