@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from .newton_schulz import check_square
 from .precision import autocast_off, full_precision
-from .psd_eigh import psd_eigh
+from .psd_eigh import psd_spectrum, symmetric_part
 
 
 @full_precision
@@ -45,9 +45,8 @@ def matrix_sqrt_eigh(cov: Tensor, /) -> Tensor:
 class _SqrtEigh(Function):
     @staticmethod
     def forward(ctx: Any, cov: Tensor) -> Tensor:
-        lam, u = psd_eigh(cov)  # ascending
-        rounding = torch.finfo(cov.dtype).eps * cov.shape[-1] * lam[..., -1:]
-        s = torch.where(lam > rounding, lam, 0).sqrt()
+        lam, u = psd_spectrum(cov)
+        s = lam.sqrt()
         root = (u * s[..., None, :]) @ u.mT
         ctx.save_for_backward(root, u, s)
         return root
@@ -68,7 +67,7 @@ class _Lyapunov(Function):
     def forward(ctx: Any, root: Tensor, u: Tensor, s: Tensor, g: Tensor) -> Tensor:
         sums = s[..., :, None] + s[..., None, :]
         inverse = torch.where(sums > 0, 1 / sums, 0)
-        x = u @ (inverse * (u.mT @ _sym(g) @ u)) @ u.mT
+        x = u @ (inverse * (u.mT @ symmetric_part(g) @ u)) @ u.mT
         ctx.save_for_backward(root, u, s, x)
         return x
 
@@ -78,7 +77,3 @@ class _Lyapunov(Function):
         with autocast_off(grad.device.type):
             z = _Lyapunov.apply(root, u, s, grad)  # the solution operator is its own adjoint
             return -(z @ x + x @ z), None, None, z
-
-
-def _sym(m: Tensor) -> Tensor:
-    return (m + m.mT) / 2

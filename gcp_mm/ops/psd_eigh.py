@@ -37,3 +37,15 @@ def psd_eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     if not is_traced(lam) and not lam.isfinite().all():  # LAPACK raises at some sizes only
         raise torch.linalg.LinAlgError('psd_eigh: the matrices hold NaN or infinity')
     return (lam - lift) * size, u
+
+
+def psd_spectrum(a: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`psd_eigh`, with eigenvalues within rounding error of zero set to zero."""
+    lam, u = psd_eigh(a)
+    rounding = torch.finfo(a.dtype).eps * a.shape[-1] * lam[..., -1:]
+    return torch.where(lam > rounding, lam, 0), u
+
+
+def symmetric_part(m: Tensor) -> Tensor:
+    """(M + M^T) / 2 of (..., n, n) matrices."""
+    return (m + m.mT) / 2

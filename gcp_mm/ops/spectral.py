@@ -19,7 +19,7 @@ from .covariance import center, flatten_positions, scatter
 from .eigenvalues import EPS, Log, Power, check_eps, check_exponent
 from .newton_schulz import check_square
 from .precision import autocast_off, full_precision
-from .psd_eigh import psd_eigh
+from .psd_eigh import psd_spectrum, symmetric_part
 
 
 @full_precision
@@ -87,7 +87,7 @@ def pool_by_spectrum(x: Tensor, function: Power | Log) -> Tensor:
 class _MatrixFunction(Function):
     @staticmethod
     def forward(ctx: Any, cov: Tensor, function: Power | Log) -> Tensor:
-        lam, u = _spectrum(cov.double())
+        lam, u = psd_spectrum(cov.double())
         ctx.save_for_backward(lam, u)
         ctx.function = function
         out = (u * function.value(lam)[..., None, :]) @ u.mT
@@ -100,7 +100,7 @@ class _MatrixFunction(Function):
         lam, u = ctx.saved_tensors
         with autocast_off(grad.device.type):
             differences = ctx.function.differences(lam[..., :, None], lam[..., None, :])
-            inner = u.mT @ _sym(grad.double()) @ u
+            inner = u.mT @ symmetric_part(grad.double()) @ u
             return (u @ (differences * inner) @ u.mT).to(grad.dtype), None
 
 
@@ -116,10 +116,10 @@ class _PoolBySpectrum(Function):
         d, n = x.shape[1:]
         features = center(x.double())
         if n < d:
-            lam, v = _spectrum(features.mT @ features / n)
+            lam, v = psd_spectrum(features.mT @ features / n)
             u = features @ (v * torch.where(lam > 0, (lam * n).rsqrt(), 0)[:, None])
         else:
-            lam, u = _spectrum(scatter(features) / n)
+            lam, u = psd_spectrum(scatter(features) / n)
         ctx.save_for_backward(features, lam, u)
         ctx.function, ctx.dtype = function, x.dtype
         out = (u * function.value(lam)[:, None]) @ u.mT
@@ -132,7 +132,7 @@ class _PoolBySpectrum(Function):
         features, lam, u = ctx.saved_tensors
         n = features.shape[2]
         with autocast_off(grad.device.type):
-            gradient = _sym(grad.double())
+            gradient = symmetric_part(grad.double())
             ahead = gradient @ u
             inner = u.mT @ ahead
             differences = ctx.function.differences(lam[:, :, None], lam[:, None, :])
@@ -143,14 +143,3 @@ class _PoolBySpectrum(Function):
             dx = 2 / n * da_u @ (u.mT @ features)
             # the adjoint of centering
             return (dx - dx.mean(2, keepdim=True)).to(ctx.dtype), None
-
-
-def _spectrum(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, zero where they are within rounding error of it, and eigenvectors."""
-    lam, u = psd_eigh(a)
-    rounding = torch.finfo(a.dtype).eps * a.shape[-1] * lam[..., -1:]
-    return torch.where(lam > rounding, lam, 0), u
-
-
-def _sym(m: Tensor) -> Tensor:
-    return (m + m.mT) / 2

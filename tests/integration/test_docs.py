@@ -66,11 +66,16 @@ def test_broken_links_are_found(tmp_path):
     assert set(broken_links(tmp_path)) == {('a.html', 'b.html'), ('c.html', 'a.html#end')}
 
 
+@pytest.fixture(scope='module')
+def _digits_in_the_root(run_tool):
+    run_tool('tools/make_digits.py')
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('_digits_in_the_root')
 @pytest.mark.parametrize(('command', 'output'), SAMPLES)
 def test_commands_print_what_the_pages_show(run_tool, command, output):
     """In the repository's root with the digits; `...` stands for any text."""
-    run_tool('tools/make_digits.py')
     done = run_tool('bash', '-c', command, PATH=PATH)
     assert 'Traceback' not in done.stdout
     options = ELLIPSIS | NORMALIZE_WHITESPACE
