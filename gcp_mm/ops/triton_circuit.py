@@ -23,7 +23,8 @@ import torch
 import triton
 from torch import Tensor
 
-from . import triton_kernels as kernels
+from . import triton_large as large
+from . import triton_small as small
 from .circuit import Circuit
 
 SMALL = 64  # most positions for which an image's matrices are kept in registers
@@ -52,23 +53,21 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor
             p = max(16, triton.next_power_of_2(n))
             w, q1, r = (x.new_empty(batch, rows, p) for rows in (d, p, p))
             constants = dict(a=a, b=b, c0=c0, p=p)
-            _launch(kernels.small_forward, (batch,), x, w, q1, r, stats, d, n, **constants)
+            _launch(small.small_forward, (batch,), x, w, q1, r, stats, d, n, **constants)
             saved = [w, q1, r, stats]
         else:
             p = triton.cdiv(n, 16) * 16
             c, w = x.new_empty(batch, d, p), x.new_empty(batch, d, p)
             q, r = x.new_empty(batch, len(a), p, p), x.new_empty(batch, p, p)
-            _launch(
-                kernels.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p)
-            )
-            _launch(kernels.gram_matrix, _upper(batch, p), c, None, stats, q, d, p, q.stride(0))
+            _launch(large.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))
+            _launch(large.gram_matrix, _upper(batch, p), c, None, stats, q, d, p, q.stride(0))
             for j in range(1, len(a)):
                 _square(q, j, q[:, j], a, b)
             _square(q, len(a), r, a, b, c0)
-            _launch(kernels.features, _tiles(batch, d, p), c, r, stats, w, d, p)
+            _launch(large.features, _tiles(batch, d, p), c, r, stats, w, d, p)
             saved = [w, q, stats]
         out = x.new_empty(batch, d * (d + 1) // 2)
-        _launch(kernels.outer, _upper(batch, d), w, out, d, p)
+        _launch(large.outer, _upper(batch, d), w, out, d, p)
     return out, saved if keep else []
 
 
@@ -82,22 +81,20 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
     dx, dw = torch.empty_like(x), torch.empty_like(w)
     with torch.cuda.device_of(x):
         block_p = min(TUNED['grad_features']['block_p'], triton.next_power_of_2(p))
-        _launch(
-            kernels.grad_features, _tiles(batch, d, p), grad, w, stats, dw, d, p, block_p=block_p
-        )
+        _launch(large.grad_features, _tiles(batch, d, p), grad, w, stats, dw, d, p, block_p=block_p)
         if n <= SMALL:
             q1, r = kept
             constants = dict(a=a, b=b, p=p)
-            _launch(kernels.small_backward, (batch,), x, dw, q1, r, stats, dx, d, n, **constants)
+            _launch(small.small_backward, (batch,), x, dw, q1, r, stats, dx, d, n, **constants)
             return dx
         (q,) = kept
         s = len(a)
         c, r = torch.empty_like(w), x.new_empty(batch, p, p)
-        _launch(kernels.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))
+        _launch(large.center, (batch,), x, c, stats, d, n, p, block_n=triton.next_power_of_2(p))
         _square(q, s, r, a, b, c0)
         # g, then the gradients of Q_s, ..., Q_1: each is made of those before it.
         bars = x.new_empty(batch, s + 1, p, p)
-        _launch(kernels.gram_matrix, _upper(batch, p), c, dw, stats, bars, d, p, bars.stride(0))
+        _launch(large.gram_matrix, _upper(batch, p), c, dw, stats, bars, d, p, bars.stride(0))
         parts = x.new_empty(batch, _triangle(p, TUNED['step']['block']))
         for j in range(s, 0, -1):
             made = s + 1 - j
@@ -106,7 +103,7 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
             column = tuple(row[j - 1] for row in reversed(b[j - 1 :]))
             _step_launch(left, right, bars, out, *last, a=a[j - 1], b=column, c0=0.0)
         _launch(
-            kernels.grad_input,
+            large.grad_input,
             _tiles(batch, d, p),
             *(c, dw, r, bars[:, s], parts, stats, dx),
             *(d, n, p, bars.stride(0), parts.shape[1]),
@@ -139,7 +136,7 @@ def _step_launch(
     p = out.shape[2]
     strides = (m.stride(0) if m is not None else 0 for m in (left, right, stack, out))
     args = left, right, stack, out, r, parts, p, *strides
-    _launch(kernels.step, _upper(len(out), p), *args, **coefficients)
+    _launch(large.step, _upper(len(out), p), *args, **coefficients)
 
 
 def _launch(kernel: Any, grid: Any, *args: Any, **constants: Any) -> None:
