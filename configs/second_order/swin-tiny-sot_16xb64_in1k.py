@@ -3,6 +3,7 @@ _base_ = 'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py'
 custom_imports = dict(imports=['gcp_mm'], allow_failed_imports=False)
 
 model = dict(
+    backbone=dict(type='SoTSwinTransformer'),
     neck=None,  # the head takes the feature map
     head=dict(
         _delete_=True,

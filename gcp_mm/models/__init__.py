@@ -17,6 +17,8 @@ SUBCLASSES = {
     'GCPShuffleNetV2': f'{__name__}.gcp_shufflenet',
     'MomentProbingHead': f'{__name__}.moment_probing_head',
     'SoTHead': f'{__name__}.sot_head',
+    'SoTSwinTransformer': f'{__name__}.sot_transformer',
+    'SoTVisionTransformer': f'{__name__}.sot_transformer',
 }
 
 __all__ = ['AllReduceBatchNorm', 'GlobalCovariancePooling', *SUBCLASSES]

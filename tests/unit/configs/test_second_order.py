@@ -40,7 +40,7 @@ def test_trains_a_step(path):
     cfg.model.head.num_classes = 3
     cfg.model.head.pop('topk', None)
     size = 64
-    if 'vit' in path or 'deit' in path:
+    if '/vit' in path or '/deit' in path or '/sot' in path:
         cfg.model.backbone.update(arch='deit-t', img_size=size)
         cfg.model.head.in_channels = 192
     elif 'swin' in path:

@@ -1,4 +1,4 @@
-_base_ = './deit-small-sot_4xb256_in1k.py'
+_base_ = './deit-small-sot_8xb128_in1k.py'
 
 # As in the authors' code: plain cross-covariances, channels dropped with a fixed probability.
 model = dict(head=dict(norm='none', channel_dropout=0.2))
