@@ -1,5 +1,6 @@
 # make demo        everything from installation to detections on real digits, with a report
 # make robustness  GAP against GCP on corrupted digits, with a table and a plot
+# make reproduce   claims about GAP and GCP, from several seeds: hours (docs/claims.md)
 # make test        lint, then unit tests, then integration tests
 # make test-slow   the tests that take minutes each
 # make coverage    lines and branches of gcp_mm that `make test` reaches
@@ -13,13 +14,16 @@ VENV ?= .venv
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 SIDE_BY_SIDE = -n 2 --dist loadfile
 
-.PHONY: demo robustness faults test test-slow docs coverage matrix lint install
+.PHONY: demo robustness reproduce faults test test-slow docs coverage matrix lint install
 
 demo: install
 	$(VENV)/bin/python tools/demo.py
 
 robustness: install
 	$(VENV)/bin/python tools/digits_robustness.py
+
+reproduce: install
+	$(VENV)/bin/python tools/reproduce.py
 
 faults: install
 	$(PYTEST) --tables \

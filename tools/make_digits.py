@@ -7,6 +7,7 @@ from arguments import run
 
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
+from gcp_mm.data.hard_digits import write_clutter, write_few
 
 
 def main():
@@ -25,12 +26,24 @@ def main():
     for name, (default, help) in sizes.items():
         option = f'--{name.replace("_", "-")}'
         parser.add_argument(option, type=int, default=default, help=help)
+    parser.add_argument(
+        '--hard',
+        action='store_true',
+        help='also digits_few/, 20 training images of each class, and digits_clutter/',
+    )
     options = vars(parser.parse_args())
-    out, image_size = options.pop('out'), options.pop('image_size')
-    for folder, written in (
-        (out / 'digits', write_classification(out / 'digits', image_size)),
-        (out / 'digits_coco', write_scenes(out / 'digits_coco', **options)),
-    ):
+    out, image_size, hard = options.pop('out'), options.pop('image_size'), options.pop('hard')
+    sets = [
+        (out / 'digits', write_classification, dict(image_size=image_size)),
+        (out / 'digits_coco', write_scenes, options),
+    ]
+    if hard:
+        sets += [
+            (out / 'digits_few', write_few, dict(image_size=image_size)),
+            (out / 'digits_clutter', write_clutter, {}),
+        ]
+    for folder, write, arguments in sets:
+        written = write(folder, **arguments)
         print(f'{folder}: {"written" if written else "already complete"}')
 
 

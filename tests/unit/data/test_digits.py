@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import load_splits, write_classification
+from gcp_mm.data.hard_digits import draw_clutter, write_clutter, write_few
 
 
 def digest(root):
@@ -134,3 +135,70 @@ def test_command_line(call_tool, capsys, tmp_path):
         call_tool('tools/make_digits.py', '--out', tmp_path, *options)
         out = capsys.readouterr().out
         assert out == f'{tmp_path}/digits: {word}\n{tmp_path}/digits_coco: {word}\n'
+
+
+def test_few_labels(tmp_path):
+    assert write_few(tmp_path / 'few', per_class=3, image_size=8) is True
+    assert write_few(tmp_path / 'few', per_class=3, image_size=8) is False
+    splits = load_splits()
+    for split in ('train', 'val'):
+        digits, labels = splits[split]
+        for label in range(10):
+            files = sorted((tmp_path / 'few' / split / str(label)).iterdir())
+            of_class = digits[labels == label]
+            assert len(files) == (3 if split == 'train' else len(of_class))
+            for file, digit in zip(files, of_class, strict=False):
+                pixels = np.asarray(Image.open(file))
+                np.testing.assert_array_equal(pixels, (digit * 255).round())
+
+
+def test_clutter_shows_a_digit_of_its_class_at_any_place():
+    """The class's own digit is drawn last, so that no part hides it; nothing is drawn beyond."""
+    digits = np.zeros((2, 8, 8))
+    digits[1, 2:6, 2:6] = 1  # one is ink in its middle, the other is empty
+    centers = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        image = draw_clutter(digits[1:], 0, rng)
+        assert image.shape == (64, 64)
+        assert 0 <= image.min() <= image.max() <= 1
+        empty = draw_clutter(digits[:1], 0, np.random.default_rng(seed))
+        rows, cols = np.nonzero(np.abs(image - empty) > 0.2)
+        centers.append((rows.mean(), cols.mean()))
+    assert np.std(centers, axis=0).min() > 3
+
+
+def test_clutter_is_deterministic_and_keeps_the_splits_apart(tmp_path, monkeypatch):
+    shown = {'train': set(), 'val': set()}
+    splits = load_splits()
+
+    def record(digits, pick, rng):
+        (split,) = (
+            name for name, (all_of_it, _) in splits.items() if len(all_of_it) == len(digits)
+        )
+        shown[split].add(pick)
+        return draw_clutter(digits, pick, rng)
+
+    monkeypatch.setattr('gcp_mm.data.hard_digits.draw_clutter', record)
+    for name in 'ab':
+        assert write_clutter(tmp_path / name, train_images=20, val_images=10) is True
+    files = [sorted((tmp_path / name).rglob('*.png')) for name in 'ab']
+    assert len(files[0]) == 30
+    for a, b in zip(*files, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+        assert a.relative_to(tmp_path / 'a') == b.relative_to(tmp_path / 'b')
+    assert all(shown.values())
+
+
+@pytest.mark.parametrize(
+    ('write', 'options', 'words'),
+    [
+        (write_few, dict(per_class=0), 'per_class.*got 0'),
+        (write_few, dict(per_class=140), 'per_class.*at most 139, got 140'),
+        (write_clutter, dict(train_images=9), 'train_images.*got 9'),
+    ],
+)
+def test_wrong_options_of_the_hard_sets(write, options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        write(tmp_path / 'x', **options)
+    assert not (tmp_path / 'x').exists()

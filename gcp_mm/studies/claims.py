@@ -1,0 +1,157 @@
+"""Claims about networks, each with its runs, its interval and the verdict that follows from it.
+
+A claim says that one network is above another by a metric. Both are trained from the
+same seeds; the interval is that of the mean paired difference, by Student's t-distribution.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from matplotlib.figure import Figure
+from scipy.stats import t
+
+from .._io import markdown_table, write_figure
+
+CONFIDENCE = 0.95
+HEAD = """# Claims and their spread
+
+`make reproduce` trains small networks from several seeds and compares them pair by pair. This page
+and `docs/claims.json` are its output. `tools/claims.yml` declares the networks, sets and claims.
+
+A difference is the network named first minus the other, from the same seed. Its interval has 95 %
+confidence (Student's t). A claim is supported if the whole interval is positive, not supported
+if it is negative, and undecided at this size if it contains 0. The sets are small images of digits:
+a verdict here says nothing about ImageNet."""
+
+
+class Claim(TypedDict):
+    """What `docs/claims.json` lists; `difference` has the ends of the interval."""
+
+    part: str
+    claim: str
+    metric: str
+    set: str
+    runs: dict[str, list[float]]
+    difference: list[float]
+    verdict: str
+
+
+def paired_interval(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """Interval of 95 % of the mean of ``a - b``.
+
+    Args:
+        a: values of one network, one for each seed, at least 2.
+        b: values of the other, of the same seeds in the same order.
+
+    Returns:
+        Its lower and its upper end.
+
+    Raises:
+        ValueError: if there are fewer than 2 pairs, another number of values, or NaN in them.
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(
+            f'runs: expected at least 2 pairs, got {len(a)} and {len(b)} values; train both '
+            'networks from the same seeds'
+        )
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    if any(map(math.isnan, differences)):
+        raise ValueError(f'runs: expected numbers, got {[*a]} and {[*b]}')
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    quantile = float(t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1))
+    half = quantile * deviation / math.sqrt(len(differences))
+    return [mean - half, mean + half]
+
+
+def verdict(low: float, high: float) -> str:
+    """What follows from the interval of the difference that a claim says to be positive.
+
+    Returns:
+        'supported' if the interval is positive, 'not supported' if it is negative, 'undecided' if
+        it contains 0.
+    """
+    if low <= 0 <= high:
+        return 'undecided'
+    return 'supported' if low > 0 else 'not supported'
+
+
+def summarize(values: Sequence[float]) -> str:
+    """Mean and standard deviation, with one decimal."""
+    return f'{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}'
+
+
+def networks_table(claims: Sequence[Claim]) -> str:
+    """Markdown table of each network's metric on each set of the claims, mean ± deviation."""
+    runs = _runs(claims)
+    sets = list(dict.fromkeys(place for place, _ in runs))
+    rows = [
+        [name, *(summarize(runs[place, name]) for place in sets)]
+        for name in dict.fromkeys(name for _, name in runs)
+    ]
+    return markdown_table(['network', *sets], rows)
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Markdown table of claims with their intervals and verdicts."""
+    rows = [
+        [
+            claim['claim'],
+            claim['set'],
+            '{:+.1f} to {:+.1f}'.format(*claim['difference']),
+            claim['verdict'],
+        ]
+        for claim in claims
+    ]
+    return markdown_table(['claim', 'set', 'difference', 'verdict'], rows)
+
+
+def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
+    """The page of all claims, Markdown.
+
+    Args:
+        claims: of `claims.json`.
+        parts: of `claims.yml`, with a `title` and a `text` each.
+    """
+    sections = [HEAD]
+    for name in dict.fromkeys(claim['part'] for claim in claims):
+        of_part = [claim for claim in claims if claim['part'] == name]
+        count = len(next(iter(of_part[0]['runs'].values())))
+        sections += [
+            f'## {parts[name]["title"]}',
+            parts[name]['text'].strip(),
+            f'{of_part[0]["metric"]}, mean ± standard deviation of {count} seeds:',
+            f'<!-- {name} -->',
+            networks_table(of_part),
+            f'<!-- end of {name} -->',
+            f'![Every run of {name}](images/claims_{name}.png)',
+            claims_table(of_part),
+        ]
+    return '\n\n'.join(sections) + '\n'
+
+
+def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
+    """Draw every run as a point: one panel for each set, one column for each network."""
+    runs = _runs(claims)
+    sets = list(dict.fromkeys(place for place, _ in runs))
+    figure = Figure(figsize=(1 + 4.5 * len(sets), 4), layout='constrained')
+    for axes, here in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        shown = {name: values for (place, name), values in runs.items() if place == here}
+        for column, values in enumerate(shown.values()):
+            axes.plot([column] * len(values), values, 'o', alpha=0.6)
+            axes.plot([column - 0.25, column + 0.25], [statistics.fmean(values)] * 2, 'k-')
+        axes.set_xticks(range(len(shown)), shown, rotation=45, ha='right')
+        axes.set(title=here, ylabel=claims[0]['metric'])
+        axes.grid(axis='y', alpha=0.3)
+    write_figure(path, figure, dpi=120)
+
+
+def _runs(claims):
+    """{(set, network): values} of claims, those of `below` first: it is what one compares with."""
+    return {
+        (claim['set'], name): values
+        for claim in claims
+        for name, values in reversed(claim['runs'].items())
+    }

@@ -1,0 +1,71 @@
+"""tools/reproduce.py: trainings, verdicts, a second start, and a table that has changed."""
+
+import json
+
+import pytest
+import yaml
+
+GAP = {
+    'config': 'configs/digits/resnet18_1xb64-5e_digits.py',
+    'options': {
+        'model.backbone.stem_channels': 8,
+        'model.backbone.base_channels': 8,
+        'model.head.in_channels': 64,
+        'train_cfg.max_epochs': 1,
+        'train_dataloader.dataset.indices': 64,
+    },
+}
+
+
+@pytest.fixture
+def reproduce(digits, tmp_path, run_tool):
+    """Run the tool with the same network in both roles; arguments are changes to the table."""
+
+    def call(*arguments, **changes):
+        claim = {'claim': 'GAP is above GAP', 'above': 'twin', 'below': 'GAP'}
+        part = {'title': 'Twins', 'text': 'The same network twice.', 'sets': ['digits']}
+        part |= {'seeds': [0, 1], 'metric': 'accuracy/top1', 'claims': [claim]}
+        table = {
+            'prepare': [],
+            'sets': {'digits': {'folder': str(digits), 'options': {}}},
+            'networks': {'GAP': GAP, 'twin': {'like': 'GAP', 'options': {}}},
+            'parts': {'twins': part},
+        }
+        file = tmp_path / 'claims.yml'
+        file.write_text(yaml.safe_dump(table | changes))
+        out = tmp_path / 'runs', tmp_path / 'docs'
+        options = ('--table', file, '--out', out[0], '--docs', out[1], '--processes', 2)
+        return run_tool('tools/reproduce.py', *arguments, *options)
+
+    return call
+
+
+@pytest.mark.slow
+def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
+    """And a second start trains nothing; a changed network is not taken for the old one."""
+    assert '4 runs, 4 to train' in reproduce().stdout
+    (claim,) = json.loads((tmp_path / 'docs/claims.json').read_text())
+    assert claim['verdict'] == 'undecided'
+    assert claim['difference'] == [0, 0]
+    assert claim['runs']['GAP'] == claim['runs']['twin']
+    assert (
+        '| GAP is above GAP | digits | +0.0 to +0.0 | undecided |'
+        in (tmp_path / 'docs/claims.md').read_text()
+    )
+    assert (tmp_path / 'docs/images/claims_twins.png').stat().st_size
+
+    again = reproduce()
+    assert '4 runs, 0 to train' in again.stdout
+    wider = {'like': 'GAP', 'options': {'model.head.topk': '(1,)'}}
+    changed = reproduce(networks={'GAP': GAP, 'twin': wider})
+    assert changed.returncode == 2
+    assert 'digits_twin_seed0' in changed.stdout
+
+
+@pytest.mark.slow
+def test_mistakes(reproduce):
+    assert "expected some of ['twins'], got ['speed']" in reproduce('speed').stdout
+    broken = {'like': 'GAP', 'options': {'model.head.in_channels': 3}}
+    failed = reproduce(networks={'GAP': GAP, 'twin': broken})
+    assert failed.returncode == 2
+    assert 'output.txt' in failed.stdout

@@ -1,0 +1,189 @@
+"""Train what claims.yml declares, from several seeds, and judge its claims: `make reproduce`.
+
+Every run is a training by tools/train.py in a folder of its own. A second start skips what is done
+and resumes what is not. Results: claims.json and claims.md in docs/, and a plot of each part.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from arguments import run, run_script
+
+import yaml
+from tqdm import tqdm
+
+from gcp_mm._io import check_writable, read_json, write_atomically
+from gcp_mm.hub import resolve_config
+from gcp_mm.studies import claims as judged
+from gcp_mm.studies.curves import validation_curve
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def network_of(table, name):
+    """Config and options of a network, those of the one that it is `like` first."""
+    network = table['networks'][name]
+    if 'like' not in network:
+        return network['config'], network['options']
+    config, options = network_of(table, network['like'])
+    return config, options | network['options']
+
+
+class Run:
+    """One training: a network on a set from a seed."""
+
+    def __init__(self, table, out, place, network, seed):
+        self.config, options = network_of(table, network)
+        data = table['sets'][place]
+        self.options = {
+            **options,
+            **data['options'],
+            'train_dataloader.dataset.data_root': data['folder'],
+            'val_dataloader.dataset.data_root': data['folder'],
+            'randomness.seed': seed,
+        }
+        self.folder = out / '_'.join([place, network, f'seed{seed}']).replace(' ', '-')
+
+    def done(self):
+        """Whether the last epoch is complete; the folder must be of the same options.
+
+        Raises:
+            ValueError: if the folder holds a run of others.
+        """
+        made_with = {'config': self.config, 'options': self.options}
+        file = self.folder / 'made-with.json'
+        if not file.exists():
+            write_atomically(file, json.dumps(made_with, indent=2).encode())
+        elif read_json(file) != made_with:
+            raise ValueError(
+                f'--out: {str(self.folder)!r} holds a run of other options; remove that folder'
+            )
+        cfg = resolve_config(self.config)
+        cfg.merge_from_dict(self.options)
+        last = f'epoch_{cfg.train_cfg.max_epochs}.pth'
+        latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
+        return latest.exists() and Path(latest.read_text()).name == last
+
+    def train(self):
+        """Train, or resume; the output goes to a file of the folder.
+
+        Raises:
+            ValueError: if the training fails.
+        """
+        options = [f'{key}={value}' for key, value in self.options.items()]
+        command = ['tools/train.py', self.config, '--resume', '--work-dir', self.folder]
+        output = self.folder / 'output.txt'
+        with output.open('ab') as file:
+            status = subprocess.run(
+                [sys.executable, *map(str, command), '--cfg-options', *options],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {'OMP_NUM_THREADS': '1'},
+            ).returncode
+        if status or not self.done():
+            raise ValueError(f'a training has failed: see {str(output)!r}')
+
+    def measure(self, metric):
+        """The metric of the last epoch, in percent."""
+        curve = validation_curve(self.folder, metric)
+        return curve[max(curve)]
+
+
+def networks_in(part):
+    """Networks that the claims of a part name, in the order of claims.yml."""
+    return list(dict.fromkeys(c[side] for c in part['claims'] for side in ('below', 'above')))
+
+
+def judge(table, name, out):
+    """The claims of a part, from its runs."""
+    part = table['parts'][name]
+    values = {
+        (place, network): [
+            Run(table, out, place, network, seed).measure(part['metric']) for seed in part['seeds']
+        ]
+        for place, network in itertools.product(part['sets'], networks_in(part))
+    }
+    found = []
+    for place, claim in itertools.product(part['sets'], part['claims']):
+        runs = {network: values[place, network] for network in (claim['above'], claim['below'])}
+        low, high = judged.paired_interval(*runs.values())
+        found.append(
+            judged.Claim(
+                part=name,
+                claim=claim['claim'],
+                metric=part['metric'],
+                set=place,
+                runs=runs,
+                difference=[round(low, 2), round(high, 2)],
+                verdict=judged.verdict(low, high),
+            )
+        )
+    return found
+
+
+def write_results(table, docs, claims):
+    """claims.json, claims.md and the plots, of all parts that were measured at any time."""
+    write_atomically(docs / 'claims.json', (json.dumps(claims, indent=1) + '\n').encode())
+    write_atomically(docs / 'claims.md', judged.page(claims, table['parts']).encode())
+    for name in dict.fromkeys(claim['part'] for claim in claims):
+        of_part = [claim for claim in claims if claim['part'] == name]
+        judged.draw_runs(docs / f'images/claims_{name}.png', of_part)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('parts', nargs='*', metavar='PART', help='of the table, all by default')
+    parser.add_argument(
+        '--table', type=Path, default=Path('tools/claims.yml'), help='what is declared'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/claims'), help='folder of the runs'
+    )
+    parser.add_argument('--docs', type=Path, default=Path('docs'), help='folder of the results')
+    parser.add_argument(
+        '--processes', type=int, default=os.cpu_count(), help='trainings at a time, one thread each'
+    )
+    args = parser.parse_args()
+    if Path.cwd() != ROOT:
+        raise ValueError(f'run this in the root of the project: cd {ROOT}')
+    table = yaml.safe_load(args.table.read_text())
+    unknown = set(args.parts) - set(table['parts'])
+    if unknown:
+        raise ValueError(f'PART: expected some of {[*table["parts"]]}, got {sorted(unknown)}')
+    check_writable(args.docs / 'claims.json')
+    parts = args.parts or [*table['parts']]
+
+    for command in table['prepare']:
+        run_script(*command)
+    runs = {}
+    for part in (table['parts'][name] for name in parts):
+        for which in itertools.product(part['sets'], networks_in(part), part['seeds']):
+            runs[which] = Run(table, args.out, *which)
+    left = [each for each in runs.values() if not each.done()]
+    print(f'{len(runs)} runs, {len(left)} to train; {args.out}')
+    with ThreadPoolExecutor(args.processes) as pool, tqdm(total=len(left)) as progress:
+        try:
+            for _ in pool.map(Run.train, left):
+                progress.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+    file = args.docs / 'claims.json'
+    claims = json.loads(file.read_text()) if file.exists() else []
+    claims = [claim for claim in claims if claim['part'] not in parts]
+    for name in parts:
+        claims += judge(table, name, args.out)
+    write_results(table, args.docs, claims)
+    print(judged.claims_table([claim for claim in claims if claim['part'] in parts]))
+    print(f'written: {args.docs / "claims.md"}')
+
+
+if __name__ == '__main__':
+    run(main)
