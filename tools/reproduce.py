@@ -36,19 +36,22 @@ def network_of(table, name):
 
 
 class Run:
-    """One training: a network on a set from a seed."""
+    """One training: a network on a set, at a learning rate, from a seed."""
 
-    def __init__(self, table, out, place, network, seed):
-        self.config, options = network_of(table, network)
+    def __init__(self, table, out, place, network, rate, seed, name='', **options):
+        self.config, of_network = network_of(table, network)
         data = table['sets'][place]
         self.options = {
-            **options,
+            **of_network,
             **data['options'],
             'train_dataloader.dataset.data_root': data['folder'],
             'val_dataloader.dataset.data_root': data['folder'],
+            'optim_wrapper.optimizer.lr': rate,
             'randomness.seed': seed,
+            **options,
         }
-        self.folder = out / '_'.join([place, network, f'seed{seed}']).replace(' ', '-')
+        name = '_'.join([place, network, f'lr{rate}', name or f'seed{seed}'])
+        self.folder = out / name.replace(' ', '-')
 
     def done(self):
         """Whether the last epoch is complete; the folder must be of the same options.
@@ -89,42 +92,81 @@ class Run:
         if status or not self.done():
             raise ValueError(f'a training has failed: see {str(output)!r}')
 
-    def measure(self, metric):
-        """The metric of the last epoch, in percent."""
-        curve = validation_curve(self.folder, metric)
-        return curve[max(curve)]
+
+def train_all(runs, processes):
+    """Train what is not done, as many at a time; the first failure ends it."""
+    left = [each for each in runs if not each.done()]
+    print(f'{len(runs)} runs, {len(left)} to train', flush=True)
+    with ThreadPoolExecutor(processes) as pool, tqdm(total=len(left)) as progress:
+        try:
+            for _ in pool.map(Run.train, left):
+                progress.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def trials(table, out, place, network):
+    """Runs that choose the learning rate, {rate: run}: on four fifths of the training images."""
+    lists = hold_out(Path(table['sets'][place]['folder']), out / place.replace(' ', '-'))
+    options = {
+        f'{loader}.dataset.{key}': value
+        for loader, file in zip(('train_dataloader', 'val_dataloader'), lists, strict=True)
+        for key, value in (('ann_file', str(file.absolute())), ('data_prefix', 'train'))
+    }
+    tune = table['tune']
+    return {
+        rate: Run(table, out, place, network, rate, tune['seed'], 'held-out', **options)
+        for rate in tune['rates']
+    }
+
+
+def hold_out(folder, prefix):
+    """Write lists of the training images, every fifth of a class held out; returns both files."""
+    files = [Path(f'{prefix}_{name}.txt') for name in ('kept', 'held-out')]
+    lines = [[], []]
+    for label, place in enumerate(sorted((folder / 'train').iterdir())):
+        for number, image in enumerate(sorted(place.iterdir())):
+            lines[number % 5 == 4].append(f'{place.name}/{image.name} {label}\n')
+    for file, content in zip(files, lines, strict=True):
+        write_atomically(file, ''.join(content).encode())
+    return files
 
 
 def networks_in(part):
-    """Networks that the claims of a part name, in the order of claims.yml."""
+    """Networks that the claims of a part name, those of `below` first."""
     return list(dict.fromkeys(c[side] for c in part['claims'] for side in ('below', 'above')))
 
 
-def judge(table, name, out):
+def judge(table, name, runs, rates):
     """The claims of a part, from its runs."""
     part = table['parts'][name]
-    values = {
-        (place, network): [
-            Run(table, out, place, network, seed).measure(part['metric']) for seed in part['seeds']
-        ]
-        for place, network in itertools.product(part['sets'], networks_in(part))
-    }
     found = []
     for place, claim in itertools.product(part['sets'], part['claims']):
-        runs = {network: values[place, network] for network in (claim['above'], claim['below'])}
-        low, high = judged.paired_interval(*runs.values())
+        values = {
+            network: [last(each) for each in runs[place, network]]
+            for network in (claim['above'], claim['below'])
+        }
+        low, high = judged.paired_interval(*values.values())
         found.append(
             judged.Claim(
                 part=name,
                 claim=claim['claim'],
-                metric=part['metric'],
+                metric='top-1 accuracy (%)',
                 set=place,
-                runs=runs,
+                rates={network: rates[place, network] for network in values},
+                runs=values,
                 difference=[round(low, 2), round(high, 2)],
                 verdict=judged.verdict(low, high),
             )
         )
     return found
+
+
+def last(run):
+    """Top-1 accuracy behind the last epoch, in percent."""
+    curve = validation_curve(run.folder)
+    return curve[max(curve)]
 
 
 def write_results(table, docs, claims):
@@ -161,25 +203,25 @@ def main():
 
     for command in table['prepare']:
         run_script(*command)
-    runs = {}
-    for part in (table['parts'][name] for name in parts):
-        for which in itertools.product(part['sets'], networks_in(part), part['seeds']):
-            runs[which] = Run(table, args.out, *which)
-    left = [each for each in runs.values() if not each.done()]
-    print(f'{len(runs)} runs, {len(left)} to train; {args.out}')
-    with ThreadPoolExecutor(args.processes) as pool, tqdm(total=len(left)) as progress:
-        try:
-            for _ in pool.map(Run.train, left):
-                progress.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    needed = dict.fromkeys(
+        (place, network)
+        for part in (table['parts'][name] for name in parts)
+        for place, network in itertools.product(part['sets'], networks_in(part))
+    )
+    tried = {each: trials(table, args.out, *each) for each in needed}
+    train_all([run for runs in tried.values() for run in runs.values()], args.processes)
+    rates = {each: max(runs, key=lambda rate: last(runs[rate])) for each, runs in tried.items()}
+    runs = {
+        each: [Run(table, args.out, *each, rate, seed) for seed in table['seeds']]
+        for each, rate in rates.items()
+    }
+    train_all([run for of_seeds in runs.values() for run in of_seeds], args.processes)
 
     file = args.docs / 'claims.json'
     claims = json.loads(file.read_text()) if file.exists() else []
     claims = [claim for claim in claims if claim['part'] not in parts]
     for name in parts:
-        claims += judge(table, name, args.out)
+        claims += judge(table, name, runs, rates)
     write_results(table, args.docs, claims)
     print(judged.claims_table([claim for claim in claims if claim['part'] in parts]))
     print(f'written: {args.docs / "claims.md"}')

@@ -21,6 +21,9 @@ HEAD = """# Claims and their spread
 `make reproduce` trains small networks from several seeds and compares them pair by pair. This page
 and `docs/claims.json` are its output. `tools/claims.yml` declares the networks, sets and claims.
 
+The learning rate of each network is the best of a grid, by the accuracy on a held-out fifth of the
+training images. Then the network is trained on all of them from each seed, and validated.
+
 A difference is the network named first minus the other, from the same seed. Its interval has 95 %
 confidence (Student's t). A claim is supported if the whole interval is positive, not supported
 if it is negative, and undecided at this size if it contains 0. The sets are small images of digits:
@@ -28,12 +31,13 @@ a verdict here says nothing about ImageNet."""
 
 
 class Claim(TypedDict):
-    """What `docs/claims.json` lists; `difference` has the ends of the interval."""
+    """An element of `docs/claims.json`; `difference` has the ends of the interval."""
 
     part: str
     claim: str
     metric: str
     set: str
+    rates: dict[str, float]
     runs: dict[str, list[float]]
     difference: list[float]
     verdict: str
@@ -84,11 +88,15 @@ def summarize(values: Sequence[float]) -> str:
 
 
 def networks_table(claims: Sequence[Claim]) -> str:
-    """Markdown table of each network's metric on each set of the claims, mean ± deviation."""
+    """Markdown table of each network's metric on each set, mean ± deviation, and learning rate."""
     runs = _runs(claims)
+    rates = {(c['set'], name): rate for c in claims for name, rate in c['rates'].items()}
     sets = list(dict.fromkeys(place for place, _ in runs))
     rows = [
-        [name, *(summarize(runs[place, name]) for place in sets)]
+        [
+            name,
+            *(f'{summarize(runs[place, name])} at {rates[place, name]}' for place in sets),
+        ]
         for name in dict.fromkeys(name for _, name in runs)
     ]
     return markdown_table(['network', *sets], rows)
@@ -122,7 +130,7 @@ def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
         sections += [
             f'## {parts[name]["title"]}',
             parts[name]['text'].strip(),
-            f'{of_part[0]["metric"]}, mean ± standard deviation of {count} seeds:',
+            f'{of_part[0]["metric"]}, mean ± deviation of {count} seeds, at which learning rate:',
             f'<!-- {name} -->',
             networks_table(of_part),
             f'<!-- end of {name} -->',

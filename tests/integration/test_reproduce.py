@@ -24,9 +24,11 @@ def reproduce(digits, tmp_path, run_tool):
     def call(*arguments, **changes):
         claim = {'claim': 'GAP is above GAP', 'above': 'twin', 'below': 'GAP'}
         part = {'title': 'Twins', 'text': 'The same network twice.', 'sets': ['digits']}
-        part |= {'seeds': [0, 1], 'metric': 'accuracy/top1', 'claims': [claim]}
+        part |= {'claims': [claim]}
         table = {
             'prepare': [],
+            'tune': {'rates': [0.05], 'seed': 100},
+            'seeds': [0, 1],
             'sets': {'digits': {'folder': str(digits), 'options': {}}},
             'networks': {'GAP': GAP, 'twin': {'like': 'GAP', 'options': {}}},
             'parts': {'twins': part},
@@ -43,11 +45,19 @@ def reproduce(digits, tmp_path, run_tool):
 @pytest.mark.slow
 def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     """And a second start trains nothing; a changed network is not taken for the old one."""
-    assert '4 runs, 4 to train' in reproduce().stdout
+    assert '4 runs, 4 to train' in reproduce().stdout  # after the trials of the learning rate
     (claim,) = json.loads((tmp_path / 'docs/claims.json').read_text())
     assert claim['verdict'] == 'undecided'
     assert claim['difference'] == [0, 0]
     assert claim['runs']['GAP'] == claim['runs']['twin']
+    assert claim['rates'] == {'GAP': 0.05, 'twin': 0.05}
+    kept, held_out = (
+        (tmp_path / f'runs/digits_{name}.txt').read_text().splitlines()
+        for name in ('kept', 'held-out')
+    )
+    assert len(kept) + len(held_out) == 1437
+    assert not set(kept) & set(held_out)
+    assert {line.split()[1] for line in held_out} == set('0123456789')
     assert (
         '| GAP is above GAP | digits | +0.0 to +0.0 | undecided |'
         in (tmp_path / 'docs/claims.md').read_text()
@@ -59,7 +69,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     wider = {'like': 'GAP', 'options': {'model.head.topk': '(1,)'}}
     changed = reproduce(networks={'GAP': GAP, 'twin': wider})
     assert changed.returncode == 2
-    assert 'digits_twin_seed0' in changed.stdout
+    assert 'digits_twin_lr0.05_held-out' in changed.stdout
 
 
 @pytest.mark.slow
