@@ -52,6 +52,9 @@ class Run:
         }
         name = '_'.join([place, network, f'lr{rate}', name or f'seed{seed}'])
         self.folder = out / name.replace(' ', '-')
+        cfg = resolve_config(self.config)
+        cfg.merge_from_dict(self.options)
+        self.last = f'epoch_{cfg.train_cfg.max_epochs}.pth'
 
     def done(self):
         """Whether the last epoch is complete; the folder must be of the same options.
@@ -67,11 +70,8 @@ class Run:
             raise ValueError(
                 f'--out: {str(self.folder)!r} holds a run of other options; remove that folder'
             )
-        cfg = resolve_config(self.config)
-        cfg.merge_from_dict(self.options)
-        last = f'epoch_{cfg.train_cfg.max_epochs}.pth'
         latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
-        return latest.exists() and Path(latest.read_text()).name == last
+        return latest.exists() and Path(latest.read_text()).name == self.last
 
     def train(self):
         """Train, or resume; the output goes to a file of the folder.
