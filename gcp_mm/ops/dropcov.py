@@ -28,7 +28,7 @@ def dropcov_probability(x: Tensor, attention: Tensor, scale: Tensor | None = Non
     Args:
         x: features after the scaling, (B, D, H, W) or (B, D, N).
         attention: (B, D), the factor of each channel.
-        scale: (B, D), for features before the scaling: the factors they are yet to be scaled by.
+        scale: (B, D), factors that `x` is still to be multiplied by. None: it has been scaled.
 
     Returns:
         A scalar, from 0 to 1 - 1/D: the method's p without its 1, which would drop every channel.
@@ -48,12 +48,12 @@ def dropcov_probability(x: Tensor, attention: Tensor, scale: Tensor | None = Non
             'x, attention, scale: expected (B, D, N), (B, D) and (B, D) with D of 2 or more, got '
             f'{tuple(x.shape)}, {tuple(attention.shape)} and {tuple(scale.shape)}'
         )
-    # Row sums of the covariance S C S, C that of x and S = diag(scale): never a D x D matrix, and
-    # centering the sums over the channels stands for centering x.
+    # Row sums of S C S, where C is the covariance of x and S = diag(scale), without a D x D matrix.
+    # It suffices to center one factor of C, and there the sums over the channels.
     scale = scale.to(x.dtype)
     x = x - x[:, :, :1]  # exactly zero where x is constant, see center()
     sums = center(scale[:, None] @ x)  # (B, 1, N)
-    row_sums = scale * (x @ sums.mT)[:, :, 0]  # (B, D), times N, which cosines do not see
+    row_sums = scale * (x @ sums.mT)[:, :, 0]  # (B, D), times N: cosines do not depend on it
     cosines = cosine_similarity(attention.to(x.dtype), row_sums)
     total = torch.stack([cosines.sum(), cosines.new_tensor(float(len(cosines)))])
     if distributed.is_available() and distributed.is_initialized():

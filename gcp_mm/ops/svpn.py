@@ -43,7 +43,7 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
     projected = (u[:, None] @ x)[:, 0]
     right = normalize(projected, dim=1)
     s = (projected * right).sum(1).clamp(min=EPS**2)  # (B,); the slope of s^a is infinite at 0
-    # The same, with u v^T met once: Y = f X + (s^a - f s) u v^T, f = 1 / (s^(1 - a) + 1e-5)
+    # Y = f X + (s^a - f s) u v^T with f = 1 / (s^(1 - a) + 1e-5)
     factor = 1 / (s ** (1 - exponent) + EPS)
     left = u * (s**exponent - factor * s)[:, None]
     return (factor[:, None, None] * x).addcmul(left[..., None], right[:, None])

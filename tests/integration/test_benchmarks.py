@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from gcp_mm.ops import global_covariance_pooling
+from gcp_mm.ops import covariance, global_covariance_pooling, triu_vector
 from tests.helpers.runs import ROOT
 
 TOOLS = ROOT / 'tools/benchmarks'
@@ -23,6 +24,85 @@ def test_textbook_layer_is_the_same_function(shape, iterations):
 
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     out, expected = isqrt_cov(x, iterations), global_covariance_pooling(x, iterations)
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn_like(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, x, grad)[0], torch.autograd.grad(expected, x, grad)[0]
+    )
+
+
+def numpy_root(x, root=np.sqrt):
+    """A function of the covariances' eigenvalues over ||A||_F, (B, D(D+1)/2); in NumPy."""
+    rows = []
+    for sample in x.double().numpy():
+        a = np.cov(sample, bias=True)
+        norm = np.linalg.norm(a)
+        lam, u = np.linalg.eigh(a / norm)
+        matrix = u * root(lam.clip(0)) @ u.T * norm**0.5
+        rows.append(matrix[np.triu_indices(len(a))])
+    return torch.from_numpy(np.stack(rows))
+
+
+@pytest.mark.parametrize(
+    ('name', 'dtype', 'error'),
+    [
+        ('mpn_cov', torch.float64, 1e-12),
+        ('mpn_cov', torch.float32, 1e-6),
+        ('mpa_lya', torch.float64, 1e-7),
+        ('mpa_lya', torch.float32, 1e-6),
+    ],
+)
+def test_peers_give_the_exact_root(name, dtype, error):
+    """Of covariances near the identity, where the Pade approximant is accurate to 1e-7."""
+    import peers
+
+    pool = getattr(peers, name)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 900, dtype=dtype, generator=generator, requires_grad=True)
+    out = pool(x)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.detach().double(), numpy_root(x.detach()), atol=error, rtol=0)
+    weight = torch.randn(out.shape, dtype=dtype, generator=generator)
+    found = torch.autograd.grad(out, x, weight)[0]
+    y = x.detach().double().requires_grad_()
+    expected = torch.autograd.grad(matrix_root(y), y, weight.double())[0]
+    # 10: the approximant's derivative is that of the root at its own value
+    allowed = 10 * error * expected.abs().max().item()
+    torch.testing.assert_close(found.double(), expected, atol=allowed, rtol=0)
+
+
+def matrix_root(x):
+    """The root with autograd's own derivative of the eigendecomposition."""
+    lam, u = torch.linalg.eigh(covariance(x))
+    return triu_vector(u * lam.sqrt()[:, None] @ u.mT)
+
+
+def test_peers_of_rank_deficient_covariances():
+    """MPN-COV remains exact; the Pade approximant turns an eigenvalue 0 into 1/11."""
+    import peers
+
+    x = torch.randn(2, 8, 5, dtype=torch.float64, requires_grad=True)
+    out, expected = peers.mpn_cov(x), global_covariance_pooling(x, norm='eigh')
+    torch.testing.assert_close(out.detach(), numpy_root(x.detach()))
+    grad = torch.randn_like(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, x, grad)[0], torch.autograd.grad(expected, x, grad)[0]
+    )
+
+    def approximant(lam):
+        plus, minus = (1 + lam**0.5) ** 11, (1 - lam**0.5) ** 11
+        return np.divide(
+            lam**0.5 * (plus + minus), plus - minus, np.full_like(lam, 1 / 11), where=lam > 1e-12
+        )
+
+    torch.testing.assert_close(peers.mpa_lya(x).detach(), numpy_root(x.detach(), approximant))
+
+
+def test_bilinear_peer_is_the_same_function():
+    from peers import bilinear
+
+    x = torch.randn(2, 8, 20, dtype=torch.float64, requires_grad=True)
+    out, expected = bilinear(x), global_covariance_pooling(x, norm='signed_sqrt_l2')
     torch.testing.assert_close(out, expected)
     grad = torch.randn_like(out)
     torch.testing.assert_close(
