@@ -1,6 +1,7 @@
 """The benchmarks compare what they say they compare, and write what they say they write."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,52 @@ def test_saved_memory_is_counted():
     assert saved_bytes(lambda: x.square(), x) == 0  # the input alone
 
 
+def test_rows_of_the_layer():
+    """Errors against the reference a row names, times over the floor of its kind."""
+    import benchmark_gcp as benchmark
+
+    names = [name for name in benchmark.CANDIDATES | benchmark.METHODS if 'C++' not in name]
+    args = SimpleNamespace(device=torch.device('cpu'), repeats=1, seconds=0)
+    rows = {row['candidate']: row for row in benchmark.measure(names, 16, 40, 2, args)}
+    assert list(rows) == names
+    for name, row in rows.items():
+        if name == 'DropCov, training':  # draws channels
+            assert row['reference'] is row['output error'] is row['gradient error'] is None
+        elif name != 'MPA-Lya, Pade and Lyapunov':
+            assert row['output error'] < 5e-6
+            assert row['gradient error'] < 5e-6
+    assert 1e-5 < rows['MPA-Lya, Pade and Lyapunov']['output error'] < 0.1
+    assert rows['auto']['reference'] == '5 iterations'
+    assert rows['auto']['output error'] < 1e-3 * rows['auto']['to exact root']
+    for name in ('MPN-COV, eigh in float64', 'eigh', 'power'):
+        assert rows[name]['reference'] == 'exact root'
+        assert rows[name]['to exact root'] == rows[name]['output error']
+    assert rows['log']['to exact root'] is None
+
+    def ratio(name, floor):
+        return rows[name]['forward + backward ms'] / rows[floor]['forward + backward ms']
+
+    for name in ('auto', 'GAP', 'DropCov, training', 'plain covariance'):
+        assert rows[name]['x covariance'] == pytest.approx(ratio(name, 'plain covariance'))
+    assert rows['SoT, svPN']['x covariance'] == pytest.approx(ratio('SoT, svPN', 'SoT, no norm'))
+
+
+def test_sot_candidates_are_the_head():
+    import benchmark_gcp as benchmark
+
+    from gcp_mm.models.sot_head import SoTHead
+
+    tokens = torch.randn(2, 9, 288)
+    for name, norm in (('SoT, no norm', 'none'), ('SoT, svPN', 'svpn')):
+        head = SoTHead(3, 288, num_heads=6, width=24, class_tokens=0, norm=norm).eval()
+        head.project = torch.nn.Identity()
+        if norm == 'svpn':
+            torch.nn.init.ones_(head.start)
+        _, expected = head.pre_logits((tokens,))
+        found = benchmark.METHODS[name].pool(tokens)
+        torch.testing.assert_close(found.flatten(1), expected)
+
+
 @pytest.mark.slow
 def test_layer(run_tool, tmp_path):
     sizes = ('--channels', '16', '--positions', '9', '25', '--batch', '2')
@@ -126,15 +173,9 @@ def test_layer(run_tool, tmp_path):
     assert result.returncode == 0, result.stdout
     rows = json.loads((tmp_path / 'gcp.json').read_text())['rows']
     assert {(row['D'], row['N'], row['B']) for row in rows} == {(16, 9, 2), (16, 25, 2)}
-    for row in rows:
-        if row['output error'] is not None:
-            assert row['output error'] < 5e-6
-            assert row['gradient error'] < 5e-6
-    others = {row['candidate'] for row in rows if row['output error'] is None}
-    assert {'GAP', 'plain covariance', 'log', 'DropCov, training'} <= others
-    assert not {'auto', 'circuit, PyTorch'} & others
     saved = {row['candidate']: row['saved MiB/image'] for row in rows}
     assert saved['auto, save=input'] == 0 < saved['auto'] < saved['textbook iSQRT-COV']
+    assert {'GAP', 'MPA-Lya, Pade and Lyapunov', 'SoT, svPN'} <= set(saved)
     assert '| 16 | 25 | 2 | auto | ' in result.stdout
     assert (tmp_path / 'gcp.png').stat().st_size > 10000
 

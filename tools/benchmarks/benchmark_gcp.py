@@ -22,6 +22,7 @@ import numpy as np
 import peers
 import torch
 from isqrt_cov import isqrt_cov
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from measure import describe_machine, interleave, saved_bytes, write_report
 from torch import Tensor
@@ -59,14 +60,14 @@ def cross_covariances(tokens: Tensor) -> Tensor:
 def normalized_cross_covariances(tokens: Tensor) -> Tensor:
     """The same after svPN."""
     matrices = cross_covariances(tokens).flatten(0, 1)
-    return svpn(matrices, torch.linspace(-1, 1, 24).to(matrices)).unflatten(0, (-1, 6))
+    return svpn(matrices, matrices.new_ones(24)).unflatten(0, (-1, 6))
 
 
 class Candidate(NamedTuple):
     """A function of the features, and what it is compared with.
 
     Attributes:
-        pool: (B, D, N) features to an output of any shape; for tokens, of (B, N, 288).
+        pool: takes (B, D, N) features, or (B, N, 288) tokens if the floor does; gives any shape.
         reference: what its errors are measured against; None for a random function.
         floor: the candidate whose time is the unit of 'x covariance'.
     """
@@ -170,8 +171,9 @@ def draw(rows, path):
         size = row['D'], row['N'], row['B']
         times.setdefault(size, {})[row['candidate']] = row['forward + backward ms'] / row['B']
     names = list(times[size])
-    figure = Figure(figsize=(2 + 2.2 * len(times), 4.5), layout='constrained')
+    figure = Figure(figsize=(4 + 3 * len(times), 4.5), layout='constrained')
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps['tab20'].colors)
     width = 0.8 / len(names)
     for k, name in enumerate(names):
         left = np.arange(len(times)) + (k - (len(names) - 1) / 2) * width
@@ -180,7 +182,7 @@ def draw(rows, path):
     axes.set_yscale('log')
     axes.set_ylabel('forward + backward, ms per image')
     axes.grid(axis='y', alpha=0.3)
-    figure.legend(loc='outside upper center', fontsize='small', ncols=5)
+    figure.legend(loc='outside right upper', fontsize='small')
     write_figure(path, figure, dpi=120)
 
 
