@@ -87,8 +87,10 @@ class SoTHead(ClsHead):
         first, tokens = split_tokens(feats, self.in_channels, self.class_tokens)
         queries_and_keys = self.project(tokens).unflatten(2, (2, self.num_heads, self.width))
         queries, keys = queries_and_keys.permute(2, 0, 3, 1, 4)  # (B, heads, N, width) each
-        kept = self.channel_dropout(torch.ones_like(queries[:, :, :1]))
-        matrices = cross_covariance(queries * kept, keys * kept)
+        if self.training and self.channel_dropout.p:
+            kept = self.channel_dropout(torch.ones_like(queries[:, :, :1]))
+            queries, keys = queries * kept, keys * kept
+        matrices = cross_covariance(queries, keys)
         if self.start is not None:
             matrices = svpn(matrices.flatten(0, 1), self.start).view_as(matrices)
         return first, self.dropout(matrices.flatten(1).to(self.fc.weight.dtype))

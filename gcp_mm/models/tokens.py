@@ -21,7 +21,7 @@ def split_tokens(
     """
     x = feats[-1] if isinstance(feats, tuple | list) else feats
     if x.dim() == 4 and not class_tokens:
-        x = x.flatten(2).mT
+        x = x.flatten(2).transpose(1, 2)
     if x.dim() != 3 or x.shape[2] != in_channels or x.shape[1] <= class_tokens:
         wanted = f'(B, N, {in_channels}) tokens' + ('' if class_tokens else ' or a map of them')
         raise ValueError(

@@ -41,7 +41,7 @@ def cross_covariance(x: Tensor, y: Tensor) -> Tensor:
         (..., p, q), float32 or, for float64 input, float64.
     """
     x, y = (tokens - tokens.mean(-2, keepdim=True) for tokens in (x, y.to(x.dtype)))
-    return x.mT @ y / x.shape[-2]
+    return x.transpose(-2, -1) @ y / x.shape[-2]
 
 
 def flatten_positions(x: Tensor) -> Tensor:

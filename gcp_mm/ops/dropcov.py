@@ -22,12 +22,13 @@ from .precision import full_precision
 
 @torch.no_grad()
 @full_precision
-def dropcov_probability(x: Tensor, attention: Tensor) -> Tensor:
+def dropcov_probability(x: Tensor, attention: Tensor, scale: Tensor | None = None) -> Tensor:
     """Probability to drop a channel, from how well attention and covariance agree.
 
     Args:
         x: features after the scaling, (B, D, H, W) or (B, D, N).
         attention: (B, D), the factor of each channel.
+        scale: (B, D), factors that `x` is still to be multiplied by. None: it has been scaled.
 
     Returns:
         A scalar, from 0 to 1 - 1/D: the method's p without its 1, which would drop every channel.
@@ -40,13 +41,19 @@ def dropcov_probability(x: Tensor, attention: Tensor) -> Tensor:
     """
     x = flatten_positions(x)
     d = x.shape[1]
-    if attention.shape != x.shape[:2] or d < 2:
+    if scale is None:
+        scale = torch.ones_like(attention)
+    if not x.shape[:2] == attention.shape == scale.shape or d < 2:
         raise ValueError(
-            'x, attention: expected (B, D, N) and (B, D) with D of 2 or more, got '
-            f'{tuple(x.shape)} and {tuple(attention.shape)}'
+            'x, attention, scale: expected (B, D, N), (B, D) and (B, D) with D of 2 or more, got '
+            f'{tuple(x.shape)}, {tuple(attention.shape)} and {tuple(scale.shape)}'
         )
-    features = center(x)
-    row_sums = (features * features.sum(1, keepdim=True)).mean(2)  # of the covariance, (B, D)
+    # Row sums of S C S, where C is the covariance of x and S = diag(scale), without a D x D matrix.
+    # It suffices to center one factor of C, and there the sums over the channels.
+    scale = scale.to(x.dtype)
+    x = x - x[:, :, :1]  # exactly zero where x is constant, see center()
+    sums = center(scale[:, None] @ x)  # (B, 1, N)
+    row_sums = scale * (x @ sums.mT)[:, :, 0]  # (B, D), times N: cosines do not depend on it
     cosines = cosine_similarity(attention.to(x.dtype), row_sums)
     total = torch.stack([cosines.sum(), cosines.new_tensor(float(len(cosines)))])
     if distributed.is_available() and distributed.is_initialized():
@@ -77,7 +84,7 @@ class DropCov(nn.Module):
         if not self.training:
             return x
         y = self.attention(x.mean((2, 3))[:, None]).softmax(-1)[:, 0]
-        x = x * (1 + y[:, :, None, None])
-        p = dropcov_probability(x, y).to(x.dtype)
-        kept = torch.rand(x.shape[:2], device=x.device) >= p
-        return x * (kept / (1 - p))[:, :, None, None].to(x.dtype)
+        scale = 1 + y
+        p = dropcov_probability(x, y, scale)
+        kept = torch.rand(y.shape, device=x.device) >= p
+        return x * (scale * (kept / (1 - p))).to(x.dtype)[:, :, None, None]

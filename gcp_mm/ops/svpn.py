@@ -40,8 +40,10 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
             f'x, v: expected (B, m, n) and (n,), got {tuple(x.shape)} and {tuple(v.shape)}'
         )
     u = normalize(x @ v.to(x.dtype), dim=1)
-    right = normalize((x.mT @ u[..., None])[..., 0], dim=1)
-    left = x @ right[..., None]
-    s = (u[:, None] @ left).clamp(min=EPS**2)  # (B, 1, 1); the slope of s^a is infinite at 0
-    largest = u[..., None] * right[:, None]
-    return s**exponent * largest + (x - s * largest) / (s ** (1 - exponent) + EPS)
+    projected = (u[:, None] @ x)[:, 0]
+    right = normalize(projected, dim=1)
+    s = (projected * right).sum(1).clamp(min=EPS**2)  # (B,); the slope of s^a is infinite at 0
+    # Y = f X + (s^a - f s) u v^T with f = 1 / (s^(1 - a) + 1e-5)
+    factor = 1 / (s ** (1 - exponent) + EPS)
+    left = u * (s**exponent - factor * s)[:, None]
+    return (factor[:, None, None] * x).addcmul(left[..., None], right[:, None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcp_mm.models import GlobalCovariancePooling
+from gcp_mm.models import GlobalCovariancePooling, MomentProbingHead, SoTHead
 from gcp_mm.ops import global_covariance_pooling, triangle
 
 SHAPES = [(2, 6, 4), (2, 5, 12)]  # the Gram matrix and the covariance
@@ -93,11 +93,31 @@ def test_exported(strict):
         torch.testing.assert_close(run(more), module(more))
 
 
-@pytest.mark.parametrize('size', [(2, 3), (9, 9)], ids=['gram', 'covariance'])
+class OfTokens(torch.nn.Module):
+    """A head as a function of the tokens, not of a tuple of stages."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def forward(self, x):
+        return self.head((x,))
+
+
+@pytest.mark.parametrize(
+    ('make', 'size'),
+    [
+        (neck, (12, 2, 3)),
+        (neck, (12, 9, 9)),
+        (lambda: OfTokens(SoTHead(5, 12, num_heads=2, width=6)), (9, 12)),
+        (lambda: OfTokens(MomentProbingHead(5, 12, 28, 4)), (9, 12)),
+    ],
+    ids=['gram', 'covariance', 'sot', 'moment_probing'],
+)
 @pytest.mark.parametrize('dynamo', [True, False])
-def test_onnx(dynamo, size, tmp_path):
+def test_onnx(dynamo, make, size, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
-    module, x, path = neck(), features((2, 12, *size)), tmp_path / 'neck.onnx'
+    module, x, path = make().eval(), features((2, *size)), tmp_path / 'network.onnx'
     if 'dynamo' not in inspect.signature(torch.onnx.export).parameters:
         if dynamo:
             pytest.skip('this PyTorch has the older exporter only')
@@ -111,7 +131,7 @@ def test_onnx(dynamo, size, tmp_path):
         options |= dict(dynamic_axes=dict(x={0: 'batch'}))
     torch.onnx.export(module, (x,), str(path), input_names=['x'], **options)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    for batch in (x, features((5, 12, *size))):
+    for batch in (x, features((5, *size))):
         (out,) = session.run(None, dict(x=batch.numpy()))
         np.testing.assert_allclose(out, module(batch).detach().numpy(), rtol=1e-4, atol=1e-5)
 

@@ -2,20 +2,30 @@
 
 Candidates take turns in one process; read the ratios, the times depend on what else the machine
 does. Every size gives a row for each of them: seconds forward and forward + backward, how many
-times faster than the textbook layer, what autograd keeps for the backward beyond the features,
-and the relative error against the iteration in float64.
+times faster than the textbook layer, how many times the time of the plain covariance, and what
+autograd keeps for the backward beyond the features. 'SoT, svPN' is compared with the same
+cross-covariances without svPN; both take tokens of 6 heads of 24 channels, whatever D is.
+
+Errors are relative, of the first two samples, in the Frobenius norm. `reference` says what output
+and gradient are measured against, always in float64: the Newton-Schulz iterations, the exact
+root, or the same function. The last column compares the output of every root with the exact one.
 """
 
 import argparse
 import functools
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import peers
 import torch
 from isqrt_cov import isqrt_cov
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from measure import describe_machine, interleave, saved_bytes, write_report
+from torch import Tensor
 from tqdm import tqdm
 
 from gcp_mm._io import write_figure
@@ -24,54 +34,106 @@ from gcp_mm.ops import (
     covariance,
     global_covariance_pooling,
     matrix_sqrt_newton_schulz,
+    svpn,
     triu_vector,
 )
+from gcp_mm.ops.covariance import cross_covariance
 
+TEXTBOOK, EXTENSION = 'textbook iSQRT-COV', 'circuit, C++'
+GAP, COVARIANCE = 'GAP', 'plain covariance'
+CROSS_COVARIANCE = 'SoT, no norm'
+ITERATIONS, ROOT, ITSELF = '5 iterations', 'exact root', 'itself'
 circuit = functools.partial(global_covariance_pooling, method='circuit')
-TEXTBOOK = 'textbook iSQRT-COV'
-EXTENSION = 'circuit, C++'
-CANDIDATES = {
-    TEXTBOOK: isqrt_cov,
-    'autograd iteration, D x D': lambda x: triu_vector(matrix_sqrt_newton_schulz(covariance(x))),
-    'newton_schulz': lambda x: global_covariance_pooling(x, method='newton_schulz'),
-    'circuit, PyTorch': lambda x: circuit(x, backend='pytorch'),
-    EXTENSION: lambda x: circuit(x, backend='cpp'),
-    'auto': global_covariance_pooling,
-    'auto, save=input': lambda x: global_covariance_pooling(x, save='input'),
-}
-# Other functions of the features, so that they have no error. The first two are the floor.
-GAP, COVARIANCE, DROPCOV = 'GAP', 'plain covariance', 'DropCov, training'
 dropcov = DropCov()
-METHODS = {
-    GAP: lambda x: x.mean(2),
-    COVARIANCE: lambda x: global_covariance_pooling(x, norm='none'),
-    DROPCOV: lambda x: global_covariance_pooling(dropcov(x[..., None]), norm='none'),
-    **{
-        name: functools.partial(global_covariance_pooling, norm=name)
-        for name in ('eigh', 'power', 'log', 'cholesky', 'signed_sqrt_l2')
-    },
+REFERENCES = {
+    ITERATIONS: functools.partial(global_covariance_pooling, method='newton_schulz'),
+    ROOT: functools.partial(global_covariance_pooling, norm='eigh'),
 }
 
 
-def measure(candidates, channels, positions, batch, args):
+def cross_covariances(tokens: Tensor) -> Tensor:
+    """(B, N, 2 * 6 * 24) projected tokens to (B, 6, 24, 24), as the SoT head has them."""
+    queries, keys = tokens.unflatten(2, (2, 6, 24)).permute(2, 0, 3, 1, 4)
+    return cross_covariance(queries, keys)
+
+
+def normalized_cross_covariances(tokens: Tensor) -> Tensor:
+    """The same after svPN."""
+    matrices = cross_covariances(tokens).flatten(0, 1)
+    return svpn(matrices, matrices.new_ones(24)).unflatten(0, (-1, 6))
+
+
+class Candidate(NamedTuple):
+    """A function of the features, and what it is compared with.
+
+    Attributes:
+        pool: takes (B, D, N) features, or (B, N, 288) tokens if the floor does; gives any shape.
+        reference: what its errors are measured against; None for a random function.
+        floor: the candidate whose time is the unit of 'x covariance'.
+    """
+
+    pool: Callable[[Tensor], Tensor]
+    reference: str | None = ITERATIONS
+    floor: str = COVARIANCE
+
+
+CANDIDATES = {
+    TEXTBOOK: Candidate(isqrt_cov),
+    'autograd iteration, D x D': Candidate(
+        lambda x: triu_vector(matrix_sqrt_newton_schulz(covariance(x)))
+    ),
+    'newton_schulz': Candidate(lambda x: global_covariance_pooling(x, method='newton_schulz')),
+    'circuit, PyTorch': Candidate(lambda x: circuit(x, backend='pytorch')),
+    EXTENSION: Candidate(lambda x: circuit(x, backend='cpp')),
+    'auto': Candidate(global_covariance_pooling),
+    'auto, save=input': Candidate(lambda x: global_covariance_pooling(x, save='input')),
+    GAP: Candidate(lambda x: x.mean(2), ITSELF),
+    COVARIANCE: Candidate(lambda x: global_covariance_pooling(x, norm='none'), ITSELF),
+}
+METHODS = {
+    'MPN-COV, eigh in float64': Candidate(peers.mpn_cov, ROOT),
+    'MPA-Lya, Pade and Lyapunov': Candidate(peers.mpa_lya, ROOT),
+    'textbook B-CNN': Candidate(peers.bilinear, ITSELF),
+    **{
+        name: Candidate(functools.partial(global_covariance_pooling, norm=name), reference)
+        for name, reference in dict(
+            eigh=ROOT, power=ROOT, log=ITSELF, cholesky=ITSELF, signed_sqrt_l2=ITSELF
+        ).items()
+    },
+    'DropCov, training': Candidate(
+        lambda x: global_covariance_pooling(dropcov(x[..., None]), norm='none'), None
+    ),
+    CROSS_COVARIANCE: Candidate(cross_covariances, ITSELF, CROSS_COVARIANCE),
+    'SoT, svPN': Candidate(normalized_cross_covariances, ITSELF, CROSS_COVARIANCE),
+}
+
+
+def measure(names, channels, positions, batch, args):
     """One row for each candidate at one size."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, channels, positions, generator=generator).relu().to(args.device)
-    x.requires_grad_()
-    few = x[:2].detach().double().requires_grad_()
-    exact_out = global_covariance_pooling(few, method='newton_schulz')
-    weight = torch.randn(exact_out.shape, generator=generator).to(exact_out)
-    exact = exact_out.detach(), torch.autograd.grad(exact_out, few, weight)[0]
+    features = torch.randn(batch, channels, positions, generator=generator).relu()
+    tokens = torch.randn(batch, positions, 288, generator=generator)
+    features, tokens = (x.to(args.device).requires_grad_() for x in (features, tokens))
+    exact = {
+        name: output_and_gradient(pool, features.double()) for name, pool in REFERENCES.items()
+    }
 
+    candidates = {name: (CANDIDATES | METHODS)[name] for name in names}
     forward, both, saved, errors = {}, {}, {}, {}
-    for name in candidates:
-        pool = {**CANDIDATES, **METHODS}[name]
-        grad = torch.randn_like(pool(x[:1]).detach()).expand(batch, -1).contiguous()
-        forward[name] = lambda pool=pool: pool(x.detach())
-        both[name] = lambda pool=pool, grad=grad: torch.autograd.grad(pool(x), x, grad)
-        saved[name] = saved_bytes(lambda pool=pool: pool(x), x)
-        other = name in METHODS
-        errors[name] = (None, None) if other else relative_errors(pool, x, weight, exact)
+    for name, (pool, reference, floor) in candidates.items():
+        x = tokens if floor == CROSS_COVARIANCE else features
+        grad = torch.randn_like(pool(x).detach())
+        forward[name] = lambda pool=pool, x=x: pool(x.detach())
+        both[name] = lambda pool=pool, x=x, grad=grad: torch.autograd.grad(pool(x), x, grad)
+        saved[name] = saved_bytes(lambda pool=pool, x=x: pool(x), x)
+        errors[name] = dict.fromkeys(('output error', 'gradient error', 'to exact root'))
+        if reference is not None:
+            out, gradient = output_and_gradient(pool, x)
+            expected = exact.get(reference) or output_and_gradient(pool, x.double())
+            errors[name]['output error'] = relative_error(out, expected[0])
+            errors[name]['gradient error'] = relative_error(gradient, expected[1])
+        if reference in REFERENCES:
+            errors[name]['to exact root'] = relative_error(out, exact[ROOT][0])
     seconds = interleave(forward, args.repeats, args.device, args.seconds)
     seconds_both = interleave(both, args.repeats, args.device, args.seconds)
     return [
@@ -80,20 +142,26 @@ def measure(candidates, channels, positions, batch, args):
             'forward ms': seconds[name] * 1e3,
             'forward + backward ms': seconds_both[name] * 1e3,
             'x textbook': seconds_both[TEXTBOOK] / seconds_both[name],
+            'x covariance': seconds_both[name] / seconds_both[candidate.floor],
             'saved MiB/image': saved[name] / batch / (1 << 20),
-            'output error': errors[name][0],
-            'gradient error': errors[name][1],
+            'reference': candidate.reference,
+            **errors[name],
         }
-        for name in candidates
+        for name, candidate in candidates.items()
     ]
 
 
-def relative_errors(pool, x, weight, exact):
-    """Frobenius errors of output and gradient for the first two samples."""
+def output_and_gradient(pool, x):
+    """Of the first two samples, the gradient for fixed random weights of the output."""
     x = x[:2].detach().requires_grad_()
     out = pool(x)
-    found = out.detach(), torch.autograd.grad(out, x, weight.to(out.dtype))[0]
-    return [((a - b).norm() / b.norm()).item() for a, b in zip(found, exact, strict=True)]
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    return out.detach(), torch.autograd.grad(out, x, weight.to(out))[0]
+
+
+def relative_error(found, expected):
+    """In the Frobenius norm."""
+    return ((found - expected).norm() / expected.norm()).item()
 
 
 def draw(rows, path):
@@ -103,8 +171,9 @@ def draw(rows, path):
         size = row['D'], row['N'], row['B']
         times.setdefault(size, {})[row['candidate']] = row['forward + backward ms'] / row['B']
     names = list(times[size])
-    figure = Figure(figsize=(2 + 2.2 * len(times), 4.5), layout='constrained')
+    figure = Figure(figsize=(4 + 3 * len(times), 4.5), layout='constrained')
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps['tab20'].colors)
     width = 0.8 / len(names)
     for k, name in enumerate(names):
         left = np.arange(len(times)) + (k - (len(names) - 1) / 2) * width
@@ -113,7 +182,7 @@ def draw(rows, path):
     axes.set_yscale('log')
     axes.set_ylabel('forward + backward, ms per image')
     axes.grid(axis='y', alpha=0.3)
-    figure.legend(loc='outside upper center', fontsize='small', ncols=5)
+    figure.legend(loc='outside right upper', fontsize='small')
     write_figure(path, figure, dpi=120)
 
 
@@ -132,18 +201,18 @@ def main():
     )
     parser.add_argument('--extension', action='store_true', help='also the C++ extension, on a CPU')
     parser.add_argument(
-        '--methods', action='store_true', help='also other normalizations, and DropCov'
+        '--methods', action='store_true', help='also other methods, and other authors'
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/gcp'), help='folder')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     dropcov.to(args.device)
-    candidates = [name for name in CANDIDATES if name != EXTENSION or args.extension]
-    candidates += METHODS if args.methods else [GAP]
+    names = [name for name in CANDIDATES if name != EXTENSION or args.extension]
+    names += METHODS if args.methods else []
     rows = []
     for size in tqdm(list(itertools.product(args.channels, args.positions, args.batch))):
-        rows += measure(candidates, *size, args)
+        rows += measure(names, *size, args)
     write_report(args.out, 'gcp', describe_machine(args.device), rows)
     draw(rows, args.out / 'gcp.png')
 

@@ -30,12 +30,28 @@ def test_probability(d):
     np.testing.assert_allclose(p, expected, rtol=1e-5)
 
 
+def test_scaling_that_is_left_to_the_probability():
+    """The layer scales and drops with one multiplication, after it has the probability."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 64, 5, 5, generator=generator) + 3
+    attention = torch.rand(4, 64, generator=generator) ** 20
+    scale = 1 + attention
+    scaled = x * scale[:, :, None, None]
+    p = dropcov_probability(x, attention, scale)
+    assert 0.05 < p < 0.95
+    np.testing.assert_allclose(p, by_hand(scaled, attention), rtol=1e-5)
+    np.testing.assert_allclose(p, dropcov_probability(scaled, attention), rtol=1e-5)
+    with pytest.raises(ValueError, match=r'scale.*\(4, 1\)'):
+        dropcov_probability(x, attention, scale[:, :1])
+
+
 def test_probability_at_its_ends():
     x = torch.randn(2, 64, 9, generator=torch.Generator().manual_seed(0))
     row_sums = torch.stack([torch.cov(sample).sum(1) for sample in x])
     assert dropcov_probability(x, row_sums) == 0
     assert dropcov_probability(x, -row_sums) == 1 - 1 / 64
-    assert dropcov_probability(torch.ones(2, 64, 9), row_sums) == 1 - 1 / 64  # no covariance
+    constant = x[:, :, :1].expand(2, 64, 9)
+    assert dropcov_probability(constant, row_sums) == 1 - 1 / 64  # no covariance
 
 
 def test_probability_has_no_gradient_and_half_precision_is_computed_in_float32():
@@ -48,7 +64,7 @@ def test_probability_has_no_gradient_and_half_precision_is_computed_in_float32()
 def test_channels_are_dropped_in_training(monkeypatch):
     """Whole channels, other ones in each sample, the rest scaled."""
     monkeypatch.setattr(
-        'gcp_mm.ops.dropcov.dropcov_probability', lambda x, attention: torch.tensor(0.75)
+        'gcp_mm.ops.dropcov.dropcov_probability', lambda x, y, scale: torch.tensor(0.75)
     )
     layer = DropCov()
     torch.nn.init.zeros_(layer.attention.weight)  # a softmax of zeros: 1/D for each channel

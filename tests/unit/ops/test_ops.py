@@ -175,6 +175,19 @@ def test_svpn_shrinks_the_largest_singular_value_alone():
             torch.testing.assert_close(y, expected)
 
 
+def test_svpn_from_any_start():
+    x, v = features(2, 4, 6), features(6, seed=1)
+    for found, m in zip(svpn(x, v, 0.3).numpy(), x.numpy(), strict=True):
+        left = m @ v.numpy()
+        left /= np.linalg.norm(left)
+        right = m.T @ left
+        right /= np.linalg.norm(right)
+        s = left @ m @ right
+        largest = np.outer(left, right)
+        expected = s**0.3 * largest + (m - s * largest) / (s**0.7 + 1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_gradients_of_svpn():
     x, v = features(2, 3, 4, requires_grad=True), features(4, seed=1, requires_grad=True)
     assert gradcheck(svpn, (x, v))
