@@ -208,9 +208,11 @@ def main():
         for part in (table['parts'][name] for name in parts)
         for place, network in itertools.product(part['sets'], networks_in(part))
     )
-    tried = {each: trials(table, args.out, *each) for each in needed}
-    train_all([run for runs in tried.values() for run in runs.values()], args.processes)
-    rates = {each: max(runs, key=lambda rate: last(runs[rate])) for each, runs in tried.items()}
+    rates = dict.fromkeys(needed, table['tune']['rates'][0])
+    if len(table['tune']['rates']) > 1:
+        tried = {each: trials(table, args.out, *each) for each in needed}
+        train_all([run for runs in tried.values() for run in runs.values()], args.processes)
+        rates = {each: max(runs, key=lambda rate: last(runs[rate])) for each, runs in tried.items()}
     runs = {
         each: [Run(table, args.out, *each, rate, seed) for seed in table['seeds']]
         for each, rate in rates.items()

@@ -26,8 +26,7 @@ training images. Then the network is trained on all of them from each seed, and 
 
 A difference is the network named first minus the other, from the same seed. Its interval has 95 %
 confidence (Student's t). A claim is supported if the whole interval is positive, not supported
-if it is negative, and undecided at this size if it contains 0. The sets are small images of digits:
-a verdict here says nothing about ImageNet."""
+if it is negative, and undecided at this size if it contains 0."""
 
 
 class Claim(TypedDict):
