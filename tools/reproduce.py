@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from gcp_mm._io import check_writable, read_json, write_atomically
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies import claims as judged
-from gcp_mm.studies.curves import validation_curve
+from gcp_mm.studies.curves import first_reaching, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,10 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def network_of(table, name):
     """Config and options of a network, those of the one that it is `like` first."""
     network = table['networks'][name]
-    if 'like' not in network:
-        return network['config'], network['options']
-    config, options = network_of(table, network['like'])
-    return config, options | network['options']
+    config, options = network_of(table, network['like']) if 'like' in network else (None, {})
+    return network.get('config', config), options | network['options']
 
 
 class Run:
@@ -42,8 +41,8 @@ class Run:
         self.config, of_network = network_of(table, network)
         data = table['sets'][place]
         self.options = {
-            **of_network,
             **data['options'],
+            **of_network,
             'train_dataloader.dataset.data_root': data['folder'],
             'val_dataloader.dataset.data_root': data['folder'],
             'optim_wrapper.optimizer.lr': rate,
@@ -121,6 +120,12 @@ def trials(table, out, place, network):
     }
 
 
+def final(run):
+    """Top-1 accuracy behind the last epoch, in percent."""
+    curve = validation_curve(run.folder)
+    return curve[max(curve)]
+
+
 def hold_out(folder, prefix):
     """Write lists of the training images, every fifth of a class held out; returns both files."""
     files = [Path(f'{prefix}_{name}.txt') for name in ('kept', 'held-out')]
@@ -134,39 +139,56 @@ def hold_out(folder, prefix):
 
 
 def networks_in(part):
-    """Networks that the claims of a part name, those of `below` first."""
-    return list(dict.fromkeys(c[side] for c in part['claims'] for side in ('below', 'above')))
+    """Networks that a part compares, those of `below` first, and those of its target."""
+    named = [claim[side] for claim in part['claims'] for side in ('below', 'above')]
+    return list(dict.fromkeys([*named, *part.get('target', ())]))
 
 
 def judge(table, name, runs, rates):
     """The claims of a part, from its runs."""
     part = table['parts'][name]
     found = []
-    for place, claim in itertools.product(part['sets'], part['claims']):
-        values = {
-            network: [last(each) for each in runs[place, network]]
-            for network in (claim['above'], claim['below'])
+    for place in part['sets']:
+        curves = {
+            network: [validation_curve(run.folder) for run in runs[place, network]]
+            for network in networks_in(part)
         }
-        low, high = judged.paired_interval(*values.values())
-        found.append(
-            judged.Claim(
-                part=name,
-                claim=claim['claim'],
-                metric='top-1 accuracy (%)',
-                set=place,
-                rates={network: rates[place, network] for network in values},
-                runs=values,
-                difference=[round(low, 2), round(high, 2)],
-                verdict=judged.verdict(low, high),
+        metric, values = measure(curves, part.get('target'))
+        for claim in part['claims']:
+            of_claim = {network: values[network] for network in (claim['above'], claim['below'])}
+            low, high = judged.paired_interval(*of_claim.values())
+            found.append(
+                judged.Claim(
+                    part=name,
+                    claim=claim['claim'],
+                    metric=metric,
+                    set=place,
+                    rates={network: rates[place, network] for network in of_claim},
+                    runs=of_claim,
+                    difference=[round(low, 2), round(high, 2)],
+                    verdict=judged.verdict(low, high),
+                )
             )
-        )
     return found
 
 
-def last(run):
-    """Top-1 accuracy behind the last epoch, in percent."""
-    curve = validation_curve(run.folder)
-    return curve[max(curve)]
+def measure(curves, target=None):
+    """Name and values of the metric of a part, {network: [value of each seed]}.
+
+    Args:
+        curves: {network: [{epoch: top-1 accuracy in percent} of each seed]}.
+        target: networks, the best of which gives the accuracy to be reached. None: the metric is
+            the final accuracy.
+    """
+    accuracy = {name: [curve[max(curve)] for curve in each] for name, each in curves.items()}
+    if target is None:
+        return 'top-1 accuracy (%)', accuracy
+    level = max(statistics.fmean(accuracy[name]) for name in target)
+    epochs = {
+        name: [first_reaching(curve, level) or max(curve) + 1 for curve in each]
+        for name, each in curves.items()
+    }
+    return 'epochs to the target', epochs
 
 
 def write_results(table, docs, claims):
@@ -212,7 +234,9 @@ def main():
     if len(table['tune']['rates']) > 1:
         tried = {each: trials(table, args.out, *each) for each in needed}
         train_all([run for runs in tried.values() for run in runs.values()], args.processes)
-        rates = {each: max(runs, key=lambda rate: last(runs[rate])) for each, runs in tried.items()}
+        rates = {
+            each: max(runs, key=lambda rate: final(runs[rate])) for each, runs in tried.items()
+        }
     runs = {
         each: [Run(table, args.out, *each, rate, seed) for seed in table['seeds']]
         for each, rate in rates.items()

@@ -1,9 +1,12 @@
 """tools/reproduce.py: trainings, verdicts, a second start, and a table that has changed."""
 
 import json
+import runpy
 
 import pytest
 import yaml
+
+from tests.helpers.runs import ROOT
 
 GAP = {
     'config': 'configs/digits/resnet18_1xb64-5e_digits.py',
@@ -40,6 +43,22 @@ def reproduce(digits, tmp_path, run_tool):
         return run_tool('tools/reproduce.py', *arguments, *options)
 
     return call
+
+
+def test_metrics():
+    """Epochs to the better trunk's mean final accuracy: 80 of b, not 70 of a."""
+    measure = runpy.run_path(str(ROOT / 'tools/reproduce.py'))['measure']
+    curves = {
+        'a': [{1: 10, 2: 60}, {1: 20, 2: 80}],
+        'b': [{1: 75, 2: 79}, {1: 80, 2: 81}],
+        'c': [{1: 80, 2: 70}, {1: 79.9, 2: 90}],
+    }
+    name, values = measure(curves)
+    assert name == 'top-1 accuracy (%)'
+    assert values == {'a': [60, 80], 'b': [79, 81], 'c': [70, 90]}
+    name, values = measure(curves, ['a', 'b'])
+    assert name == 'epochs to the target'
+    assert values == {'a': [3, 2], 'b': [3, 1], 'c': [1, 2]}
 
 
 @pytest.mark.slow
