@@ -1,0 +1,102 @@
+"""Glyphs: families kept apart, classes that show their character, fonts that lack one left out."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from fontTools.subset import Subsetter
+from fontTools.ttLib import TTFont
+from PIL import Image, ImageFont
+
+from gcp_mm._io import sha256
+from gcp_mm.data.glyphs import CLASSES, draw_glyph, find_fonts, write_glyphs
+
+FONTS = Path(matplotlib.get_data_path()) / 'fonts/ttf'
+
+
+@pytest.fixture(scope='module')
+def glyphs(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'glyphs'
+    assert write_glyphs(root, [FONTS], size=32, val_families=3) is True
+    return root
+
+
+def test_families_are_kept_apart(glyphs):
+    fonts = json.loads((glyphs / 'fonts.json').read_text())
+    families = {
+        split: {font['family'] for font in fonts if font['split'] == split}
+        for split in ('train', 'val')
+    }
+    assert len(families['train']) >= 2
+    assert families['val']
+    assert not families['train'] & families['val']
+    assert all(sha256(FONTS / font['file']) == font['sha256'] for font in fonts)
+    for split in families:
+        count = sum(font['split'] == split for font in fonts)
+        folders = sorted(path.name for path in (glyphs / split).iterdir())
+        assert folders == sorted(CLASSES)
+        assert {len(list(path.iterdir())) for path in (glyphs / split).iterdir()} == {count}
+
+
+def test_an_image_shows_its_character_in_the_middle(glyphs):
+    """Of the first font: the ink's box has equal margins, and classes differ."""
+    fonts = json.loads((glyphs / 'fonts.json').read_text())
+    images = {
+        name: np.asarray(Image.open(glyphs / fonts[0]['split'] / name / '0000.png'))
+        for name in CLASSES
+    }
+    assert len({image.tobytes() for image in images.values()}) == 62
+    font = ImageFont.truetype(str(FONTS / fonts[0]['file']), round(0.7 * 32))
+    for name, image in images.items():
+        np.testing.assert_array_equal(image, draw_glyph(font, CLASSES[name], 32))
+        rows, cols = np.nonzero(image)
+        for places in (rows, cols):
+            assert abs(places.min() - (31 - places.max())) <= 1, name
+
+
+def test_second_time_and_other_options(glyphs):
+    assert write_glyphs(glyphs, [FONTS], size=32, val_families=3) is False
+    with pytest.raises(ValueError, match='remove it or name another'):
+        write_glyphs(glyphs, [FONTS], size=48, val_families=3)
+
+
+def test_fonts_that_are_left_out(tmp_path):
+    """Without a character, broken, or of the same content; those of other kinds are not read."""
+    whole = FONTS / 'DejaVuSans.ttf'
+    (tmp_path / 'a').mkdir()
+    for name in ('a/whole.ttf', 'b.TTF'):
+        (tmp_path / name).write_bytes(whole.read_bytes())
+    font = TTFont(whole)
+    subset = Subsetter()
+    subset.populate(text=''.join(CLASSES.values()).replace('q', ''))
+    subset.subset(font)
+    font.save(tmp_path / 'no-q.ttf')
+    (tmp_path / 'broken.otf').write_bytes(b'no font')
+    (tmp_path / 'notes.txt').write_text('x')
+    assert find_fonts([tmp_path]) == {'DejaVu Sans': [tmp_path / 'a/whole.ttf']}
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'words'),
+    [
+        (dict(folders=['nowhere']), FileNotFoundError, "FOLDER.*'nowhere'"),
+        (dict(val_families=99), ValueError, 'at least 99 families.*found'),
+        (dict(size=8), ValueError, 'size.*got 8'),
+        (dict(per_family=0), ValueError, 'per_family.*got 0'),
+    ],
+)
+def test_mistakes(options, error, words, tmp_path):
+    with pytest.raises(error, match=words):
+        write_glyphs(tmp_path / 'x', **dict(folders=[FONTS]) | options)
+    assert not (tmp_path / 'x').exists()
+
+
+def test_command_line(call_tool, capsys, tmp_path):
+    for word in ('written', 'already complete'):
+        options = ('--out', tmp_path / 'x', '--size', 16, '--per-family', 1)
+        call_tool('tools/make_glyphs.py', FONTS, *options)
+        out = capsys.readouterr().out
+        assert f'{tmp_path}/x: {word}' in out
+        assert '62 classes' in out
