@@ -164,7 +164,10 @@ def register_models() -> None:
     """Make this project's classifiers known to mmpretrain's `list_models` and `get_model`."""
     from mmpretrain.apis import ModelHub
 
-    ModelHub.register_model_index(CONFIGS / 'imagenet/metafile.yml', config_prefix=CONFIGS.parent)
+    for folder in ('imagenet', 'second_order'):
+        ModelHub.register_model_index(
+            CONFIGS / folder / 'metafile.yml', config_prefix=CONFIGS.parent
+        )
 
 
 def _set_classes(network, cfg, meta):

@@ -146,6 +146,7 @@ def test_mmpretrain_knows_the_names(files):
     gcp_mm.register_models()
     gcp_mm.register_models()  # once more does no harm
     assert 'resnet50-gcp_8xb32-lradju_in1k' in mmpretrain.list_models('resnet50-gcp')
+    assert 'sot-tiny_8xb128_in1k' in mmpretrain.list_models('sot')
     model = mmpretrain.get_model('resnet18-gcp_8xb32-lradju_in1k')
     assert model.neck.out_channels == 32896
 
