@@ -96,6 +96,14 @@ def test_settings_can_be_overridden(files):
     assert model.neck.method == 'newton_schulz'
 
 
+def test_settings_are_not_changed():
+    neck = dict(_delete_=True, type='GlobalAveragePooling')
+    for _ in range(2):
+        model = gcp_mm.get_model(CLS, neck=neck, head=dict(in_channels=512))
+        assert type(model.neck).__name__ == neck['type']
+    assert neck == dict(_delete_=True, type='GlobalAveragePooling')
+
+
 @pytest.mark.parametrize(
     ('config', 'file', 'settings', 'message'),
     [
