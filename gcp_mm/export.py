@@ -22,6 +22,7 @@ from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 
 from ._io import plain, write_atomically
+from .compat.window_attention import windows_of_any_batch
 from .data import describe_preprocessing
 from .hub import input_channels
 from .models import GlobalCovariancePooling
@@ -139,7 +140,8 @@ def export_classifier(
             warnings.simplefilter('ignore', torch.jit.TracerWarning)
             draft = Path(folder, path.name)
             metadata = describe(model, size, with_normalization, outputs=logits.shape[1])
-            write(network, images, draft, json.dumps(metadata))
+            with windows_of_any_batch():
+                write(network, images, draft, json.dumps(metadata))
             run, _ = read(draft)
             difference = _validate(run, network, list(_random_images(network, size, BATCHES)))
             write_atomically(path, draft.read_bytes())
@@ -389,4 +391,8 @@ def _check_norm(model, suffix):
     for name, module in model.named_modules():
         norm = module.norm if isinstance(module, GlobalCovariancePooling) else None
         if norm in ('eigh', 'power', 'log', 'cholesky') and suffix != '.pt2':
-            raise ValueError(f'model.{name}.norm={norm!r}: only .pt2 has it, not {suffix}')
+            reason = 'ONNX has no operator' if suffix == '.onnx' else 'a trace has no form'
+            raise ValueError(
+                f'model.{name}.norm={norm!r}: {reason} for its matrix decomposition; export to '
+                f'.pt2, not {suffix}'
+            )

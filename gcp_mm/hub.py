@@ -1,5 +1,6 @@
 """The networks of this project by name, for its own tools and for those of the frameworks."""
 
+import copy
 import difflib
 import fnmatch
 import functools
@@ -122,7 +123,7 @@ def get_model(
             belong together; the message says in which respect.
     """
     cfg = resolve_config(model)
-    cfg.merge_from_dict(dict(model=kwargs))
+    cfg.merge_from_dict(dict(model=copy.deepcopy(kwargs)))  # it takes `_delete_` out
     if cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the weights its training starts from are not needed
     if cfg.get('default_scope') == 'mmdet':
@@ -164,7 +165,10 @@ def register_models() -> None:
     """Make this project's classifiers known to mmpretrain's `list_models` and `get_model`."""
     from mmpretrain.apis import ModelHub
 
-    ModelHub.register_model_index(CONFIGS / 'imagenet/metafile.yml', config_prefix=CONFIGS.parent)
+    for folder in ('imagenet', 'second_order'):
+        ModelHub.register_model_index(
+            CONFIGS / folder / 'metafile.yml', config_prefix=CONFIGS.parent
+        )
 
 
 def _set_classes(network, cfg, meta):

@@ -49,16 +49,24 @@ def section(metafile: Path) -> str:
 
 
 def row(metadata: dict, model: dict) -> dict[str, str]:
-    """Cells of a model by the titles of their columns, '' where the metafile has no value."""
-    paper = {k: v for result in model.get('Results', []) for k, v in result['Metrics'].items()}
-    table = metadata.get('Results From', '').removeprefix('the paper, ')
+    """Cells of a model by the titles of their columns, '' where the metafile has no value.
+
+    Results whose source is another publication have columns of their own.
+    """
+    metrics = {k: v for result in model.get('Results', []) for k, v in result['Metrics'].items()}
+    source = metadata.get('Results From', '')
+    elsewhere = bool(source) and not source.startswith('the paper, ')
+    paper, published = ({}, metrics) if elsewhere else (metrics, {})
+    table = source.removeprefix('the paper, ')
     return {
         'config': f'`{model["Name"]}`',
         'network': metadata['Network'],
         'pooling': metadata['Pooling'],
         'schedule': metadata['Schedule'],
         **results('paper', paper),
-        'table': re.sub('Tables? ', '', table),
+        'table': '' if elsewhere else re.sub('Tables? ', '', table),
+        'published top-1': str(published.get('Top 1 Accuracy', '')),
+        'source': source if elsewhere else '',
         **results('released', metadata.get('Released', {})),
         'epochs': str(metadata['Epochs']),
         'parameters (M)': millions(metadata.get('Parameters'), 1),

@@ -35,6 +35,35 @@ FORMATS = [
     pytest.param('.onnx', marks=needs_onnx),
     '.pt',
 ]
+HEAD = dict(num_classes=10)
+TWO_LAYERS = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+# Small networks of the methods after the paper: one for each kind of neck and head.
+LATER = {
+    'resnet18-dropcov_8xb32-lradju_in1k': dict(
+        neck=dict(reduction=(8,)), head=dict(HEAD, in_channels=36, topk=(1,))
+    ),
+    'resnet50-bcnn_1xb10-100e_cub': dict(
+        backbone=dict(depth=18),
+        neck=dict(in_channels=512, reduction=(8,)),
+        head=dict(HEAD, in_channels=36),
+    ),
+    'sot-tiny_8xb128_in1k': dict(
+        backbone=dict(img_size=64, arch=TWO_LAYERS),
+        head=dict(HEAD, in_channels=16, num_heads=2, width=6),
+    ),
+    'swin-tiny-sot_16xb64_in1k': dict(
+        backbone=dict(
+            img_size=64,
+            window_size=2,
+            arch=dict(_delete_=True, embed_dims=8, depths=[1, 2, 1, 1], num_heads=[1, 2, 4, 8]),
+        ),
+        head=dict(HEAD, in_channels=64, num_heads=2, width=6),
+    ),
+    'vit-base-p16-mp_8xb128-30e_in1k': dict(
+        backbone=dict(img_size=64, arch=TWO_LAYERS, frozen_stages=2),
+        head=dict(HEAD, in_channels=16, hidden_channels=32),
+    ),
+}
 NETWORKS = [
     'resnet18-gcp_8xb32-lrnorm_in1k',
     *(
@@ -46,6 +75,10 @@ NETWORKS = [
             'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
             'shufflenet-v2-gcp_4xb256-lrnorm_in1k',
         )
+    ),
+    *(
+        pytest.param(name, marks=pytest.mark.slow) if 'sot' in name else name  # dense blocks
+        for name in LATER
     ),
 ]
 SIZE = (64, 64)
@@ -101,7 +134,8 @@ def random_network(name, size=SIZE, **kwargs):
 
 @pytest.fixture(scope='module')
 def network(request):
-    return random_network(request.param, head=dict(num_classes=10, topk=(1,)))
+    settings = LATER.get(request.param) or dict(head=dict(HEAD, topk=(1,)))
+    return random_network(request.param, **settings)
 
 
 @pytest.fixture(scope='module')
@@ -239,12 +273,17 @@ def test_files_that_say_nothing_are_refused(tmp_path, monkeypatch):
 
 
 @needs_program
-def test_eigendecomposition_is_exported_where_the_format_has_it(copied, tmp_path):
-    copied.neck.norm = 'eigh'
-    export_classifier(copied, tmp_path / 'network.pt2', (64, 64))
-    for suffix in ('.onnx', '.pt'):
-        with pytest.raises(ValueError, match=rf"model.neck.norm='eigh'.*not {suffix}"):
-            export_classifier(copied, tmp_path / f'network{suffix}', (64, 64))
+@pytest.mark.parametrize('norm', ['eigh', 'power', 'log', 'cholesky'])
+@pytest.mark.parametrize('size', [32, 64], ids=['gram', 'covariance'])
+def test_decomposition_is_exported_where_the_format_has_it(copied, norm, size, tmp_path):
+    copied.neck.norm = norm
+    path, images = tmp_path / 'network.pt2', torch.randn(3, 3, size, size)
+    export_classifier(copied, path, (size, size))
+    with torch.no_grad():
+        assert_same_logits([load(str(path))(images)], copied, [images])
+    for suffix, word in (('.onnx', 'ONNX'), ('.pt', 'trace')):
+        with pytest.raises(ValueError, match=rf"model.neck.norm='{norm}': .*{word}.*not {suffix}"):
+            export_classifier(copied, tmp_path / f'network{suffix}', (size, size))
 
 
 @pytest.mark.parametrize('error', [2e-4, float('nan')])

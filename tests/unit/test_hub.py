@@ -96,6 +96,14 @@ def test_settings_can_be_overridden(files):
     assert model.neck.method == 'newton_schulz'
 
 
+def test_settings_are_not_changed():
+    neck = dict(_delete_=True, type='GlobalAveragePooling')
+    for _ in range(2):
+        model = gcp_mm.get_model(CLS, neck=neck, head=dict(in_channels=512))
+        assert type(model.neck).__name__ == neck['type']
+    assert neck == dict(_delete_=True, type='GlobalAveragePooling')
+
+
 @pytest.mark.parametrize(
     ('config', 'file', 'settings', 'message'),
     [
@@ -146,6 +154,7 @@ def test_mmpretrain_knows_the_names(files):
     gcp_mm.register_models()
     gcp_mm.register_models()  # once more does no harm
     assert 'resnet50-gcp_8xb32-lradju_in1k' in mmpretrain.list_models('resnet50-gcp')
+    assert 'sot-tiny_8xb128_in1k' in mmpretrain.list_models('sot')
     model = mmpretrain.get_model('resnet18-gcp_8xb32-lradju_in1k')
     assert model.neck.out_channels == 32896
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain.evaluation.metrics import retrieval
+from mmpretrain.models.utils import ShiftWindowMSA
 
 from gcp_mm.compat.families import FAMILIES, check_families, distributions
 from gcp_mm.compat.requirements import installed_family
+from gcp_mm.compat.window_attention import windows_of_any_batch
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -50,3 +52,17 @@ def test_in1d():
 @pytest.mark.skipif(installed_family() == 'onedl', reason='their fork may call isin')
 def test_in1d_is_still_needed():
     assert 'np.in1d(' in inspect.getsource(retrieval)
+
+
+@pytest.mark.parametrize('images', [1, 3])
+@pytest.mark.parametrize('size', [(4, 6), (2, 2)])
+def test_windows_are_put_together_as_mmpretrain_does(images, size):
+    original = ShiftWindowMSA.window_reverse
+    windows = torch.randn(images * size[0] * size[1] // 4, 2, 2, 5)
+    with windows_of_any_batch():
+        assert ShiftWindowMSA.window_reverse is not original
+        found = ShiftWindowMSA.window_reverse(windows, *size, 2)
+    assert ShiftWindowMSA.window_reverse is original
+    assert torch.equal(found, original(windows, *size, 2))
+    trace = torch.jit.trace(lambda x: original(x, *size, 2), windows)
+    assert len(trace(torch.cat([windows] * 2))) == images  # else this would be superfluous

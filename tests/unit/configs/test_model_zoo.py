@@ -62,10 +62,25 @@ def test_table_of_a_metafile(extension, tmp_path):
 
 def test_every_config_with_a_result_has_a_row(extension):
     text = extension.tables()
-    folders = ('configs/imagenet/', 'configs/faster_rcnn/', 'configs/mask_rcnn/')
+    folders = tuple(
+        f'configs/{name}/' for name in ('imagenet', 'faster_rcnn', 'mask_rcnn', 'second_order')
+    )
     for path in CONFIGS:
         name = path.rpartition('/')[2].removesuffix('.py')
         assert text.count(f'| `{name}` |') == path.startswith(folders), path
+
+
+def test_methods_after_the_paper(extension):
+    section = extension.tables().split('## Methods after the paper\n')[1]
+    lines = [line for line in section.splitlines() if line.startswith('|')]
+    titles, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    assert not [title for title in titles if title.startswith(('paper', 'table', 'released'))]
+    found = {row[0].strip('`'): dict(zip(titles, row, strict=True)) for row in rows}
+    swin = found['swin-tiny-sot_16xb64_in1k']
+    assert (swin['published top-1'], swin['source']) == ('83.0', 'SoT')  # no more digits
+    assert swin['parameters (M)'] == '31.46'
+    cub = found['resnet50-log_1xb10-100e_cub']
+    assert cub['published top-1'] == cub['source'] == cub['multiply-adds (G)'] == '-'
 
 
 def test_page_includes_what_a_build_writes(extension, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from mmengine.hub import get_config
 from mmpretrain.apis.model import ModelHub
 from modelindex.load_model_index import load as load_model_index
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.configs import (
     COCO,
@@ -44,7 +45,7 @@ def test_model_index_lists_every_config_once(monkeypatch):
     """By the reader of MMPretrain and mim."""
     index = load_model_index(str(ROOT / 'model-index.yml'))
     assert not index.check_errors
-    folders = ('imagenet', 'faster_rcnn', 'mask_rcnn')
+    folders = ('imagenet', 'faster_rcnn', 'mask_rcnn', 'second_order')
     tables = [p for p in CONFIGS if Path(p).parent.name in folders]
     assert sorted(model.config for model in index.models) == tables
     monkeypatch.setattr(ModelHub, '_models_dict', {})
@@ -60,7 +61,8 @@ def test_model_index_lists_every_config_once(monkeypatch):
 
 @functools.cache
 def multiply_adds(model):
-    """Of convolutions, classifier, covariance and the 12 products of 5 Newton-Schulz iterations."""
+    """Of convolutions, classifier, covariance and, where it has them, the 12 products of 5
+    Newton-Schulz iterations."""
     convolutions = []
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -71,7 +73,8 @@ def multiply_adds(model):
     pooling = 0
     if hasattr(model.neck, 'reduction'):
         _, d, height, width = model.neck.reduction(x).shape
-        pooling = d**2 * height * width + 12 * d**3
+        root = 12 * d**3 if model.neck.norm == 'newton_schulz' else 0
+        pooling = d**2 * height * width + root
     return sum(convolutions) + pooling + model.head.fc.weight.numel()
 
 
@@ -205,6 +208,70 @@ def test_readme_and_metafile_have_every_detector(folder, tmp_path):
         assert lines_of == sorted(lines_of)
         metrics = [ap for result in models[path].results for ap in result.metrics.values()]
         assert set(column(lines, f'({name}.py)', 'AP')) == set(map(str, metrics))
+
+
+def test_metafile_of_later_methods_has_the_readmes_numbers():
+    folder = ROOT / 'configs/second_order'
+    lines = (folder / 'README.md').read_text().splitlines()
+    titles, _, *rows = [line.strip('|').split('|') for line in lines if line.startswith('|')]
+    titles = [title.strip() for title in titles]
+    rows = [dict(zip(titles, map(str.strip, row), strict=True)) for row in rows]
+    readme = {row.pop('config'): row for row in rows}
+    links = dict(re.findall(r'\[([^]]+)\]\((http[^)]+)\)', '\n'.join(lines)))
+    models = load_model_index(str(folder / 'metafile.yml')).models
+    assert sorted(model.name for model in models) == sorted(readme)
+    for model in models:
+        row, metadata, cfg = readme[model.name], model.metadata, load(model.config)
+        trained = metadata.data.get('Trained Parameters', metadata.parameters)
+        assert metadata.parameters == count_parameters(model.config)
+        assert trained == sum(
+            p.numel() for p in outline(model.config).parameters() if p.requires_grad
+        )
+        assert row['parameters (M)'].split()[0] == f'{trained / 1e6:.2f}'
+        assert metadata.epochs == cfg.train_cfg.max_epochs
+        assert metadata.batch_size == cfg.auto_scale_lr.base_batch_size
+        results = [result.metrics['Top 1 Accuracy'] for result in model.results or []]
+        assert row['published top-1'] == ''.join(map(str, results))
+        source = metadata.data.get('Results From', '')
+        assert re.sub(r'\[(.+)\]\(.+\)', r'\1', row['source']) == source
+        assert source not in links or links[source] == model.paper['URL']
+
+
+def test_metafile_of_later_methods_says_what_the_configs_say():
+    for model in load_model_index(str(ROOT / 'configs/second_order/metafile.yml')).models:
+        metadata, cfg = model.full_model.metadata, load(model.config)
+        text, optimizer = metadata.data['Pooling'], cfg.optim_wrapper.optimizer.type
+        assert metadata.data['Schedule'].startswith(
+            'LRadju' if '-lradju' in model.name else optimizer
+        )
+        assert metadata.training_data.startswith(
+            'CUB' if model.name.endswith('cub') else 'ImageNet'
+        )
+        head = outline(model.config).head
+        if channels := re.search(r'D = (\d+)', text):
+            assert cfg.model.neck.reduction == (int(channels[1]),)
+        else:
+            heads, width = map(int, re.search(r'(\d+) heads of (\d+)', text).groups())
+            assert head.num_heads == heads
+            assert head.project.out_features == heads * width * (2 if hasattr(head, 'width') else 1)
+
+
+@pytest.mark.parametrize(
+    'model',
+    load_model_index(str(ROOT / 'configs/second_order/metafile.yml')).models,
+    ids=lambda model: model.name,
+)
+def test_multiply_adds_of_later_methods(model):
+    """Images of CUB are larger, and decompositions are not counted: those configs have none."""
+    network = outline(model.config)
+    if model.name.endswith('_cub'):
+        assert model.metadata.flops is None
+    elif model.name.startswith('resnet'):
+        assert model.metadata.flops == multiply_adds(network)
+    else:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, 3, 224, 224, device='meta'))
+        assert counter.get_total_flops() == 2 * model.metadata.flops
 
 
 def test_table_4_has_the_networks_of_the_authors():

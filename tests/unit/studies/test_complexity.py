@@ -45,6 +45,8 @@ class Network(nn.Module):
         (dict(iterations=1), 64),
         (dict(norm='eigh'), 64),
         (dict(norm='none'), 0),
+        (dict(norm='log'), 64),
+        (dict(norm='cholesky'), 0),
     ],
 )
 def test_small_network_by_hand(neck, root):
