@@ -55,11 +55,11 @@ class Run:
         cfg.merge_from_dict(self.options)
         self.last = f'epoch_{cfg.train_cfg.max_epochs}.pth'
 
-    def done(self):
-        """Whether the last epoch is complete; the folder must be of the same options.
+    def claim_folder(self):
+        """Note the options in the folder.
 
         Raises:
-            ValueError: if the folder holds a run of others.
+            ValueError: if the folder holds a run with other options.
         """
         made_with = {'config': self.config, 'options': self.options}
         file = self.folder / 'made-with.json'
@@ -67,8 +67,11 @@ class Run:
             write_atomically(file, json.dumps(made_with, indent=2).encode())
         elif read_json(file) != made_with:
             raise ValueError(
-                f'--out: {str(self.folder)!r} holds a run of other options; remove that folder'
+                f'--out: {str(self.folder)!r} holds a run with other options; remove that folder'
             )
+
+    def done(self):
+        """Whether the last epoch is complete."""
         latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
         return latest.exists() and Path(latest.read_text()).name == self.last
 
@@ -94,6 +97,8 @@ class Run:
 
 def train_all(runs, processes):
     """Train what is not done, as many at a time; the first failure ends it."""
+    for each in runs:
+        each.claim_folder()
     left = [each for each in runs if not each.done()]
     print(f'{len(runs)} runs, {len(left)} to train', flush=True)
     with ThreadPoolExecutor(processes) as pool, tqdm(total=len(left)) as progress:
@@ -220,8 +225,13 @@ def main():
     unknown = set(args.parts) - set(table['parts'])
     if unknown:
         raise ValueError(f'PART: expected some of {[*table["parts"]]}, got {sorted(unknown)}')
-    check_writable(args.docs / 'claims.json')
+    file = args.docs / 'claims.json'
+    check_writable(file)
     parts = args.parts or [*table['parts']]
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    unknown = {claim['part'] for claim in earlier} - set(table['parts'])
+    if unknown:
+        raise ValueError(f'{str(file)!r}: the table has no {sorted(unknown)}; remove the file')
 
     for command in table['prepare']:
         run_script(*command)
@@ -243,9 +253,7 @@ def main():
     }
     train_all([run for of_seeds in runs.values() for run in of_seeds], args.processes)
 
-    file = args.docs / 'claims.json'
-    claims = json.loads(file.read_text()) if file.exists() else []
-    claims = [claim for claim in claims if claim['part'] not in parts]
+    claims = [claim for claim in earlier if claim['part'] not in parts]
     for name in parts:
         claims += judge(table, name, runs, rates)
     write_results(table, args.docs, claims)

@@ -95,7 +95,22 @@ def check_network(context: Context) -> list[Finding]:
             return [Finding('network', 'skipped', text)]
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
-    return [Finding('network', 'ok', describe_network(model))]
+    wrong = [Finding('network', 'error', text) for text in wrong_class_tokens(model)]
+    return wrong or [Finding('network', 'ok', describe_network(model))]
+
+
+def wrong_class_tokens(model: nn.Module) -> list[str]:
+    """Necks and heads that skip another number of leading tokens than the backbone gives."""
+    backbone = getattr(model, 'backbone', None)
+    if getattr(backbone, 'out_type', None) != 'raw':
+        return []  # a map has none, and says so where they are asked for
+    number = backbone.num_extra_tokens
+    return [
+        f'model.{name}.class_tokens={module.class_tokens}, but the backbone gives {number} leading '
+        f'tokens that are not positions: set class_tokens={number}'
+        for name, module in model.named_modules()
+        if getattr(module, 'class_tokens', None) not in (None, number)
+    ]
 
 
 def describe_network(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""The digits made harder: few labels, or clutter, as classification sets in class folders."""
+"""Harder variants of the digits, in class folders: few labels, or clutter."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from .dropout_head import DropoutLinearClsHead as DropoutLinearClsHead
     from .gcp_resnet import GCPResNet as GCPResNet
     from .gcp_shufflenet import GCPShuffleNetV2 as GCPShuffleNetV2
+    from .moment_probing_head import MomentProbingHead as MomentProbingHead
+    from .sot_head import SoTHead as SoTHead
+    from .sot_transformer import SoTSwinTransformer as SoTSwinTransformer
+    from .sot_transformer import SoTVisionTransformer as SoTVisionTransformer
 else:
 
     def __getattr__(name):

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ShuffleNetV2
 from torch import nn
 
-from ..checkpoints import is_pretrained
+from .pretrained import pretrained_entries
 
 
 # force: the class takes the place of the function that imported this module.
@@ -24,8 +24,7 @@ class GCPShuffleNetV2(ShuffleNetV2):
     def init_weights(self) -> None:
         """Initialize as PyTorch does, or from the checkpoint of a `Pretrained` `init_cfg`."""
         super().init_weights()
-        init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
-        if not any(map(is_pretrained, init_cfgs)):
+        if not pretrained_entries(self.init_cfg):
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     module.reset_parameters()

@@ -1,7 +1,8 @@
 """Moment Probing: a classifier of first and second moments of a frozen backbone's tokens.
 
 Gao et al., Tuning Pre-trained Model via Moment Probing, ICCV 2023,
-https://arxiv.org/abs/2307.11342; details as in the authors' code.
+https://arxiv.org/abs/2307.11342. Sizes as in the authors' code, which scales the columns of the
+cross-covariances, not the rows, and subtracts one mean of all tokens and channels.
 """
 
 from typing import Any
@@ -11,8 +12,8 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ..ops.arguments import check_positive
 from ..ops.covariance import cross_covariance
-from ..ops.newton_schulz import check_positive
 from .tokens import split_tokens
 
 
@@ -30,8 +31,8 @@ class MomentProbingHead(ClsHead):
         in_channels: channels of a token.
         hidden_channels: channels of all heads together.
         num_heads: number of heads, at least 2.
-        class_tokens: tokens in front that are no positions. The first one is classified. With 0 it
-            is the mean of the positions after a layer normalization, for CNNs and Swin.
+        class_tokens: number of leading tokens that are not positions. The first one is classified.
+            With 0 it is the mean of the positions after a layer normalization, for CNNs and Swin.
         init_cfg: initialization; the default is PyTorch's own.
         **kwargs: arguments of :class:`mmpretrain.models.heads.ClsHead`.
 

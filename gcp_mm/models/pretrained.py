@@ -1,9 +1,17 @@
 """A `Pretrained` `init_cfg` that fills all of the module, or raises."""
 
+from collections.abc import Sequence
+
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 
 from ..checkpoints import is_pretrained, load_pretrained
+
+
+def pretrained_entries(init_cfg: dict | Sequence[dict] | None) -> list[dict]:
+    """The `Pretrained` entries of an `init_cfg`."""
+    init_cfgs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or ()
+    return [each for each in init_cfgs if is_pretrained(each)]
 
 
 class StrictlyPretrained(BaseModule):
@@ -17,8 +25,7 @@ class StrictlyPretrained(BaseModule):
 
     def init_weights(self) -> None:
         """Initialize as `init_cfg` says; a `Pretrained` one has to fill all of the module."""
-        init_cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or ()
-        pretrained = [init_cfg for init_cfg in init_cfgs if is_pretrained(init_cfg)]
+        pretrained = pretrained_entries(self.init_cfg)
         if not pretrained:
             super().init_weights()
             return

@@ -2,7 +2,8 @@
 
 Xie et al., So-ViT: Mind Visual Tokens for Vision Transformer, https://arxiv.org/abs/2104.10935.
 Without svPN, with channels dropped instead, it is the head that DropCov gives to transformers (Wang
-et al., NeurIPS 2022, https://openreview.net/forum?id=QLGuUwDx4S; the authors' code).
+et al., NeurIPS 2022, https://openreview.net/forum?id=QLGuUwDx4S). The authors' code drops tokens
+there, not channels, and subtracts one mean of all tokens and channels, not one of each channel.
 """
 
 from typing import Any
@@ -13,8 +14,8 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
 from ..ops import svpn
+from ..ops.arguments import check_positive
 from ..ops.covariance import cross_covariance
-from ..ops.newton_schulz import check_positive
 from .tokens import split_tokens
 
 
@@ -32,8 +33,8 @@ class SoTHead(ClsHead):
         in_channels: channels of a token.
         num_heads: number of cross-covariances.
         width: channels of each, so that the classifier has num_heads * width^2 inputs.
-        class_tokens: tokens in front that are no positions. The first one is classified too. 0
-            for backbones without one, such as Swin, which may also give a feature map.
+        class_tokens: number of leading tokens that are not positions. The first one is classified
+            too. 0 for backbones without one, such as Swin, which may also give a feature map.
         norm: 'svpn' (:func:`gcp_mm.ops.svpn` with a start vector that all heads share) or 'none'.
         channel_dropout: probability to drop a channel of queries and keys in training. DropCov's
             code has 0.2 with norm='none'.

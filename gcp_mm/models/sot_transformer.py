@@ -10,7 +10,6 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import SwinTransformer, VisionTransformer
 from mmpretrain.models.backbones.t2t_vit import get_sinusoid_encoding
 
-from ..checkpoints import is_pretrained
 from .token_embed import DenseTokenEmbed
 
 
@@ -65,11 +64,14 @@ class SoTVisionTransformer(VisionTransformer):
             self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Initialize as the parent does, but for the positions."""
-        positions = self.pos_embed.clone()
-        super().init_weights()
-        if not (isinstance(self.init_cfg, dict) and is_pretrained(self.init_cfg)):
-            self.pos_embed.copy_(positions)
+        """Initialize as the grandparent does: the parent draws the positions at random."""
+        super(VisionTransformer, self).init_weights()
+
+    def train(self, mode: bool = True) -> None:
+        """As the parent's; the batch normalization of a frozen embedding stays in evaluation."""
+        super().train(mode)
+        if self.frozen_stages > 0:
+            self.patch_embed.eval()
 
 
 @MODELS.register_module(force=True)
@@ -77,6 +79,7 @@ class SoTSwinTransformer(SwinTransformer):
     """MMPretrain's SwinTransformer with dense token embedding.
 
     Args:
+        arch: a name or dict of the parent's.
         patch_size: 4, 8 or 16, pixels from one token to the next.
         **kwargs: further arguments of :class:`mmpretrain.models.backbones.SwinTransformer`.
 
@@ -84,8 +87,8 @@ class SoTSwinTransformer(SwinTransformer):
         ValueError: for another `patch_size`, or images whose size it does not divide.
     """
 
-    def __init__(self, patch_size: int = 4, **kwargs: Any) -> None:
-        super().__init__(patch_size=patch_size, **kwargs)
+    def __init__(self, arch: str | dict = 'tiny', patch_size: int = 4, **kwargs: Any) -> None:
+        super().__init__(arch=arch, patch_size=patch_size, **kwargs)
         self.patch_embed = _token_embed(self, patch_size, kwargs)
         self._freeze_stages()
 

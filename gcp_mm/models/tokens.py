@@ -1,4 +1,4 @@
-"""What a backbone gives, as tokens."""
+"""The output of a backbone as tokens."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ def split_tokens(
     Args:
         feats: (B, N, C) tokens or a (B, C, H, W) map, or a tuple whose last element is one.
         in_channels: C.
-        class_tokens: tokens in front that are no positions; a map has none.
+        class_tokens: number of leading tokens that are not positions; a map has none.
 
     Returns:
         The first of them, (B, C), or None; the positions, (B, N - class_tokens, C).
@@ -26,6 +26,7 @@ def split_tokens(
         wanted = f'(B, N, {in_channels}) tokens' + ('' if class_tokens else ' or a map of them')
         raise ValueError(
             f'feats: expected {wanted} with positions behind class_tokens={class_tokens}, got '
-            f"{tuple(x.shape)}; in MMPretrain, set the backbone's out_type='raw'"
+            f"{tuple(x.shape)}; in MMPretrain set out_type='raw' of a vision transformer, "
+            'gap_before_final_norm=False of a ConvNeXt, class_tokens=0 with the map of a Swin'
         )
     return (x[:, 0] if class_tokens else None), x[:, class_tokens:]

@@ -68,9 +68,12 @@ class Log:
         """Divided differences of eigenvalues that broadcast, zero or positive."""
         total = a + b + 2 * self.eps
         z = (a - b) / total
-        small = z.abs() < 1e-4
-        safe = torch.where(small, 0.5, z)
-        return torch.where(small, 1 + z.square() / 3, torch.atanh(safe) / safe) * 2 / total
+        # atanh near 0, a difference of logarithms near 1: each is exact where the other cancels
+        small, far = z.abs() < 1e-4, z.abs() > 0.5
+        safe = torch.where(small | far, 0.5, z)
+        near = torch.where(small, 1 + z.square() / 3, torch.atanh(safe) / safe) * 2 / total
+        between = torch.where(far, a - b, 1)
+        return torch.where(far, (self.value(a) - self.value(b)) / between, near)
 
 
 def check_exponent(value: float) -> None:
@@ -84,6 +87,8 @@ def check_exponent(value: float) -> None:
 
 
 def check_eps(value: float) -> None:
-    """Raise ValueError unless `value` is above 0."""
+    """Raise TypeError or ValueError unless `value` is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f'eps: expected a number above 0, got {value!r}')
     if not 0 < value < math.inf:
         raise ValueError(f'eps: expected a number above 0, got {value}')

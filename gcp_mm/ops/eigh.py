@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .newton_schulz import check_square
+from .arguments import check_square
 from .precision import autocast_off, full_precision
 from .psd_eigh import psd_spectrum, symmetric_part
 
@@ -35,7 +35,7 @@ def matrix_sqrt_eigh(cov: Tensor, /) -> Tensor:
 
     Raises:
         TypeError: if `cov` is not a floating-point tensor.
-        ValueError: if the matrices are not square.
+        ValueError: if the matrices are not square, or have a negative eigenvalue beyond rounding.
         torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
     check_square(cov)

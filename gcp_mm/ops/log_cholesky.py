@@ -8,8 +8,8 @@ A + eps I and T = strict lower triangle of L + diag(log diag L), the result is T
 import torch
 from torch import Tensor
 
+from .arguments import check_square
 from .eigenvalues import EPS, check_eps
-from .newton_schulz import check_square
 from .precision import full_precision
 
 
@@ -22,14 +22,15 @@ def log_cholesky(cov: Tensor, eps: float = EPS) -> Tensor:
 
     Args:
         cov: (..., D, D), symmetric positive semi-definite; only its lower triangle is read.
-        eps: above 0, in units of `cov`. Beside it the diagonal gets 2.2e-16 D trace(A), which
-            covers eigenvalues that rounding made negative.
+        eps: above 0, in units of `cov`. Beside it the diagonal gets the rounding error of `cov`,
+            2.2e-16 trace(A) in float64 and 1.2e-7 trace(A) in float32, lest rounding has made
+            eigenvalues negative. Give float64 where `eps` is to be seen.
 
     Returns:
         (..., D, D), symmetric, float32 or, for float64 input, float64.
 
     Raises:
-        TypeError: if `cov` is not a floating-point tensor.
+        TypeError: if `cov` is not a floating-point tensor or `eps` not a number.
         ValueError: if the matrices are not square, or `eps` is not above 0.
         torch.linalg.LinAlgError: if they hold NaN or infinity, or have a negative eigenvalue.
     """
@@ -37,7 +38,7 @@ def log_cholesky(cov: Tensor, eps: float = EPS) -> Tensor:
     check_eps(eps)
     a = cov.double()
     trace = a.diagonal(dim1=-2, dim2=-1).sum(-1)
-    lift = eps + torch.finfo(a.dtype).eps * a.shape[-1] * trace.detach()
+    lift = eps + torch.finfo(cov.dtype).eps * trace.detach()
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     factor = torch.linalg.cholesky(a + lift[..., None, None] * eye)
     t = factor.tril(-1) + torch.diag_embed(factor.diagonal(dim1=-2, dim2=-1).log())

@@ -7,6 +7,7 @@ Square Root Normalization, CVPR 2018, https://arxiv.org/abs/1712.01034.
 import torch
 from torch import Tensor
 
+from .arguments import check_positive, check_square
 from .precision import full_precision
 
 # In the null space of a singular matrix Z_k grows 1.5-fold a step, and the rounding errors of Y_k
@@ -82,22 +83,6 @@ def guard_trace(trace: Tensor) -> tuple[Tensor, Tensor]:
     """
     vanishing = trace < torch.finfo(trace.dtype).tiny
     return trace.masked_fill(vanishing, 1.0), (~vanishing).to(trace.dtype)
-
-
-def check_square(m: Tensor) -> None:
-    """Raise ValueError unless `m` is (..., D, D)."""
-    if m.dim() < 2 or m.shape[-1] != m.shape[-2]:
-        raise ValueError(
-            f'expected square matrices (..., D, D) as first argument, got shape {tuple(m.shape)}'
-        )
-
-
-def check_positive(name: str, value: int, least: int = 1) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name}: expected an integer, got {value!r}')
-    if value < least:
-        raise ValueError(f'{name}: expected at least {least}, got {value}')
 
 
 def check_iterations(value: int) -> None:

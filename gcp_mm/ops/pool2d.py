@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_positive
 from .dropcov import DropCov
-from .newton_schulz import check_positive
 from .pooling import check_options, global_covariance_pooling
 from .tracing import is_traced
 
@@ -21,8 +21,8 @@ from .tracing import is_traced
 REMEDIES = {
     2: "the backbone gives vectors: have it give its feature map, with out_type='featmap' for a "
     'vision transformer, gap_before_final_norm=False for a ConvNeXt of MMPretrain',
-    3: 'the backbone gives tokens: set class_tokens to the number of those in front that are no '
-    "position (1 for a class token, 2 with DeiT's distillation token, 0 for none), or have it give "
+    3: 'the backbone gives tokens: set class_tokens to the number of leading tokens to skip (1 for '
+    "a class token, 2 with DeiT's distillation token, 0 for none), or have it give "
     "its feature map, in MMPretrain with out_type='featmap'",
     4: 'set in_channels to the channels of the feature map (in a config, out_indices of the '
     'backbone names the stages to pool)',
@@ -65,12 +65,13 @@ class GlobalCovariancePool2d(nn.Module):
         exponent: of `norm='power'`, above 0.
         dropcov: whether to drop channels in training, see :class:`gcp_mm.ops.DropCov`. The method
             goes with `norm='none'`.
-        class_tokens: None for feature maps. For tokens, the number of those in front that are left
-            out: 1 for a class token, 2 with a distillation token, 0 for none.
+        class_tokens: None for feature maps. For tokens, the number of leading tokens to skip: 1
+            for a class token, 2 with a distillation token, 0 for none.
 
     Raises:
         TypeError: if `in_channels`, `iterations`, `class_tokens` or an entry of `reduction` is not
-            an integer, `exponent` not a number, or `check_finite` neither a bool nor None.
+            an integer, `exponent` not a number, `dropcov` not a bool, or `check_finite` neither
+            a bool nor None.
         ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
             do not go together.
     """
@@ -103,6 +104,11 @@ class GlobalCovariancePool2d(nn.Module):
             raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
         if class_tokens is not None:
             check_positive('class_tokens', class_tokens, least=0)
+
+        if not isinstance(dropcov, bool):
+            raise TypeError(f'dropcov: expected True or False, got {dropcov!r}')
+        if dropcov and (in_channels, *reduction)[-1] < 2:
+            raise ValueError('reduction: expected at least 2 channels with dropcov=True, got 1')
 
         self.in_channels = in_channels
         self.iterations = iterations
@@ -138,6 +144,12 @@ class GlobalCovariancePool2d(nn.Module):
         Raises:
             ValueError: for features of another shape, or features that are not finite.
         """
+        if self.class_tokens and x.dim() == 4:
+            raise ValueError(
+                f'inputs: class_tokens={self.class_tokens}, but the backbone gives a map, '
+                f'{tuple(x.shape)}, which has none; remove class_tokens, or have the backbone give '
+                "tokens, in MMPretrain with out_type='raw'"
+            )
         if self.class_tokens is not None and x.dim() == 3:
             x = self._map_of_tokens(x, self.class_tokens)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
@@ -147,8 +159,8 @@ class GlobalCovariancePool2d(nn.Module):
             )
         if not is_traced(x) and self._is_to_look(x) and not torch.isfinite(x).all():
             raise ValueError(
-                'inputs: the features hold NaN or infinity, so their covariance has no square '
-                'root; lower the learning rate, clip the gradients or check the input images'
+                'inputs: the features hold NaN or infinity, so they have no covariance; lower the '
+                'learning rate, clip the gradients or check the input images'
             )
         dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
         x = self.reduction(x)
@@ -163,7 +175,12 @@ class GlobalCovariancePool2d(nn.Module):
 
     def extra_repr(self) -> str:
         """Options that the children do not show."""
-        return f'{self.in_channels}, iterations={self.iterations}, norm={self.norm!r}'
+        options = f'{self.in_channels}, iterations={self.iterations}, norm={self.norm!r}'
+        if self.norm == 'power':
+            options += f', exponent={self.exponent}'
+        if self.class_tokens is not None:
+            options += f', class_tokens={self.class_tokens}'
+        return options
 
     @staticmethod
     def _map_of_tokens(x: Tensor, class_tokens: int) -> Tensor:

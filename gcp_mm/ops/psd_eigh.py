@@ -39,11 +39,26 @@ def psd_eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     return (lam - lift) * size, u
 
 
-def psd_spectrum(a: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`psd_eigh`, with eigenvalues within rounding error of zero set to zero."""
+def psd_spectrum(a: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """As :func:`psd_eigh`, with eigenvalues within rounding error of zero set to zero.
+
+    Args:
+        a: (..., n, n), symmetric positive semi-definite.
+        dtype: in which `a` was computed, if another one than its own: that of the rounding error.
+
+    Raises:
+        ValueError: if an eigenvalue is negative by more than the square root of the rounding error
+            of one operation, relative to the largest one; not while traced.
+        torch.linalg.LinAlgError: if `a` holds NaN or infinity.
+    """
     lam, u = psd_eigh(a)
-    rounding = torch.finfo(a.dtype).eps * a.shape[-1] * lam[..., -1:]
-    return torch.where(lam > rounding, lam, 0), u
+    eps = torch.finfo(dtype or a.dtype).eps
+    if not is_traced(lam) and (lam < -(eps**0.5) * lam.abs().amax(-1, keepdim=True)).any():
+        raise ValueError(
+            'cov: expected positive semi-definite matrices, got one with the eigenvalue '
+            f'{lam.min().item():.3g}'
+        )
+    return torch.where(lam > eps * a.shape[-1] * lam[..., -1:], lam, 0), u
 
 
 def symmetric_part(m: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ without subtracting a mean; then the signed square root of each entry; then leng
 import torch
 from torch import Tensor
 
+from .arguments import check_square
 from .covariance import flatten_positions, scatter
 from .precision import full_precision
 
@@ -37,11 +38,16 @@ def signed_sqrt_l2(m: Tensor) -> Tensor:
     """Signed square root of each entry, sign(m) sqrt(abs(m) + 1e-10), and matrices of norm 1.
 
     Args:
-        m: (..., D, D).
+        m: (..., D, D). 1e-10 is in its units: scale features whose squares are that small.
 
     Returns:
         (..., D, D), float32 or, for float64 input, float64, of Frobenius norm 1. Zero matrices
         give zeros, and zero gradients.
+
+    Raises:
+        TypeError: if `m` is not a floating-point tensor.
+        ValueError: if the matrices are not square.
     """
+    check_square(m)
     root = m.sign() * (m.abs() + EPS).sqrt()
     return torch.nn.functional.normalize(root.flatten(-2), dim=-1).view_as(m)

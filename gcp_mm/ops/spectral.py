@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from .arguments import check_square
 from .covariance import center, flatten_positions, scatter
 from .eigenvalues import EPS, Log, Power, check_eps, check_exponent
-from .newton_schulz import check_square
 from .precision import autocast_off, full_precision
 from .psd_eigh import psd_spectrum, symmetric_part
 
@@ -39,7 +39,8 @@ def matrix_power(cov: Tensor, exponent: float) -> Tensor:
 
     Raises:
         TypeError: if `cov` is not a floating-point tensor or `exponent` not a number.
-        ValueError: if the matrices are not square, or `exponent` is not above 0.
+        ValueError: if the matrices are not square or have a negative eigenvalue beyond rounding,
+            or `exponent` is not above 0.
         torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
     check_exponent(exponent)
@@ -55,15 +56,18 @@ def matrix_log(cov: Tensor, eps: float = EPS) -> Tensor:
     channels does not have: hence `eps`.
 
     Args:
-        cov: (..., D, D), symmetric positive semi-definite; only its lower triangle is read.
+        cov: (..., D, D), symmetric positive semi-definite; only its lower triangle is read. Give
+            float64 for gradients of singular matrices: the slope at zero, 1 / eps, amplifies the
+            rounding error of `cov`.
         eps: above 0; in units of `cov`.
 
     Returns:
         (..., D, D), float32 or, for float64 input, float64. Differentiable once.
 
     Raises:
-        TypeError: if `cov` is not a floating-point tensor.
-        ValueError: if the matrices are not square, or `eps` is not above 0.
+        TypeError: if `cov` is not a floating-point tensor or `eps` not a number.
+        ValueError: if the matrices are not square or have a negative eigenvalue beyond rounding,
+            or `eps` is not above 0.
         torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
     check_eps(eps)
@@ -87,7 +91,7 @@ def pool_by_spectrum(x: Tensor, function: Power | Log) -> Tensor:
 class _MatrixFunction(Function):
     @staticmethod
     def forward(ctx: Any, cov: Tensor, function: Power | Log) -> Tensor:
-        lam, u = psd_spectrum(cov.double())
+        lam, u = psd_spectrum(cov.double(), cov.dtype)
         ctx.save_for_backward(lam, u)
         ctx.function = function
         out = (u * function.value(lam)[..., None, :]) @ u.mT

@@ -14,7 +14,7 @@ EPS = 1e-5
 
 @full_precision
 def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
-    """Shrink the largest singular value of matrices to its power, the others by its factor.
+    """Raise the largest singular value of matrices to a power; scale the others as it was scaled.
 
     With u = X v and v = X^T u, both scaled to length 1, and s = u^T X v::
 
@@ -22,7 +22,7 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
 
     Args:
         x: (B, m, n), such as cross-covariances.
-        v: (n,), where the power iteration starts; learned.
+        v: (n,), where the power iteration starts; learned, not zero.
         exponent: a, above 0 and at most 1.
 
     Returns:
@@ -42,8 +42,9 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
     u = normalize(x @ v.to(x.dtype), dim=1)
     projected = (u[:, None] @ x)[:, 0]
     right = normalize(projected, dim=1)
-    s = (projected * right).sum(1).clamp(min=EPS**2)  # (B,); the slope of s^a is infinite at 0
+    s = (projected * right).sum(1)  # (B,)
+    power = s.clamp(min=EPS**2) ** (1 - exponent)  # s^a = s / power: its slope stays finite at 0
     # Y = f X + (s^a - f s) u v^T with f = 1 / (s^(1 - a) + 1e-5)
-    factor = 1 / (s ** (1 - exponent) + EPS)
-    left = u * (s**exponent - factor * s)[:, None]
+    factor = 1 / (power + EPS)
+    left = u * (s / power - factor * s)[:, None]
     return (factor[:, None, None] * x).addcmul(left[..., None], right[:, None])

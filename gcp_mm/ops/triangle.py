@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .newton_schulz import check_square
+from .arguments import check_square
 from .tracing import is_compiling, is_traced
 
 # Written into converted checkpoints, so that another layout could never be taken for this one

@@ -26,7 +26,8 @@ training images. Then the network is trained on all of them from each seed, and 
 
 A difference is the network named first minus the other, from the same seed. Its interval has 95 %
 confidence (Student's t). A claim is supported if the whole interval is positive, not supported
-if it is negative, and undecided at this size if it contains 0."""
+if it is negative, and undecided at this size if it contains 0. Of 20 intervals, expect one to miss.
+The spread is that of the seeds: the choice of the learning rate is made once."""
 
 
 class Claim(TypedDict):
@@ -107,7 +108,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
         [
             claim['claim'],
             claim['set'],
-            '{:+.1f} to {:+.1f}'.format(*claim['difference']),
+            '{:+.2f} to {:+.2f}'.format(*claim['difference']),
             claim['verdict'],
         ]
         for claim in claims

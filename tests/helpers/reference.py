@@ -16,8 +16,19 @@ FEATURES = dict(
 )
 
 
+# N > D, N < D, batch 1, 3-D
+SHAPES = [(3, 6, 4, 5), (2, 8, 2, 2), (1, 5, 3, 3), (2, 4, 7)]
+
+
 def features(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def random_features(*shape, seed=0, dtype=torch.float64, requires_grad=False):
+    """Drawn in float64, so that the same in every dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return x.to(dtype).requires_grad_(requires_grad)
 
 
 def scalar_newton_schulz(x, iterations):

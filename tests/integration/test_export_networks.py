@@ -59,7 +59,7 @@ LATER = {
         ),
         head=dict(HEAD, in_channels=64, num_heads=2, width=6),
     ),
-    'vit-base-p16-mp_8xb128-30e_in1k': dict(
+    'vit-base-p16-mp_4xb64-30e_in1k': dict(
         backbone=dict(img_size=64, arch=TWO_LAYERS, frozen_stages=2),
         head=dict(HEAD, in_channels=16, hidden_channels=32),
     ),

@@ -78,7 +78,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     assert not set(kept) & set(held_out)
     assert {line.split()[1] for line in held_out} == set('0123456789')
     assert (
-        '| GAP is above GAP | digits | +0.0 to +0.0 | undecided |'
+        '| GAP is above GAP | digits | +0.00 to +0.00 | undecided |'
         in (tmp_path / 'docs/claims.md').read_text()
     )
     assert (tmp_path / 'docs/images/claims_twins.png').stat().st_size

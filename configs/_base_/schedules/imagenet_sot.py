@@ -8,6 +8,7 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=5, end=300, T_max=295, eta_min=1e-5),
+    dict(type='ConstantLR', factor=1, begin=300, end=310),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=310, val_interval=1)
 val_cfg = dict()

@@ -370,6 +370,29 @@ def test_a_network_that_does_not_build():
         raise_errors(found.values())
 
 
+@pytest.mark.parametrize(
+    ('backbone', 'leading'),
+    [
+        (dict(type='VisionTransformer'), 1),
+        (dict(type='VisionTransformer', with_cls_token=False), 0),
+        (dict(type='DistilledVisionTransformer'), 2),
+    ],
+)
+@pytest.mark.parametrize('class_tokens', [0, 1, 2])
+def test_class_tokens_are_those_of_the_backbone(backbone, leading, class_tokens):
+    options = dict(arch='deit-t', img_size=32, out_type='raw')
+    head = dict(type='SoTHead', num_classes=3, in_channels=192, class_tokens=class_tokens)
+    model = dict(type='ImageClassifier', backbone=backbone | options, head=head)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        (found,) = check_network(Context(Config(dict(model=model))))
+    if class_tokens == leading:
+        assert found.status == 'ok'
+    else:
+        assert found.status == 'error'
+        assert f'model.head.class_tokens={class_tokens}' in found.text
+        assert f'set class_tokens={leading}' in found.text
+
+
 def test_packages_that_do_not_load_end_it(monkeypatch):
     monkeypatch.setattr('gcp_mm.checks.packages.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))

@@ -271,7 +271,9 @@ def test_multiply_adds_of_later_methods(model):
     else:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, 3, 224, 224, device='meta'))
-        assert counter.get_total_flops() == 2 * model.metadata.flops
+        # PyTorch's versions count attention and matrix-vector products differently
+        expected = pytest.approx(2 * model.metadata.flops, rel=1e-3)
+        assert counter.get_total_flops() == expected
 
 
 def test_table_4_has_the_networks_of_the_authors():

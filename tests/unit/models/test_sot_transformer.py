@@ -1,5 +1,7 @@
 """SoT's transformers: the dense token embedding by its formula, fixed positions, images' sizes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -58,11 +60,12 @@ def test_positions_are_sinusoids_that_nothing_trains_or_initializes():
     assert network.pos_embed.eq(1).all()
 
 
-def test_pretrained_positions_stay(tmp_path):
+@pytest.mark.parametrize('entries', [dict, lambda **entry: [entry]])
+def test_pretrained_positions_stay(tmp_path, entries):
     network = SoTVisionTransformer(SMALL, img_size=32)
     network.pos_embed.fill_(3)
     torch.save(network.state_dict(), tmp_path / 'sot.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'sot.pth'))
+    init_cfg = entries(type='Pretrained', checkpoint=str(tmp_path / 'sot.pth'))
     other = SoTVisionTransformer(SMALL, img_size=32, init_cfg=init_cfg)
     other.init_weights()
     assert other.pos_embed.eq(3).all()
@@ -74,6 +77,11 @@ def test_another_image_size_and_frozen_stages():
     (tokens,) = network(torch.randn(1, 3, 64, 48))
     assert tokens.shape == (1, 1 + 4 * 3, 12)
     assert not any(p.requires_grad for p in network.parameters())
+    network.train()
+    before = copy.deepcopy(network.state_dict())
+    network(torch.randn(2, 3, 32, 32))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_swin_has_the_embedding_and_freezes_it():

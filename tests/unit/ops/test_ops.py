@@ -15,35 +15,28 @@ from gcp_mm.ops import (
     matrix_power,
     matrix_sqrt_eigh,
     matrix_sqrt_newton_schulz,
+    signed_sqrt_l2,
     svpn,
     triu_vector,
     triu_vector_inverse,
 )
-from gcp_mm.ops.eigenvalues import Log, Power
-from gcp_mm.ops.spectral import pool_by_spectrum
 from tests.helpers.reference import (
+    SHAPES,
     numpy_log,
     numpy_log_cholesky,
     numpy_newton_schulz,
     numpy_signed_sqrt,
 )
+from tests.helpers.reference import (
+    random_features as features,
+)
 
 F64 = torch.float64
-
-
-def features(*shape, seed=0, dtype=F64, requires_grad=False):
-    generator = torch.Generator().manual_seed(seed)
-    return (
-        torch.randn(*shape, generator=generator, dtype=F64).to(dtype).requires_grad_(requires_grad)
-    )
 
 
 def numpy_root(sigma):
     lam, u = np.linalg.eigh(sigma)
     return u * np.sqrt(lam.clip(0))[..., None, :] @ u.swapaxes(-1, -2)
-
-
-SHAPES = [(3, 6, 4, 5), (2, 8, 2, 2), (1, 5, 3, 3), (2, 4, 7)]  # N > D, N < D, batch 1, 3-D
 
 
 @pytest.mark.parametrize('shape', SHAPES)
@@ -99,101 +92,6 @@ def test_pooling_composes_its_parts(shape, norm):
 def test_gradients(shape, norm):
     x = features(*shape, requires_grad=True)
     assert gradcheck(lambda x: global_covariance_pooling(x, norm=norm), x)
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize(
-    'function',
-    [
-        *(Power(exponent) for exponent in (0.3, 1.0, 2.5)),
-        Log(eps=0.01),  # finite differences cannot follow a logarithm near zero
-    ],
-)
-def test_gradients_of_spectral_functions(shape, function):
-    x = features(*shape, requires_grad=True)
-    assert gradcheck(lambda x: pool_by_spectrum(x, function), x)
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize(
-    ('of_features', 'of_matrix'),
-    [
-        (dict(norm='power', exponent=0.3), lambda cov: matrix_power(cov, 0.3)),
-        (dict(norm='log'), matrix_log),
-    ],
-)
-def test_pooling_is_the_function_of_the_covariance(shape, of_features, of_matrix):
-    """Value and gradient, where the features take the way through the Gram matrix too."""
-    x = features(*shape, requires_grad=True)
-    factor = features(shape[0], shape[1] * (shape[1] + 1) // 2, seed=1)
-    pooled = global_covariance_pooling(x, **of_features)
-    plain = triu_vector(of_matrix(covariance(x)))
-    torch.testing.assert_close(pooled, plain)
-    gradients = [torch.autograd.grad((out * factor).sum(), x)[0] for out in (pooled, plain)]
-    scale = gradients[1].abs().max()
-    torch.testing.assert_close(gradients[0] / scale, gradients[1] / scale, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-def test_gradients_of_log_cholesky(shape):
-    x = features(*shape, requires_grad=True)
-    assert gradcheck(lambda x: log_cholesky(covariance(x), eps=0.01), x)
-
-
-@pytest.mark.parametrize('exponent', [0.5, 0.25, 2.0])
-def test_powers_of_powers(exponent):
-    sigma = covariance(features(2, 5, 9))
-    back = matrix_power(matrix_power(sigma, exponent), 1 / exponent)
-    torch.testing.assert_close(back, sigma)
-
-
-def test_log_cholesky_takes_eigenvalues_below_zero_from_rounding():
-    sigma = torch.diag(torch.tensor([1e12, 1e12, -1e-4], dtype=F64))
-    assert log_cholesky(sigma).isfinite().all()
-    with pytest.raises(torch.linalg.LinAlgError):
-        log_cholesky(torch.diag(torch.tensor([1.0, -0.1])))
-
-
-def test_signed_sqrt_of_zeros():
-    x = torch.zeros(1, 3, 4, requires_grad=True)
-    out = global_covariance_pooling(x, norm='signed_sqrt_l2')
-    out.sum().backward()
-    assert out.eq(0).all()
-    assert x.grad.eq(0).all()
-
-
-def test_svpn_shrinks_the_largest_singular_value_alone():
-    """From the largest singular vector: s to s^a, the others by the factor s^(a - 1)."""
-    x = features(2, 4, 6)
-    u, s, vh = torch.linalg.svd(x, full_matrices=False)
-    for exponent in (0.5, 0.3, 1):
-        for i in range(2):
-            y = svpn(x[i : i + 1], vh[i, 0], exponent)[0]
-            largest = s[i, 0]
-            others = s[i, 1:] / (largest ** (1 - exponent) + 1e-5)
-            expected = u[i] * torch.cat([largest[None] ** exponent, others]) @ vh[i]
-            torch.testing.assert_close(y, expected)
-
-
-def test_svpn_from_any_start():
-    x, v = features(2, 4, 6), features(6, seed=1)
-    for found, m in zip(svpn(x, v, 0.3).numpy(), x.numpy(), strict=True):
-        left = m @ v.numpy()
-        left /= np.linalg.norm(left)
-        right = m.T @ left
-        right /= np.linalg.norm(right)
-        s = left @ m @ right
-        largest = np.outer(left, right)
-        expected = s**0.3 * largest + (m - s * largest) / (s**0.7 + 1e-5)
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-
-
-def test_gradients_of_svpn():
-    x, v = features(2, 3, 4, requires_grad=True), features(4, seed=1, requires_grad=True)
-    assert gradcheck(svpn, (x, v))
-    zeros = torch.zeros(1, 3, 4, requires_grad=True)
-    svpn(zeros, torch.ones(4)).sum().backward()
-    assert zeros.grad.isfinite().all()
 
 
 @pytest.mark.parametrize('norm', ['newton_schulz', 'eigh', 'cholesky', 'signed_sqrt_l2', 'none'])
@@ -305,6 +203,8 @@ def pool(*args, **kwargs):
         (lambda: matrix_power(torch.eye(2), -1), ValueError, 'exponent.*got -1'),
         (lambda: matrix_power(torch.ones(2, 3), 0.5), ValueError, 'square'),
         (lambda: matrix_log(torch.eye(2), 0), ValueError, 'eps.*got 0'),
+        (lambda: matrix_log(torch.eye(2), 'a'), TypeError, "eps.*got 'a'"),
+        (lambda: signed_sqrt_l2(torch.ones(3)), ValueError, 'square'),
         (lambda: log_cholesky(torch.eye(2), -1.0), ValueError, 'eps.*got -1'),
         (lambda: svpn(torch.ones(1, 2, 3), torch.ones(2)), ValueError, r'\(1, 2, 3\) and \(2,\)'),
         (lambda: svpn(torch.ones(1, 2, 3), torch.ones(3), 2), ValueError, 'exponent.*got 2'),

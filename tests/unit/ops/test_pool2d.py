@@ -54,3 +54,28 @@ def test_one_position_is_warned_of_in_training():
 def test_other_features_are_refused(shape, remedy):
     with pytest.raises(ValueError, match=f'B, 8, H, W.*{remedy}'):
         GlobalCovariancePool2d(8, (6,))(torch.ones(shape))
+
+
+def test_a_map_has_no_class_token():
+    layer = GlobalCovariancePool2d(8, (6,), class_tokens=1)
+    with pytest.raises(ValueError, match=r"class_tokens=1.*a map, \(2, 8, 5, 5\).*out_type='raw'"):
+        layer(torch.ones(2, 8, 5, 5))
+    layer.class_tokens = 0
+    assert layer(torch.ones(2, 8, 5, 5)).shape == (2, 21)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'words'),
+    [
+        (dict(dropcov='no'), TypeError, "dropcov.*got 'no'"),
+        (dict(dropcov=True, reduction=(1,)), ValueError, 'reduction.*at least 2.*dropcov'),
+    ],
+)
+def test_wrong_options_of_dropcov(options, error, words):
+    with pytest.raises(error, match=words):
+        GlobalCovariancePool2d(8, **options)
+
+
+def test_repr_shows_the_options():
+    layer = GlobalCovariancePool2d(8, (), norm='power', exponent=0.3, class_tokens=2)
+    assert "norm='power', exponent=0.3, class_tokens=2" in repr(layer)

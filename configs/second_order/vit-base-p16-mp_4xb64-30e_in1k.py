@@ -21,4 +21,8 @@ model = dict(
         in_channels=768,
     ),
 )
-train_dataloader = dict(batch_size=128)
+# The average of the weights is what is validated and saved.
+custom_hooks = [
+    dict(type='SyncBuffersHook'),
+    dict(type='EMAHook', momentum=8e-5, priority='ABOVE_NORMAL'),
+]
