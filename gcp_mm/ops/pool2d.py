@@ -76,6 +76,9 @@ class GlobalCovariancePool2d(nn.Module):
             do not go together.
     """
 
+    # A network trained without DropCov is a start for one with it.
+    optional_weights = ('dropcov.',)
+
     def __init__(
         self,
         in_channels: int,

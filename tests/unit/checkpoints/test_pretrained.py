@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from gcp_mm.models import GCPResNet
+from gcp_mm.checkpoints import load_pretrained
+from gcp_mm.models import GCPResNet, GlobalCovariancePooling
 
 NARROW = dict(stem_channels=8, base_channels=8)
 
@@ -117,3 +118,17 @@ def test_every_form_of_init_cfg_is_strict(backbone, classifier_file, change):
     assert torch.equal(net.layer4[1].conv2.weight, backbone['layer4.1.conv2.weight'])
     with pytest.raises(ValueError, match='missing keys'):
         GCPResNet(34, init_cfg=change(right), **NARROW).init_weights()
+
+
+def test_weights_that_only_training_uses_may_be_absent(tmp_path):
+    """A network trained without DropCov is a start for one with it; its reduction has to be there."""
+    trained, neck = (GlobalCovariancePooling(8, (4,), dropcov=dropcov) for dropcov in (False, True))
+    attention = neck.dropcov.attention.weight.clone()
+    torch.save(trained.state_dict(), tmp_path / 'neck.pth')
+    load_pretrained(neck, tmp_path / 'neck.pth')
+    assert torch.equal(neck.dropcov.attention.weight, attention)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(neck.state_dict()[name], value)
+    torch.save({'dropcov.attention.weight': attention}, tmp_path / 'neck.pth')
+    with pytest.raises(ValueError, match='reduction'):
+        load_pretrained(neck, tmp_path / 'neck.pth')
