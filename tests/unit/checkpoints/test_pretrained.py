@@ -121,7 +121,7 @@ def test_every_form_of_init_cfg_is_strict(backbone, classifier_file, change):
 
 
 def test_weights_that_only_training_uses_may_be_absent(tmp_path):
-    """A network trained without DropCov is a start for one with it; its reduction has to be there."""
+    """A network trained without DropCov is a start for one with it, if it has the reduction."""
     trained, neck = (GlobalCovariancePooling(8, (4,), dropcov=dropcov) for dropcov in (False, True))
     attention = neck.dropcov.attention.weight.clone()
     torch.save(trained.state_dict(), tmp_path / 'neck.pth')
