@@ -90,6 +90,28 @@ def test_clean_metrics_are_those_of_the_test_tool(
     assert f'| coco/segm_mAP | {results["parts"]["clean"]["coco/segm_mAP"]:.3f} | - | - |' in page
 
 
+def test_corrupted_metrics_are_those_of_the_test_tool(
+    evaluated, call_tool, network, scenes, tmp_path
+):
+    """With the transform in the config's pipeline, and two workers."""
+    config, file = tmp_path / 'noise.py', tmp_path / 'metrics.json'
+    config.write_text(
+        f"""
+_base_ = {str(network[0])!r}
+load, *rest = _base_.test_dataloader.dataset.pipeline
+noise = dict(type='CorruptImage', corruption='gaussian_noise', severity=3)
+test_dataloader = dict(dataset=dict(pipeline=[load, noise, *rest]))
+"""
+    )
+    call_tool(
+        *('tools/test.py', config, network[1], '--work-dir', tmp_path, '--out', file),
+        *(*options(scenes), 'test_dataloader.num_workers=2', 'test_dataloader.batch_size=1'),
+    )
+    metrics = json.loads(file.read_text())
+    results = json.loads((evaluated / 'robustness.json').read_text())
+    assert results['parts']['gaussian_noise/3'].items() <= metrics.items()
+
+
 def test_stopped_run_continues_with_what_is_missing(evaluate, evaluated, tmp_path, monkeypatch):
     from gcp_mm.robustness import detectors, evaluation
 
@@ -123,7 +145,7 @@ def test_two_processes_give_the_same(evaluated, run_tool, network, scenes, tmp_p
     config, checkpoint = network
     done = run_tool(
         *('tools/dist_test_robustness.sh', config, checkpoint, 2, '--work-dir', tmp_path),
-        *(*SHORT, '--name', 'Net', *options(scenes)),
+        *(*SHORT, '--name', 'Net', '--skip-bad', *options(scenes)),
     )
     assert done.returncode == 0, done.stdout
     assert 'fog/3 (5 of 5)' in done.stdout
@@ -157,6 +179,13 @@ def test_results_of_other_batches_are_refused(evaluate, evaluated):
     """Images are padded to the largest of their batch."""
     with pytest.raises(ValueError, match='results of another evaluation: its test_sha256 is'):
         evaluate(evaluated, *SHORT, '--batch-size', 2)
+
+
+def test_results_of_other_packages_are_refused(evaluate, evaluated, monkeypatch):
+    """The corruptions may be others."""
+    monkeypatch.setattr('gcp_mm.robustness.detectors.versions', lambda: dict(numpy='0'))
+    with pytest.raises(ValueError, match='results of another evaluation: its packages is'):
+        evaluate(evaluated, *SHORT)
 
 
 def test_bad_images_stop_the_run_or_are_left_out(evaluate, scenes, tmp_path):
