@@ -127,20 +127,39 @@ def check_images(context: Context) -> Iterator[Finding]:
         for config in find_datasets(context.cfg.get(name)):
             if is_remote(config):
                 continue
-            images = _Images(config, context.scope, seen)
-            workers = os.cpu_count() if context.workers is None else context.workers
-            # A worker that dies, of an image too large for the memory, ends this with an error.
-            batches = DataLoader(images, batch_size=16, num_workers=workers, collate_fn=list)
-            with tqdm(total=len(images), desc=name, unit='image') as progress:
-                for batch in batches:
-                    for path, error in filter(None, batch):
-                        bad += 1
-                        yield Finding('images', 'error', f'{path}: {error}')
-                    progress.update(len(batch))
+            found = find_bad_images(config, context.scope, seen, context.workers, name)
+            for path, error in found:
+                bad += 1
+                yield Finding('images', 'error', f'{path}: {error}')
     if bad:
         yield Finding('images', 'error', f'{bad:,} of {len(seen):,} images cannot be used')
     else:
         yield Finding('images', 'ok', f'all {len(seen):,} images can be used')
+
+
+def find_bad_images(
+    config: dict, scope: str | None, seen: set[str], workers: int | None, name: str
+) -> Iterator[tuple[str, str]]:
+    """Decode every image of a dataset, in several processes, with a progress bar.
+
+    Args:
+        config: of the dataset.
+        scope: name of the framework.
+        seen: paths of images to leave out; those of this dataset are added.
+        workers: number of processes; None for one for each CPU.
+        name: name of the bar.
+
+    Yields:
+        The path of each image that cannot be used, and the reason.
+    """
+    images = _Images(config, scope, seen)
+    # A worker that dies, of an image too large for the memory, ends this with an error.
+    workers = os.cpu_count() if workers is None else workers
+    batches = DataLoader(images, batch_size=16, num_workers=workers, collate_fn=list)
+    with tqdm(total=len(images), desc=name, unit='image') as progress:
+        for batch in batches:
+            yield from filter(None, batch)
+            progress.update(len(batch))
 
 
 class _Images(Dataset):

@@ -1,12 +1,12 @@
-"""Measure robustness to common corruptions and perturbations: ImageNet-C and ImageNet-P.
+"""Measure robustness to common corruptions and perturbations: ImageNet-C, ImageNet-P and COCO-C.
 
-The metrics are in `errors` (mCE, Relative mCE) and `stability` (mFR, mT5D). `baseline` has the
-numbers of AlexNet, which normalize them.
+The metrics are in `errors` (mCE, Relative mCE), `stability` (mFR, mT5D) and, of detectors,
+`detection` (mPC, rPC). `baseline` has the numbers of AlexNet, which normalize those of classifiers.
 """
 
 from importlib import import_module
 
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 
 from ..compat.lazy import register_lazily
 from .baseline import Robustness, load_baseline
@@ -34,6 +34,7 @@ __all__ = [
     'EXTRA_CORRUPTIONS',
     'PERTURBATIONS',
     'VALIDATION_PERTURBATIONS',
+    'CorruptImage',
     'CorruptionError',
     'ImageNetC',
     'ImageNetP',
@@ -52,13 +53,14 @@ __all__ = [
     'video_stability',
 ]
 
-# Registered lazily: torchvision takes a second to import, and fails where it is broken.
-DATASET_CLASSES = ('ImageNetC', 'ImageNetP')
-for _name in DATASET_CLASSES:
-    register_lazily(DATASETS, _name, f'{__name__}.datasets')
+# Registered lazily: torchvision and SciPy take a second to import, and fail where they are broken.
+LAZY = dict(ImageNetC='datasets', ImageNetP='datasets', CorruptImage='corrupt_image')
+for _name, _module in LAZY.items():
+    _registry = DATASETS if _module == 'datasets' else TRANSFORMS
+    register_lazily(_registry, _name, f'{__name__}.{_module}')
 
 
 def __getattr__(name):
-    if name in DATASET_CLASSES:
-        return getattr(import_module(f'{__name__}.datasets'), name)
+    if name in LAZY:
+        return getattr(import_module(f'{__name__}.{LAZY[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

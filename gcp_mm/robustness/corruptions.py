@@ -4,9 +4,13 @@ They are those of the package imagecorruptions-imaug, except for elastic_transfo
 package leaves out the random affine map and has other displacements. Motion blur and snow are the
 package's version of ImageMagick's filter, and its frost is 1.1 times as large as the published one,
 so a set made here does not replace the official one.
+
+Those of COCO-C (Michaelis et al., Benchmarking Robustness in Object Detection, 2019) are the
+package's, its elastic_transform included: without an affine map objects stay in their boxes.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -14,11 +18,16 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+import gcp_mm
+
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 
 # On smaller images spatter may find no drop to draw.
 SMALLEST = 64
+SMALLEST_SCENE = 32  # which the package takes
 PACKAGE = 'imagecorruptions-imaug'
+# Distributions that corrupted images depend on
+PACKAGES = ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE)
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generator) -> np.ndarray:
@@ -41,10 +50,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         TypeError: for another dtype.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    if name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
-        raise ValueError(f'name: {name!r} is none of {", ".join(CORRUPTIONS + EXTRA_CORRUPTIONS)}')
-    if severity not in SEVERITIES:
-        raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
+    check_corruption(name, severity, CORRUPTIONS + EXTRA_CORRUPTIONS)
     check_image(image)
     if image.shape[0] != image.shape[1] or image.shape[0] < SMALLEST:
         raise ValueError(
@@ -53,6 +59,36 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         )
     if name == 'elastic_transform':
         return elastic_transform(image, severity, rng)
+    return _corrupt(image, name, severity, rng)
+
+
+def corrupt_scene(
+    image: np.ndarray, name: str, severity: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Corrupt an image of a detection dataset as COCO-C does.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, H and W at least 32.
+        name: one of the 15 `CORRUPTIONS`.
+        severity, rng: as of :func:`corrupt`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ModuleNotFoundError, TypeError, ValueError: as :func:`corrupt`.
+    """
+    check_corruption(name, severity, CORRUPTIONS)
+    check_image(image)
+    if min(image.shape[:2]) < SMALLEST_SCENE:
+        raise ValueError(
+            f'image: expected at least {SMALLEST_SCENE} pixels a side, got {image.shape[:2]}'
+        )
+    return _corrupt(image, name, severity, rng)
+
+
+def _corrupt(image, name, severity, rng):
+    """Corrupt an image by the package."""
     check_package()
     import imagecorruptions  # not above: it brings numba and scikit-image
 
@@ -61,6 +97,29 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
     options = dict(seed=int(rng.integers(2**32))) if seeded else {}
     with global_seed(rng):
         return imagecorruptions.corrupt(image, severity, name, **options)
+
+
+def seeded(*key: object) -> np.random.Generator:
+    """A generator whose numbers depend on nothing but a key, which is joined by slashes."""
+    digest = hashlib.sha256('/'.join(map(str, key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], 'little'))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what corrupted images depend on, by package."""
+    return dict(
+        gcp_mm=gcp_mm.__version__,
+        opencv=cv2.__version__,
+        **{package: metadata.version(package) for package in PACKAGES},
+    )
+
+
+def check_corruption(name: str, severity: int, names: Sequence[str]) -> None:
+    """Raise ValueError unless `name` is one of `names` and `severity` one of 1 to 5."""
+    if name not in names:
+        raise ValueError(f'name: {name!r} is none of {", ".join(names)}')
+    if severity not in SEVERITIES:
+        raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
 
 
 def check_image(image: np.ndarray) -> None:

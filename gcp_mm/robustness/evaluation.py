@@ -1,10 +1,11 @@
 """Evaluation of a checkpoint on the benchmarks, part by part; each result is saved at once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from ..checkpoints import load_pretrained
@@ -83,13 +84,7 @@ def evaluate(
     workers = loader.get('num_workers', 2)
     datasets = find_parts(roots, skip_bad=skip_bad, **settings)
     parts = {key: part_config(each, batch_size, workers) for key, each in datasets.items()}
-    for key in TRAINING:
-        cfg.pop(key, None)
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'checkpoint {str(checkpoint)!r}: expected a local file; download it first'
-        )
-    cfg.load_from = str(checkpoint)
+    set_checkpoint(cfg, checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
     raise_errors(check_config(cfg, 'test'))
@@ -105,9 +100,57 @@ def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
     }
     results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
     results['name'] = name or results['name']
-    done = results['parts']
     check_files(out, results, folders)
-    if cfg.launcher == 'none' and parts.keys() <= done.keys():
+
+    def measure(runner, key):
+        if is_main_process():
+            results.setdefault('files', {})[key] = files_hash(folders[key])
+        found = run_part(runner, *parts[key])
+        return {name.split('/')[-1]: value for name, value in found.items()}
+
+    return run_missing(cfg, checkpoint, out, results, parts, measure, trust=trust)
+
+
+def set_checkpoint(cfg: Config, checkpoint: str | Path) -> None:
+    """Set the checkpoint to evaluate, and leave out of a config what training needs, in place.
+
+    Raises:
+        FileNotFoundError: if it is no local file.
+    """
+    for key in TRAINING:
+        cfg.pop(key, None)
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(
+            f'checkpoint {str(checkpoint)!r}: expected a local file; download it first'
+        )
+    cfg.load_from = str(checkpoint)
+
+
+def run_missing(
+    cfg: Config,
+    checkpoint: str | Path,
+    out: Path,
+    results: dict,
+    parts: Collection[str],
+    measure: Callable[[Runner, str], dict],
+    prepare: Callable[[Runner], None] = lambda runner: None,
+    trust: bool = False,
+) -> tuple[Path, dict] | None:
+    """Evaluate the parts that results lack, and write the results after each.
+
+    Args:
+        cfg: config of a test.
+        checkpoint, out, trust: as of :func:`evaluate`.
+        results: of :func:`.results.resume_results`; its `parts` are added to.
+        parts: names of all parts, in their order.
+        measure: function of the Runner and a part that returns its numbers, in every process.
+        prepare: function of the Runner that is called in every process before the first part.
+
+    Returns:
+        As :func:`evaluate`.
+    """
+    done = results['parts']
+    if cfg.launcher == 'none' and set(parts) <= done.keys():
         return out, results
 
     def run(runner):
@@ -115,18 +158,19 @@ def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
         if input_channels(model) != 3:
             raise ValueError(f'model: it takes {input_channels(model)} channels, the images have 3')
         load_pretrained(model, str(checkpoint), trust=trust)
-        shared = [done]  # the first process's: another machine may not see the file
+        shared = [dict(done)]  # the first process's: another machine may not see the file
         broadcast_object_list(shared)
+        done.clear()
+        done.update(shared[0])
         runner.call_hook('before_run')
         show_summary(runner)
-        for number, (key, part) in enumerate(parts.items(), 1):
-            if key in shared[0]:
+        prepare(runner)
+        for number, key in enumerate(parts, 1):
+            if key in done:
                 continue
             runner.logger.info(f'{key} ({number} of {len(parts)})')
-            files = files_hash(folders[key]) if is_main_process() else None
-            done[key] = run_part(runner, *part)
+            done[key] = measure(runner, key)
             if is_main_process():
-                results.setdefault('files', {})[key] = files
                 write_results(out, results)
         runner.call_hook('after_run')
         return (out, results) if is_main_process() else None
@@ -134,8 +178,8 @@ def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
     return launch(cfg, run)
 
 
-def run_part(runner: Runner, dataloader: dict, evaluator: dict) -> dict:
-    """Evaluate one part; returns its metrics without their prefix."""
+def run_part(runner: Runner, dataloader: dict, evaluator: dict | Evaluator) -> dict:
+    """Evaluate one part; returns its metrics."""
     loop = runner.test_loop
     loop.dataloader = runner.build_dataloader(dataloader)
     loop.evaluator = runner.build_evaluator(evaluator)
@@ -143,7 +187,7 @@ def run_part(runner: Runner, dataloader: dict, evaluator: dict) -> dict:
     scalars = runner.message_hub.log_scalars
     for key in [key for key in scalars if key.startswith('test/')]:
         del scalars[key]  # of the part before, which would be logged again
-    return {key.split('/')[-1]: value for key, value in loop.run().items()}
+    return loop.run()
 
 
 def part_config(dataset: dict, batch_size: int, workers: int) -> tuple[dict, dict]:

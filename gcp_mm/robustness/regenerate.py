@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -22,12 +21,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tvf
 from tqdm import tqdm
 
-import gcp_mm
-
 from .._io import check_integer, read_json, sha256, write_atomically
 from .._lock import locked
 from ..data import IMAGE_SUFFIXES
-from .corruptions import PACKAGE, SMALLEST, check_package, corrupt
+from .corruptions import SMALLEST, check_package, corrupt, seeded, versions
 from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .perturbations import perturb
@@ -36,8 +33,6 @@ from .stability import PERTURBATIONS
 
 NOTE = 'regenerated, not official: not comparable with results on ImageNet-C and ImageNet-P'
 NAMES = {'c': CORRUPTIONS + EXTRA_CORRUPTIONS, 'p': PERTURBATIONS}
-# Distributions that the content of a set depends on
-PACKAGES = ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE)
 
 
 @dataclass
@@ -89,9 +84,7 @@ class Recipe:
 
     def make(self, image: Image.Image, key: str, name: str, severity: int | None) -> bytes:
         """Content of one of the files of an image, which is resized and not cropped."""
-        key = f'{self.seed}/{self.kind}/{name}/{severity}/{key}'
-        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], 'little')
-        rng, file = np.random.default_rng(seed), io.BytesIO()
+        rng, file = seeded(self.seed, self.kind, name, severity, key), io.BytesIO()
         if self.kind == 'c':
             cropped = np.asarray(tvf.center_crop(image, self.size))
             corrupted = Image.fromarray(corrupt(cropped, name, severity, rng))
@@ -107,9 +100,7 @@ class Recipe:
             size=self.size,
             resize=self.resize,
             seed=self.seed,
-            gcp_mm=gcp_mm.__version__,
-            opencv=cv2.__version__,
-            **{package: metadata.version(package) for package in PACKAGES},
+            **versions(),
         )
 
 

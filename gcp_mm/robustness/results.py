@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from .._io import read_json, sha256, size_and_time, write_atomically
 from .baseline import Robustness, check_numbers
+from .detection import report_detector
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
@@ -29,7 +30,6 @@ def new_results(
         **identity: other settings that parts have to share, as JSON types.
     """
     model = dict(model=cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
-    model = json.dumps(model, default=str, sort_keys=True)
     roots = {key: Path(root).resolve() for key, root in roots.items()}
     return dict(
         name=name or Path(cfg.filename).stem,
@@ -37,13 +37,18 @@ def new_results(
         checkpoint=str(checkpoint),
         identity=dict(
             checkpoint_sha256=sha256(checkpoint),
-            model_sha256=hashlib.sha256(model.encode()).hexdigest(),
+            model_sha256=config_hash(model),
             **identity,
         ),
         roots={key: str(root) for key, root in roots.items()},
         regenerated=[key for key, root in roots.items() if (root / STAMP).is_file()],
         parts={},
     )
+
+
+def config_hash(config: Mapping) -> str:
+    """SHA-256 of a part of a config."""
+    return hashlib.sha256(json.dumps(config, default=str, sort_keys=True).encode()).hexdigest()
 
 
 def resume_results(path: Path, new: dict) -> dict:
@@ -109,6 +114,9 @@ def read_results(path: str | Path) -> dict:
     """
     try:
         results = read_json(path, **FIELDS)
+        if is_of_detector(results):
+            report_detector(results)
+            return results
         check_numbers(robustness_of(results))
         skipped = [item['reason'] for part in results['parts'].values() for item in part['skipped']]
         ''.join([*results['regenerated'], *skipped])  # of texts
@@ -125,8 +133,19 @@ def write_results(path: str | Path, results: dict) -> None:
     write_atomically(path, (json.dumps(results, indent=2) + '\n').encode())
 
 
+def is_of_detector(results: Mapping) -> bool:
+    """Whether results are those of a detector, not of a classifier."""
+    return 'images' in results
+
+
 def robustness_of(results: dict) -> Robustness:
-    """The raw numbers in results, without the corruptions that lack a severity."""
+    """The raw numbers in results of a classifier, without the corruptions that lack a severity.
+
+    Raises:
+        ValueError: for results of a detector.
+    """
+    if is_of_detector(results):
+        raise ValueError(f'{results["name"]!r} is a detector: it has no errors of classification')
     parts = results['parts']
     errors, flips, distances = {}, {}, {}
     for name in CORRUPTIONS + EXTRA_CORRUPTIONS:

@@ -295,12 +295,6 @@ def test_wrong_options(network, trees, tmp_path, capsys, options, error):
     assert not (tmp_path / 'w').exists()
 
 
-def test_detector_is_refused(network, trees, tmp_path):
-    config = ROOT / 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py'
-    with pytest.raises(ValueError, match='config is of a detector, the file of a classifier'):
-        run_here(*arguments(network, trees, tmp_path, config=config))
-
-
 def test_network_of_one_channel_is_refused(network, trees, tmp_path):
     with pytest.raises(ValueError, match='takes 1 channels, the images have 3'):
         run_here(*arguments(network, trees, tmp_path), 'model.backbone.in_channels=1')

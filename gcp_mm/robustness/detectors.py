@@ -1,0 +1,191 @@
+"""Evaluation of a detector on its config's test images under the corruptions of COCO-C."""
+
+import copy
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import print_log
+
+from .._io import plain, sha256, size_and_time
+from ..checks import check_config, raise_errors
+from ..checks.context import name_of
+from ..checks.data import build_dataset, find_annotated, find_datasets, is_remote
+from ..checks.dataloaders import find_bad_images
+from ..runtime import only_job
+from .corruptions import check_corruption, check_package, versions
+from .errors import CORRUPTIONS, SEVERITIES
+from .evaluation import run_missing, run_part, set_checkpoint
+from .results import config_hash, new_results, resume_results
+
+LOADING = ('LoadImageFromFile', 'LoadCheckedImage')
+
+
+def evaluate_detector(
+    cfg: Config,
+    checkpoint: str | Path,
+    *,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    out: str | Path | None = None,
+    name: str | None = None,
+    batch_size: int | None = None,
+    skip_bad: bool = False,
+    trust: bool = False,
+) -> tuple[Path, dict] | None:
+    """Evaluate a checkpoint on clean and corrupted images, where the results lack them.
+
+    The dataset, the evaluator and the loop are those of the config's test.
+
+    Args:
+        cfg: config of a detector of MMDetection, of :func:`gcp_mm.runtime.load_config`; changed in
+            place.
+        checkpoint: local file of its weights.
+        corruptions: some of the 15 `CORRUPTIONS`.
+        severities: some of 1 to 5.
+        out: JSON file of the results, resumed if it exists; by default robustness.json in the work
+            dir.
+        name: name of the detector in tables; by default the config's.
+        batch_size: images per batch; by default the config's for testing.
+        skip_bad: leave out and list images that cannot be loaded, instead of stopping.
+        trust: read a checkpoint that holds Python objects, which executes what is in it.
+
+    Returns:
+        The file of the results, and the results; None in all but the first of several processes.
+
+    Raises:
+        BlockingIOError: if another process writes `out`.
+        FileNotFoundError, ModuleNotFoundError, ValueError: for wrong arguments, an absent file or
+            package, or results of another evaluation in `out`; before anything is written.
+        ValueError: for an image that cannot be evaluated, unless `skip_bad`; with `skip_bad`, for a
+            metric that cannot leave out images; if the clean images give no metric.
+    """
+    check_package()
+    set_checkpoint(cfg, checkpoint)
+    for key in ('test_dataloader', 'test_evaluator'):
+        if not cfg.get(key):
+            raise ValueError(f'{key}: the config has none; set it, such as to the val_ one')
+    loader = cfg.test_dataloader
+    loader.persistent_workers = False  # of one part
+    loader.batch_size = batch_size or loader.get('batch_size', 1)
+    parts = dict(clean=copy.deepcopy(loader))
+    for corruption in corruptions:
+        for severity in severities:
+            corrupted = corrupt_images(loader, corruption, severity)
+            parts[f'{corruption}/{severity}'] = corrupted
+    raise_errors(check_config(cfg, 'test'))
+    images = find_images(loader, cfg.default_scope)
+    out = Path(out or Path(cfg.work_dir, 'robustness.json'))
+    tested = {key: cfg.get(key) for key in ('test_evaluator', 'test_cfg')}
+    identity = dict(
+        test_sha256=config_hash(dict(tested, dataset=loader.dataset, batch_size=loader.batch_size)),
+        images_sha256=_images_hash(images, cfg.test_evaluator),
+        packages=versions(),
+    )
+    with only_job(cfg, out):
+        new = dict(new_results(cfg, checkpoint, name, {}, **identity), images=0)
+        results = resume_results(out, new if skip_bad else dict(new, skipped=[]))
+        results['name'] = name or results['name']
+        done = results['parts']
+
+        def prepare(runner):
+            found = [results.get('skipped')]
+            if found[0] is None and is_main_process():
+                found = [find_skipped(loader, cfg.default_scope)]
+            broadcast_object_list(found)
+            results['skipped'] = found[0]
+            if found[0]:
+                _leave_out(parts.values(), runner.test_loop.evaluator, images, found[0])
+
+        def measure(runner, key):
+            metrics = plain(run_part(runner, parts[key], runner.test_loop.evaluator))
+            numbers = {name: each for name, each in metrics.items() if type(each) in (int, float)}
+            if key == 'clean':
+                if not numbers:
+                    raise ValueError(
+                        'test_evaluator: it gives no metric on the clean images; does it read '
+                        'annotations, and does the detector find anything?'
+                    )
+                results['images'] = len(runner.test_loop.dataloader.dataset)
+                return numbers
+            if absent := [metric for metric in done['clean'] if metric not in numbers]:
+                # CocoMetric gives no metric if there are no predictions at all.
+                text = f'{key}: no predictions; {", ".join(absent)} count as 0'
+                print_log(text, logger='current', level=logging.WARNING)
+            return {metric: numbers.get(metric, 0.0) for metric in done['clean']}
+
+        return run_missing(cfg, checkpoint, out, results, parts, measure, prepare, trust=trust)
+
+
+def corrupt_images(dataloader: dict, corruption: str, severity: int) -> dict:
+    """A copy of a dataloader's config with `CorruptImage` right after each loading of an image.
+
+    Raises:
+        ValueError: for another corruption or severity, or if a dataset loads no image.
+    """
+    check_corruption(corruption, severity, CORRUPTIONS)
+    dataloader = copy.deepcopy(dataloader)
+    step = dict(type='CorruptImage', corruption=corruption, severity=severity)
+    datasets = list(find_datasets(dataloader))
+    for dataset in datasets or [dataloader.dataset]:
+        steps = dataset.get('pipeline') or []
+        at = [i for i, each in enumerate(steps, 1) if name_of(each) in LOADING]
+        if not at:
+            raise ValueError(
+                f'test_dataloader: the pipeline of {name_of(dataset)} loads no image by '
+                f'{" or ".join(LOADING)}, after which it could be corrupted'
+            )
+        dataset.pipeline = [*steps[: at[0]], step, *steps[at[0] :]]
+    return dataloader
+
+
+def find_images(dataloader: dict, scope: str | None) -> list[dict]:
+    """What local datasets of the frameworks know of each of their images, in their order."""
+    images = []
+    for config in find_datasets(dataloader):
+        if not is_remote(config):
+            dataset = build_dataset(config, scope, serialize_data=False)
+            images += dataset.data_list if dataset else []
+    return images
+
+
+def _images_hash(images, evaluator):
+    """SHA-256 of the annotations of images, and of their paths, sizes and times."""
+    digest = hashlib.sha256(config_hash(dict(images=plain(images))).encode())
+    for path in (Path(image['img_path']) for image in images):
+        digest.update(f'{path} {size_and_time(path) if path.exists() else None}\n'.encode())
+    for path in (each['ann_file'] for each in find_annotated(evaluator)):
+        digest.update((sha256(path) if Path(path).exists() else path).encode())
+    return digest.hexdigest()
+
+
+def find_skipped(dataloader: dict, scope: str | None) -> list[dict]:
+    """Images that cannot be loaded, each with the reason."""
+    bad, seen = {}, set()
+    for config in find_datasets(dataloader):
+        if not is_remote(config):
+            bad.update(find_bad_images(config, scope, seen, None, 'images'))
+    return [dict(file=path, reason=f'{path}: {reason}') for path, reason in bad.items()]
+
+
+def _leave_out(dataloaders: Iterable[dict], evaluator, images, skipped):
+    """Leave images out of the datasets and of what is expected of the predictions."""
+    files = {each['file'] for each in skipped}
+    kept = [i for i, image in enumerate(images) if image['img_path'] not in files]
+    for dataloader in dataloaders:
+        datasets = list(find_datasets(dataloader))
+        if len(datasets) > 1 or datasets[0].get('indices') is not None:
+            raise ValueError(
+                'skip_bad: expected one dataset, without `indices`, to leave images of'
+            )
+        datasets[0]['indices'] = kept
+    for metric in evaluator.metrics:
+        if not hasattr(metric, 'img_ids'):  # of CocoMetric
+            raise ValueError(
+                f'skip_bad: {type(metric).__name__} cannot leave images out; remove them from the '
+                f'annotations: {", ".join(sorted(files)[:5])}'
+            )
+        metric.img_ids = [images[i]['img_id'] for i in kept]
