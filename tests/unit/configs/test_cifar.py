@@ -64,7 +64,7 @@ def test_readme():
 
 
 def test_claims_name_every_config():
-    table = yaml.safe_load((FOLDER / 'claims.yml').read_text())
+    table = yaml.safe_load((ROOT / 'tools/claims_cifar.yml').read_text())
     assert sorted(network['config'] for network in table['networks'].values()) == OWN
     rates = {load(path).optim_wrapper.optimizer.lr for path in OWN}
     assert {*table['tune']['rates']} == rates
