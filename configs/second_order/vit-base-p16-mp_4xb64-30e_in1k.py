@@ -15,11 +15,7 @@ model = dict(
         frozen_stages=12,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
-    head=dict(
-        type='MomentProbingHead',
-        num_classes=1000,
-        in_channels=768,
-    ),
+    head=dict(type='MomentProbingHead', num_classes=1000, in_channels=768),
 )
 # The average of the weights is what is validated and saved.
 custom_hooks = [
