@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
@@ -60,6 +61,17 @@ def _default_scope():
     yield
     DefaultScope._instance_dict.clear()
     DefaultScope._instance_dict.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _visualizers():
+    """Forget those of a test: they write to its folder, and a run in the same second finds them."""
+    yield
+    kinds = [Visualizer]
+    while kinds:
+        kind = kinds.pop()
+        kind._instance_dict.clear()
+        kinds += kind.__subclasses__()
 
 
 @pytest.fixture(scope='session')
