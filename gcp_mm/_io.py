@@ -6,9 +6,11 @@ import glob
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import socket
+import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -216,6 +218,19 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     """A Markdown table: the first column to the left, the others to the right."""
     lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number in a table, '-' unless it is finite."""
+    return f'{value:.{digits}f}' if math.isfinite(value) else '-'
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean, and standard deviation if there are several, of values that may be NaN."""
+    mean = number(statistics.fmean(values), digits)
+    if len(values) == 1 or mean == '-':
+        return mean
+    return f'{mean} ± {statistics.stdev(values):.{digits}f}'
 
 
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:

@@ -125,9 +125,8 @@ def trials(table, out, place, network):
     }
 
 
-def final(run):
-    """Top-1 accuracy behind the last epoch, in percent."""
-    curve = validation_curve(run.folder)
+def final(curve):
+    """Value behind the last epoch."""
     return curve[max(curve)]
 
 
@@ -185,7 +184,7 @@ def measure(curves, target=None):
         target: networks, the best of which gives the accuracy to be reached. None: the metric is
             the final accuracy.
     """
-    accuracy = {name: [curve[max(curve)] for curve in each] for name, each in curves.items()}
+    accuracy = {name: [final(curve) for curve in each] for name, each in curves.items()}
     if target is None:
         return 'top-1 accuracy (%)', accuracy
     level = max(statistics.fmean(accuracy[name]) for name in target)
@@ -245,7 +244,8 @@ def main():
         tried = {each: trials(table, args.out, *each) for each in needed}
         train_all([run for runs in tried.values() for run in runs.values()], args.processes)
         rates = {
-            each: max(runs, key=lambda rate: final(runs[rate])) for each, runs in tried.items()
+            each: max(runs, key=lambda rate: final(validation_curve(runs[rate].folder)))
+            for each, runs in tried.items()
         }
     runs = {
         each: [Run(table, args.out, *each, rate, seed) for seed in table['seeds']]

@@ -4,6 +4,8 @@ The digits are scikit-learn's copy of the test part of the UCI set 'Optical Reco
 Handwritten Digits' (Alpaydin and Kaynak, 1998): 1,797 gray images of 8x8 pixels, values 0 to 16.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +56,33 @@ def write_classification(root: Path, image_size: int = 64) -> bool:
     """
     check_integer('image_size', image_size, 8)
     options = dict(image_size=image_size, val=NUM_VAL, seed=SEED)
+    images = (
+        (split, label, enlarge(image, image_size))
+        for split, (digits, labels) in load_splits().items()
+        for image, label in zip(digits, labels, strict=True)
+    )
+    return write_class_folders(root, options, images)
+
+
+def write_class_folders(
+    root: Path, options: dict, images: Iterable[tuple[str, int, np.ndarray]]
+) -> bool:
+    """Write ``root/<split>/<class>/<number>.png``, numbered within each split.
+
+    Args:
+        root, options: see :func:`.complete.written_once`.
+        images: split, class and pixels, (H, W) in [0, 1], of each.
+
+    Returns:
+        Whether anything was written.
+    """
+    numbers = Counter()
     with written_once(root, options) as folder:
         if folder is None:
             return False
-        for split, (images, labels) in load_splits().items():
-            for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-                path = folder / split / str(label) / f'{number:04d}.png'
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = (enlarge(image, image_size) * 255).round().astype(np.uint8)
-                Image.fromarray(pixels).save(path)
+        for split, label, pixels in images:
+            path = folder / split / str(label) / f'{numbers[split]:04d}.png'
+            numbers[split] += 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 255).round().astype(np.uint8)).save(path)
     return True

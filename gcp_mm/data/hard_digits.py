@@ -1,14 +1,12 @@
 """Harder variants of the digits, in class folders: few labels, or clutter."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from .._io import check_integer
-from .complete import written_once
-from .digits import NUM_VAL, SEED, enlarge, load_splits
+from .digits import NUM_VAL, SEED, enlarge, load_splits, write_class_folders
 
 TURN = 25  # degrees, the most that a digit in clutter is turned
 WIDTHS = 22, 40  # of a digit in clutter, in pixels
@@ -20,7 +18,7 @@ def write_few(root: Path, per_class: int = 20, image_size: int = 64) -> bool:
     """Write the digits with `per_class` training images of each class, and all for validation.
 
     Args:
-        root: folder to make; its files are named as by :func:`.digits.write_classification`.
+        root: folder to make, ``root/{train,val}/<class>/<number>.png``.
         per_class: training images of each class, at most 139.
         image_size: width and height of the images in pixels, at least 8.
 
@@ -42,7 +40,7 @@ def write_few(root: Path, per_class: int = 20, image_size: int = 64) -> bool:
                 if split == 'val' or seen[label] <= per_class:
                     yield split, label, enlarge(digit, image_size)
 
-    return _write(root, options, images())
+    return write_class_folders(root, options, images())
 
 
 def write_clutter(root: Path, train_images: int = 2000, val_images: int = 1000) -> bool:
@@ -75,7 +73,7 @@ def write_clutter(root: Path, train_images: int = 2000, val_images: int = 1000) 
                 pick = rng.integers(len(digits))
                 yield split, labels[pick], draw_clutter(digits, pick, rng)
 
-    return _write(root, options, images())
+    return write_class_folders(root, options, images())
 
 
 def draw_clutter(digits: np.ndarray, pick: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,14 +107,3 @@ def draw_clutter(digits: np.ndarray, pick: int, rng: np.random.Generator) -> np.
         paste(other[top : top + side, left : left + side])
     paste(draw(digits[pick]))  # last: it lies on the parts
     return image.clip(0, 1)
-
-
-def _write(root: Path, options: dict, images: Iterator) -> bool:
-    with written_once(root, options) as folder:
-        if folder is None:
-            return False
-        for number, (split, label, pixels) in enumerate(images):
-            path = folder / split / str(label) / f'{number:05d}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray((pixels * 255).round().astype(np.uint8)).save(path)
-    return True

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones import SwinTransformer, VisionTransformer
 from mmpretrain.models.backbones.t2t_vit import get_sinusoid_encoding
+from mmpretrain.models.utils import to_2tuple
 
 from .token_embed import DenseTokenEmbed
 
@@ -94,7 +95,6 @@ class SoTSwinTransformer(SwinTransformer):
 
 
 def _token_embed(backbone: Any, patch_size: int, kwargs: dict) -> DenseTokenEmbed:
-    img_size = kwargs.get('img_size', 224)
-    img_size = img_size if isinstance(img_size, tuple | list) else (img_size, img_size)
+    img_size = to_2tuple(kwargs.get('img_size', 224))
     in_channels = kwargs.get('in_channels', 3)
-    return DenseTokenEmbed(backbone.embed_dims, patch_size, tuple(img_size), in_channels)
+    return DenseTokenEmbed(backbone.embed_dims, patch_size, img_size, in_channels)

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from math import nan
 from statistics import fmean
 
-from .._io import markdown_table
+from .._io import markdown_table, number, spread
 from .errors import CORRUPTIONS, SEVERITIES
-from .report import number, spread
 
 ALL = [f'{name}/{severity}' for name in CORRUPTIONS for severity in SEVERITIES]
 

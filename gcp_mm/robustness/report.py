@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
-from .._io import markdown_table, write_figure
+from .._io import markdown_table, number, spread, write_figure
 from .baseline import Robustness, percent_of
 from .errors import (
     CORRUPTIONS,
@@ -164,16 +164,6 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         '\n'.join(f'- {", ".join(labels)}: {note}' for note, labels in notes.items()),
     ]
     return '\n\n'.join(filter(None, sections))
-
-
-def number(value, digits=2):
-    return f'{value:.{digits}f}' if isfinite(value) else '-'
-
-
-def spread(values, digits):
-    """Mean, and standard deviation if there are several, of values that may be NaN."""
-    mean = number(fmean(values), digits)
-    return mean if len(values) == 1 or mean == '-' else f'{mean} ± {stdev(values):.{digits}f}'
 
 
 def plot(

@@ -13,7 +13,7 @@ from typing import TypedDict
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from .._io import markdown_table, write_figure
+from .._io import markdown_table, spread, write_figure
 
 CONFIDENCE = 0.95
 HEAD = """# Claims and their spread
@@ -82,11 +82,6 @@ def verdict(low: float, high: float) -> str:
     return 'supported' if low > 0 else 'not supported'
 
 
-def summarize(values: Sequence[float]) -> str:
-    """Mean and standard deviation, with one decimal."""
-    return f'{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}'
-
-
 def networks_table(claims: Sequence[Claim]) -> str:
     """Markdown table of each network's metric on each set, mean ± deviation, and learning rate."""
     runs = _runs(claims)
@@ -95,7 +90,7 @@ def networks_table(claims: Sequence[Claim]) -> str:
     rows = [
         [
             name,
-            *(f'{summarize(runs[place, name])} at {rates[place, name]}' for place in sets),
+            *(f'{spread(runs[place, name], 1)} at {rates[place, name]}' for place in sets),
         ]
         for name in dict.fromkeys(name for _, name in runs)
     ]
