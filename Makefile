@@ -68,7 +68,7 @@ $(VENV)/installed: requirements/constraints.txt setup.py
 		{ echo '$(VENV) is no virtual environment: name another, make VENV=...'; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --only-binary :all: --constraint requirements/constraints.txt \
-		--editable '.[mm,export,robustness,test]'
+		--editable '.[mm,export,robustness,landscape,test]'
 	touch $@
 
 $(VENV)/docs-installed: $(VENV)/installed

@@ -1,8 +1,9 @@
 """How sharp the loss of a checkpoint is in its weights, and a picture of its surroundings.
 
 On some images, with batch normalization's running statistics: the loss and its gradient, the
-Hessian's eigenvalue of largest magnitude, the curvature along the gradient, the effective
-beta-smoothness along it, and the loss on a plane through the weights (Li et al., 2018).
+smallest and the largest eigenvalue, the trace and the spectral density of the Hessian, the
+curvature along the gradient, the effective beta-smoothness along it, and the loss on a plane
+through the weights (Li et al., 2018).
 docs/guides/landscape.md says what the numbers mean.
 """
 
@@ -26,12 +27,12 @@ from gcp_mm._io import check_writable, markdown_table, write_atomically, write_f
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
+    Hessian,
     filter_normalized_direction,
     gradient,
-    hessian_product,
     loss_surface,
     smoothness_along_gradient,
-    top_eigenvalue,
+    spectrum_of,
 )
 
 
@@ -49,7 +50,13 @@ def parse_args():
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
     parser.add_argument('--seed', type=int, default=0, help='of the images and the directions')
     parser.add_argument(
-        '--iterations', type=int, default=50, help='of the power iteration, at most'
+        '--products',
+        type=int,
+        default=40,
+        help='of the Hessian with a vector, for its density, and as many for its trace',
+    )
+    parser.add_argument(
+        '--tolerance', type=float, default=0.01, help='of the eigenvalues, relative'
     )
     parser.add_argument(
         '--etas', type=float, nargs='+', default=[0.001, 0.003, 0.01, 0.03, 0.1], help='steps'
@@ -57,8 +64,10 @@ def parse_args():
     parser.add_argument('--grid', type=int, default=21, help='points from -1 to 1 along each axis')
     add_trust_argument(parser)
     args = parser.parse_args()
-    if min(args.images, args.batch_size, args.iterations) <= 0:
-        parser.error('--images, --batch-size and --iterations: expected positive numbers')
+    if min(args.images, args.batch_size, args.tolerance) <= 0:
+        parser.error('--images, --batch-size and --tolerance: expected positive numbers')
+    if args.products < 2 or args.products % 2:
+        parser.error(f'--products {args.products}: expected an even number from 2 on')
     if args.grid < 3 or args.grid % 2 == 0:
         parser.error(f'--grid {args.grid}: expected an odd number from 3 on, for a central point')
     if 0 in args.etas:
@@ -90,26 +99,20 @@ def measure(model, batches, args):
     loss = [lambda batch=batch: part(batch) for batch in batches]
     generator = torch.Generator().manual_seed(args.seed)
     directions = [filter_normalized_direction(params, generator) for _ in range(2)]
-    start = torch.randn(len(directions[0]), generator=generator).to(directions[0])
     with torch.no_grad():
         value = sum(part() for part in loss).item()
     g = gradient(loss, params)
-    with tqdm(total=args.iterations + 1, desc='Hessian') as bar:
-
-        def product(vector):
-            bar.update()
-            return hessian_product(loss, params, vector)
-
-        sharpness = (g @ product(g) / (g @ g)).item()
-        top, residual, iterations = top_eigenvalue(product, start, args.iterations)
+    torch.manual_seed(args.seed)  # of the vectors that the Hessian is multiplied with
+    with tqdm(desc='Hessian', unit=' products') as bar:
+        hessian = Hessian(loss, params, bar.update)
+        sharpness = (g @ (hessian @ g) / (g @ g)).item()
+        spectrum = spectrum_of(hessian, args.products, args.tolerance)
     steps = np.linspace(-1, 1, args.grid).tolist()
     return dict(
         images=total,
         loss=value,
         gradient_norm=g.norm().item(),
-        top_eigenvalue=top,
-        top_eigenvalue_residual=residual,
-        power_iterations=iterations,
+        **spectrum,
         sharpness_along_gradient=sharpness,
         etas=args.etas,
         smoothness=smoothness_along_gradient(loss, params, args.etas),
@@ -122,10 +125,9 @@ def report(found):
     rows = {
         'loss': found['loss'],
         'norm of the gradient': found['gradient_norm'],
-        "Hessian's eigenvalue of largest magnitude": found['top_eigenvalue'],
-        f'its residual after {found["power_iterations"]} iterations, relative': found[
-            'top_eigenvalue_residual'
-        ],
+        'smallest eigenvalue of the Hessian': found['smallest_eigenvalue'],
+        'largest eigenvalue': found['largest_eigenvalue'],
+        'trace': found['trace'],
         'curvature along the gradient': found['sharpness_along_gradient'],
         'effective beta-smoothness along it': max(found['smoothness']),
     }
@@ -133,10 +135,10 @@ def report(found):
 
 
 def draw(found, path):
-    """The loss along each direction, and on their plane."""
+    """The loss along each direction, and on their plane, and the density of the Hessian."""
     steps, surface = found['steps'], np.array(found['surface'])
-    figure = Figure(figsize=(10, 4), layout='constrained')
-    line, plane = figure.subplots(1, 2)
+    figure = Figure(figsize=(14, 4), layout='constrained')
+    line, plane, spectrum = figure.subplots(1, 3)
     middle = len(steps) // 2
     line.plot(steps, surface[:, middle], label='direction 1')
     line.plot(steps, surface[middle], label='direction 2')
@@ -149,7 +151,10 @@ def draw(found, path):
     figure.colorbar(filled, label=r'$\log_{10}$ loss')
     plane.plot(0, 0, 'w+')
     plane.set(xlabel='direction 1', ylabel='direction 2', aspect='equal')
-    for axis in (line.xaxis, plane.xaxis, plane.yaxis):
+    spectrum.plot(found['density']['eigenvalues'], found['density']['values'])
+    spectrum.set(xlabel='eigenvalue of the Hessian', ylabel='density', yscale='log')
+    spectrum.grid(alpha=0.3)
+    for axis in (line.xaxis, plane.xaxis, plane.yaxis, spectrum.xaxis):
         axis.set_major_locator(MaxNLocator(5))
     write_figure(path, figure, dpi=100)
 

@@ -1,14 +1,14 @@
 """Train what claims.yml declares, from several seeds, and judge its claims: `make reproduce`.
 
 Every run is a training by tools/train.py in a folder of its own. A second start skips what is done
-and resumes what is not. Results: claims.json and claims.md in docs/, and a plot of each part.
+and resumes what is not. Results: claims.json and claims.md in docs/, and plots of each part.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +17,13 @@ from pathlib import Path
 from arguments import run, run_script
 
 import yaml
+from claim_metrics import final, measure
 from tqdm import tqdm
 
 from gcp_mm._io import check_writable, read_json, write_atomically
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies import claims as judged
-from gcp_mm.studies.curves import first_reaching, validation_curve
+from gcp_mm.studies.curves import plot_ranges, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,11 +35,23 @@ def network_of(table, name):
     return network.get('config', config), options | network['options']
 
 
+@functools.cache
+def epochs_of(config):
+    """Length of the training of a config."""
+    return resolve_config(config).train_cfg.max_epochs
+
+
 class Run:
-    """One training: a network on a set, at a learning rate, from a seed."""
+    """One training: a network on a set, at a learning rate, from a seed.
+
+    Attributes:
+        folder: its work dir.
+        config: file of its whole config, in the folder once the training has begun.
+        checkpoint: of the last epoch.
+    """
 
     def __init__(self, table, out, place, network, rate, seed, name='', **options):
-        self.config, of_network = network_of(table, network)
+        self.source, of_network = network_of(table, network)
         data = table['sets'][place]
         self.options = {
             **data['options'],
@@ -51,9 +64,9 @@ class Run:
         }
         name = '_'.join([place, network, f'lr{rate}', name or f'seed{seed}'])
         self.folder = out / name.replace(' ', '-')
-        cfg = resolve_config(self.config)
-        cfg.merge_from_dict(self.options)
-        self.last = f'epoch_{cfg.train_cfg.max_epochs}.pth'
+        self.config = self.folder / Path(self.source).name
+        epochs = self.options.get('train_cfg.max_epochs') or epochs_of(self.source)
+        self.checkpoint = self.folder / f'epoch_{epochs}.pth'
 
     def claim_folder(self):
         """Note the options in the folder.
@@ -61,7 +74,7 @@ class Run:
         Raises:
             ValueError: if the folder holds a run with other options.
         """
-        made_with = {'config': self.config, 'options': self.options}
+        made_with = {'config': self.source, 'options': self.options}
         file = self.folder / 'made-with.json'
         if not file.exists():
             write_atomically(file, json.dumps(made_with, indent=2).encode())
@@ -73,41 +86,76 @@ class Run:
     def done(self):
         """Whether the last epoch is complete."""
         latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
-        return latest.exists() and Path(latest.read_text()).name == self.last
+        return latest.exists() and Path(latest.read_text()).name == self.checkpoint.name
 
     def train(self):
-        """Train, or resume; the output goes to a file of the folder.
+        """Train, or resume.
 
         Raises:
             ValueError: if the training fails.
         """
         options = [f'{key}={value}' for key, value in self.options.items()]
-        command = ['tools/train.py', self.config, '--resume', '--work-dir', self.folder]
-        output = self.folder / 'output.txt'
-        with output.open('ab') as file:
+        command = ['tools/train.py', self.source, '--resume', '--work-dir', self.folder]
+        self.call('output.txt', *command, '--cfg-options', *options)
+
+    def call(self, output, *command):
+        """Run a script with one thread; its output goes to a file of the folder.
+
+        Raises:
+            ValueError: if it fails.
+        """
+        with (self.folder / output).open('ab') as file:
             status = subprocess.run(
-                [sys.executable, *map(str, command), '--cfg-options', *options],
+                [sys.executable, *map(str, command)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {'OMP_NUM_THREADS': '1'},
             ).returncode
-        if status or not self.done():
-            raise ValueError(f'a training has failed: see {str(output)!r}')
+        if status:
+            raise ValueError(f'{command[0]} has failed: see {str(self.folder / output)!r}')
 
 
-def train_all(runs, processes):
-    """Train what is not done, as many at a time; the first failure ends it."""
-    for each in runs:
-        each.claim_folder()
-    left = [each for each in runs if not each.done()]
-    print(f'{len(runs)} runs, {len(left)} to train', flush=True)
+class Measurement:
+    """The command of a part, run on the last checkpoint of a training."""
+
+    def __init__(self, run, part, command):
+        self.run, self.part = run, part
+        places = dict(config=run.config, checkpoint=run.checkpoint, folder=run.folder)
+        self.command = [str(word).format(**places) for word in command]
+        self.file = run.folder / f'{part}.done.json'
+
+    def done(self):
+        """Whether this command has ended."""
+        return self.file.exists() and json.loads(self.file.read_text()) == self.command
+
+    def measure(self):
+        self.run.call(f'{self.part}.txt', *self.command)
+        write_atomically(self.file, json.dumps(self.command).encode())
+
+
+def do_all(work, kind, processes):
+    """Do what is not done, as many at a time; the first failure ends it.
+
+    Args:
+        work: runs or measurements.
+        kind: method that does one.
+        processes: how many at a time.
+    """
+    left = [each for each in work if not each.done()]
+    print(f'{kind.__name__}: {len(work)}, of which {len(left)} are to do', flush=True)
     with ThreadPoolExecutor(processes) as pool, tqdm(total=len(left)) as progress:
         try:
-            for _ in pool.map(Run.train, left):
+            for _ in pool.map(kind, left):
                 progress.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def train_all(runs, processes):
+    for each in runs:
+        each.claim_folder()
+    do_all(runs, Run.train, processes)
 
 
 def trials(table, out, place, network):
@@ -118,16 +166,10 @@ def trials(table, out, place, network):
         for loader, file in zip(('train_dataloader', 'val_dataloader'), lists, strict=True)
         for key, value in (('ann_file', str(file.absolute())), ('data_prefix', 'train'))
     }
-    tune = table['tune']
     return {
-        rate: Run(table, out, place, network, rate, tune['seed'], 'held-out', **options)
-        for rate in tune['rates']
+        rate: Run(table, out, place, network, rate, table['tune']['seed'], 'held-out', **options)
+        for rate in rates_of(table, place)
     }
-
-
-def final(curve):
-    """Value behind the last epoch."""
-    return curve[max(curve)]
 
 
 def hold_out(folder, prefix):
@@ -142,25 +184,72 @@ def hold_out(folder, prefix):
     return files
 
 
+def rates_of(table, place):
+    """Learning rates to choose from for a set."""
+    return table['sets'][place].get('rates', table['tune']['rates'])
+
+
 def networks_in(part):
-    """Networks that a part compares, those of `below` first, and those of its target."""
-    named = [claim[side] for claim in part['claims'] for side in ('below', 'above')]
-    return list(dict.fromkeys([*named, *part.get('target', ())]))
+    """Networks that a part compares, those of `worse` first, and those it needs for a metric."""
+    named = [claim[side] for claim in part['claims'] for side in ('worse', 'better')]
+    for metric in part['metrics'].values():
+        named += metric.get('target', [])
+    return list(dict.fromkeys([*named, *part.get('curves', [])]))
+
+
+def needed_for(table, parts):
+    """(set, network) pairs that parts train, a trunk before the detectors that start from it."""
+    needed = []
+    for part in parts:
+        for place, network in itertools.product(part['sets'], networks_in(part)):
+            trunk = table['networks'][network].get('from')
+            needed += [tuple(trunk)] if trunk else []
+            needed.append((place, network))
+    return list(dict.fromkeys(needed))
+
+
+def commands_of(table, parts):
+    """Commands that make the sets of parts, each once."""
+    commands = []
+    for part in (table['parts'][name] for name in parts):
+        trunks = [table['networks'][name].get('from', [None])[0] for name in networks_in(part)]
+        for place in filter(None, [*trunks, *part['sets']]):
+            commands += table['sets'][place]['prepare']
+        commands += part.get('prepare', [])
+    return list(dict.fromkeys(map(tuple, commands)))
+
+
+def train_seeds(table, out, needed, rates, processes):
+    """{(set, network): runs, one for each seed}, all trained."""
+    runs = {}
+    trunks = [each for each in needed if 'from' not in table['networks'][each[1]]]
+    for phase in (trunks, [each for each in needed if each not in trunks]):
+        for place, network in phase:
+            trunk = table['networks'][network].get('from')
+            runs[place, network] = [
+                Run(
+                    *(table, out, place, network, rates[place, network], seed),
+                    **{'model.backbone.init_cfg.checkpoint': str(runs[tuple(trunk)][k].checkpoint)}
+                    if trunk
+                    else {},
+                )
+                for k, seed in enumerate(table['seeds'])
+            ]
+        train_all([run for each in phase for run in runs[each]], processes)
+    return runs
 
 
 def judge(table, name, runs, rates):
     """The claims of a part, from its runs."""
     part = table['parts'][name]
     found = []
-    for place in part['sets']:
-        curves = {
-            network: [validation_curve(run.folder) for run in runs[place, network]]
-            for network in networks_in(part)
-        }
-        metric, values = measure(curves, part.get('target'))
+    for place, (metric, spec) in itertools.product(part['sets'], part['metrics'].items()):
+        values = measure(spec, {network: runs[place, network] for network in networks_in(part)})
         for claim in part['claims']:
-            of_claim = {network: values[network] for network in (claim['above'], claim['below'])}
-            low, high = judged.paired_interval(*of_claim.values())
+            better, worse = claim['better'], claim['worse']
+            of_claim = {network: values[network] for network in (better, worse)}
+            higher, lower = (worse, better) if spec.get('lower') else (better, worse)
+            low, high = judged.paired_interval(values[higher], values[lower])
             found.append(
                 judged.Claim(
                     part=name,
@@ -176,23 +265,32 @@ def judge(table, name, runs, rates):
     return found
 
 
-def measure(curves, target=None):
-    """Name and values of the metric of a part, {network: [value of each seed]}.
-
-    Args:
-        curves: {network: [{epoch: top-1 accuracy in percent} of each seed]}.
-        target: networks, the best of which gives the accuracy to be reached. None: the metric is
-            the final accuracy.
-    """
-    accuracy = {name: [final(curve) for curve in each] for name, each in curves.items()}
-    if target is None:
-        return 'top-1 accuracy (%)', accuracy
-    level = max(statistics.fmean(accuracy[name]) for name in target)
-    epochs = {
-        name: [first_reaching(curve, level) or max(curve) + 1 for curve in each]
-        for name, each in curves.items()
-    }
-    return 'epochs to the target', epochs
+def draw_parts(table, parts, docs, runs):
+    """The plots of parts that show more than the values of the claims."""
+    for name in parts:
+        part = table['parts'][name]
+        of_place = {
+            place: {network: runs[place, network] for network in networks_in(part)}
+            for place in part['sets']
+        }
+        if 'curves' in part:
+            curves = {
+                place: {
+                    network: [validation_curve(run.folder) for run in networks[network]]
+                    for network in part['curves']
+                }
+                for place, networks in of_place.items()
+            }
+            plot_ranges(docs / f'images/claims_{name}_curves.png', curves, 'top-1 accuracy (%)')
+        if 'densities' in part:
+            densities = {
+                place: {
+                    network: [read_json(run.folder / part['densities'])['density'] for run in each]
+                    for network, each in networks.items()
+                }
+                for place, networks in of_place.items()
+            }
+            judged.draw_densities(docs / f'images/claims_{name}_densities.png', densities)
 
 
 def write_results(table, docs, claims):
@@ -232,31 +330,32 @@ def main():
     if unknown:
         raise ValueError(f'{str(file)!r}: the table has no {sorted(unknown)}; remove the file')
 
-    for command in table['prepare']:
+    for command in commands_of(table, parts):
         run_script(*command)
-    needed = dict.fromkeys(
-        (place, network)
-        for part in (table['parts'][name] for name in parts)
-        for place, network in itertools.product(part['sets'], networks_in(part))
-    )
-    rates = dict.fromkeys(needed, table['tune']['rates'][0])
-    if len(table['tune']['rates']) > 1:
-        tried = {each: trials(table, args.out, *each) for each in needed}
-        train_all([run for runs in tried.values() for run in runs.values()], args.processes)
-        rates = {
-            each: max(runs, key=lambda rate: final(validation_curve(runs[rate].folder)))
-            for each, runs in tried.items()
-        }
-    runs = {
-        each: [Run(table, args.out, *each, rate, seed) for seed in table['seeds']]
-        for each, rate in rates.items()
+    needed = needed_for(table, [table['parts'][name] for name in parts])
+    rates = {(place, network): rates_of(table, place)[0] for place, network in needed}
+    tried = {
+        each: trials(table, args.out, *each) for each in needed if len(rates_of(table, each[0])) > 1
     }
-    train_all([run for of_seeds in runs.values() for run in of_seeds], args.processes)
+    train_all([run for runs in tried.values() for run in runs.values()], args.processes)
+    for each, runs in tried.items():
+        rates[each] = max(runs, key=lambda rate: final(validation_curve(runs[rate].folder)))
+    runs = train_seeds(table, args.out, needed, rates, args.processes)
+    measurements = [
+        Measurement(run, name, table['parts'][name]['command'])
+        for name in parts
+        if 'command' in table['parts'][name]
+        for place in table['parts'][name]['sets']
+        for network in networks_in(table['parts'][name])
+        for run in runs[place, network]
+    ]
+    do_all(measurements, Measurement.measure, args.processes)
 
     claims = [claim for claim in earlier if claim['part'] not in parts]
     for name in parts:
         claims += judge(table, name, runs, rates)
     write_results(table, args.docs, claims)
+    draw_parts(table, parts, args.docs, runs)
     print(judged.claims_table([claim for claim in claims if claim['part'] in parts]))
     print(f'written: {args.docs / "claims.md"}')
 

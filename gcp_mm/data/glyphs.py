@@ -56,9 +56,12 @@ def _family(path):
     try:
         font = TTFont(path, lazy=True)
         name, characters = font['name'].getBestFamilyName(), font.getBestCmap() or {}
-    except (TTLibError, KeyError):
+        drawn = ImageFont.truetype(str(path), 32)
+    except (TTLibError, KeyError, OSError):
         return None
-    return name if all(ord(text) in characters for text in CLASSES.values()) else None
+    if not all(ord(text) in characters for text in CLASSES.values()):
+        return None
+    return name if all(drawn.getmask(text).getbbox() for text in CLASSES.values()) else None
 
 
 def draw_glyph(font: ImageFont.FreeTypeFont, text: str, size: int) -> np.ndarray:

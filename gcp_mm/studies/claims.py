@@ -1,6 +1,6 @@
 """Claims about networks, each with its runs, its interval and the verdict that follows from it.
 
-A claim says that one network is above another by a metric. Both are trained from the
+A claim says that one network is better than another by a metric. Both are trained from the
 same seeds; the interval is that of the mean paired difference, by Student's t-distribution.
 """
 
@@ -22,16 +22,25 @@ HEAD = """# Claims and their spread
 and `docs/claims.json` are its output. `tools/claims.yml` declares the networks, sets and claims.
 
 The learning rate of each network is the best of a grid, by the accuracy on a held-out fifth of the
-training images. Then the network is trained on all of them from each seed, and validated.
+training images, unless the part says otherwise. Then the network is trained on all of them from
+each seed, and validated.
 
-A difference is the network named first minus the other, from the same seed. Its interval has 95 %
-confidence (Student's t). A claim is supported if the whole interval is positive, not supported
-if it is negative, and undecided at this size if it contains 0. Of 20 intervals, expect one to miss.
-The spread is that of the seeds: the choice of the learning rate is made once."""
+A difference is how much better the network named first is than the other, from the same seed: by a
+lower value where lower is better. Its interval has 95 % confidence (Student's t). A claim is
+supported if the whole interval is positive, not supported if it is negative, and undecided at this
+size if it contains 0. Of 20 intervals, expect one to miss. The spread is that of the seeds: the
+choice of the learning rate is made once."""
+PLOTS = {
+    'curves': 'Median and range by epoch',
+    'densities': "Density of the Hessian's eigenvalues at the end of each run",
+}
 
 
 class Claim(TypedDict):
-    """An element of `docs/claims.json`; `difference` has the ends of the interval."""
+    """An element of `docs/claims.json`; `difference` has the ends of the interval.
+
+    `runs` and `rates` are those of the better network first, then those of the other.
+    """
 
     part: str
     claim: str
@@ -102,13 +111,14 @@ def claims_table(claims: Sequence[Claim]) -> str:
     rows = [
         [
             claim['claim'],
+            claim['metric'],
             claim['set'],
             '{:+.2f} to {:+.2f}'.format(*claim['difference']),
             claim['verdict'],
         ]
         for claim in claims
     ]
-    return markdown_table(['claim', 'set', 'difference', 'verdict'], rows)
+    return markdown_table(['claim', 'metric', 'set', 'better by', 'verdict'], rows)
 
 
 def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
@@ -118,41 +128,80 @@ def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
         claims: of `claims.json`.
         parts: of `claims.yml`, with a `title` and a `text` each.
     """
+    measured = dict.fromkeys(claim['part'] for claim in claims)
     sections = [HEAD]
-    for name in dict.fromkeys(claim['part'] for claim in claims):
+    if missing := [part['title'] for name, part in parts.items() if name not in measured]:
+        sections.append(
+            '\n'.join(['Declared, not measured yet:', '', *(f'- {m}' for m in missing)])
+        )
+    for name in measured:
         of_part = [claim for claim in claims if claim['part'] == name]
         count = len(next(iter(of_part[0]['runs'].values())))
         sections += [
             f'## {parts[name]["title"]}',
             parts[name]['text'].strip(),
-            f'{of_part[0]["metric"]}, mean ± deviation of {count} seeds, at which learning rate:',
+            f'Mean ± deviation of {count} seeds, at which learning rate.',
             f'<!-- {name} -->',
-            networks_table(of_part),
-            f'<!-- end of {name} -->',
-            f'![Every run of {name}](images/claims_{name}.png)',
-            claims_table(of_part),
         ]
+        for metric, of_metric in _by_metric(of_part).items():
+            lower = parts[name]['metrics'][metric].get('lower')
+            sections += [f'{metric}{", lower is better" if lower else ""}:']
+            sections += [networks_table(of_metric)]
+        sections += [f'<!-- end of {name} -->', f'![Every run of {name}](images/claims_{name}.png)']
+        sections += [
+            f'![{title}](images/claims_{name}_{kind}.png)\n\n*{title}*'
+            for kind, title in PLOTS.items()
+            if kind in parts[name]
+        ]
+        sections += [claims_table(of_part)]
     return '\n\n'.join(sections) + '\n'
 
 
 def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
-    """Draw every run as a point: one panel for each set, one column for each network."""
-    runs = _runs(claims)
-    sets = list(dict.fromkeys(place for place, _ in runs))
-    figure = Figure(figsize=(1 + 4.5 * len(sets), 4), layout='constrained')
-    for axes, here in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
-        shown = {name: values for (place, name), values in runs.items() if place == here}
-        for column, values in enumerate(shown.values()):
-            axes.plot([column] * len(values), values, 'o', alpha=0.6)
-            axes.plot([column - 0.25, column + 0.25], [statistics.fmean(values)] * 2, 'k-')
-        axes.set_xticks(range(len(shown)), shown, rotation=45, ha='right')
-        axes.set(title=here, ylabel=claims[0]['metric'])
-        axes.grid(axis='y', alpha=0.3)
+    """Draw every run as a point: a row for each metric, a panel for each set."""
+    metrics = _by_metric(claims)
+    sets = list(dict.fromkeys(claim['set'] for claim in claims))
+    size = (1 + 4.5 * len(sets), 4 * len(metrics))
+    figure = Figure(figsize=size, layout='constrained')
+    rows = figure.subplots(len(metrics), len(sets), squeeze=False)
+    for row, (metric, of_metric) in zip(rows, metrics.items(), strict=True):
+        runs = _runs(of_metric)
+        for axes, here in zip(row, sets, strict=True):
+            shown = {name: values for (place, name), values in runs.items() if place == here}
+            for column, values in enumerate(shown.values()):
+                axes.plot([column] * len(values), values, 'o', alpha=0.6)
+                axes.plot([column - 0.25, column + 0.25], [statistics.fmean(values)] * 2, 'k-')
+            axes.set_xticks(range(len(shown)), shown, rotation=45, ha='right')
+            axes.set(title=here, ylabel=metric)
+            axes.grid(axis='y', alpha=0.3)
     write_figure(path, figure, dpi=120)
 
 
+def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dict]]]) -> None:
+    """Draw spectral densities of :func:`.curvature.spectrum_of`, {set: {network: [one a run]}}."""
+    figure = Figure(figsize=(1 + 6 * len(densities), 4), layout='constrained')
+    panels = figure.subplots(1, len(densities), squeeze=False)[0]
+    for axes, (place, networks) in zip(panels, densities.items(), strict=True):
+        for color, (name, runs) in enumerate(networks.items()):
+            for k, density in enumerate(runs):
+                label = None if k else name
+                axes.plot(*density.values(), color=f'C{color}', alpha=0.6, lw=1, label=label)
+        axes.set(title=place, xlabel='eigenvalue of the Hessian', ylabel='density', yscale='log')
+        axes.grid(alpha=0.3)
+        axes.legend()
+    write_figure(path, figure, dpi=120)
+
+
+def _by_metric(claims):
+    """{metric: claims}."""
+    return {
+        metric: [claim for claim in claims if claim['metric'] == metric]
+        for metric in dict.fromkeys(claim['metric'] for claim in claims)
+    }
+
+
 def _runs(claims):
-    """{(set, network): values} of claims, those of `below` first: it is what one compares with."""
+    """{(set, network): values} of claims of a metric, the worse first: one compares with it."""
     return {
         (claim['set'], name): values
         for claim in claims

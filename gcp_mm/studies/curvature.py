@@ -9,9 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
+
+try:
+    from curvlinops import lanczos_approximate_spectrum, xtrace
+    from curvlinops._torch_base import PyTorchLinearOperator  # it has no other name
+except ImportError as error:
+    raise ImportError(
+        f'the Hessian of a loss needs curvlinops ({error}): pip install "gcp_mm[landscape]"'
+    ) from error
 
 Parts = Sequence[Callable[[], Tensor]]
 
@@ -21,51 +30,82 @@ def gradient(loss: Parts, params: Sequence[Tensor]) -> Tensor:
     return sum(_gradient(part(), params) for part in loss)
 
 
-def hessian_product(loss: Parts, params: Sequence[Tensor], vector: Tensor) -> Tensor:
-    """H v, by differentiating <gradient, v>: two backward passes of each part.
+class Hessian(PyTorchLinearOperator):
+    """The Hessian H of the loss, (P, P), as an operator that is never formed.
+
+    ``hessian @ v`` takes two backward passes of each part. The estimators of curvlinops and, by
+    ``to_scipy()``, of SciPy take it.
 
     Args:
         loss: parts of the loss; all their operations have second derivatives.
         params: weights, P numbers in all.
-        vector: v, (P,).
-
-    Returns:
-        (P,), detached.
+        on_product: called before each product with a vector, for a progress bar.
     """
-    product = torch.zeros_like(vector)
-    for part in loss:
-        product += _gradient(_gradient(part(), params, create_graph=True) @ vector, params)
-    return product
+
+    SELF_ADJOINT = True
+
+    def __init__(
+        self,
+        loss: Parts,
+        params: Sequence[Tensor],
+        on_product: Callable[[], object] = lambda: None,
+    ) -> None:
+        size = [(sum(p.numel() for p in params),)]
+        super().__init__(size, size)
+        self.loss, self.params, self.on_product = loss, params, on_product
+
+    device = property(lambda self: self.params[0].device)
+    dtype = property(lambda self: self.params[0].dtype)
+
+    def _matmat(self, x: list[Tensor]) -> list[Tensor]:
+        return [torch.stack([self._product(vector) for vector in x[0].T], dim=1)]
+
+    def _product(self, vector):
+        self.on_product()
+        product = torch.zeros_like(vector)
+        for part in self.loss:
+            slope = _gradient(part(), self.params, create_graph=True) @ vector
+            product += _gradient(slope, self.params)
+        return product
 
 
-def top_eigenvalue(
-    product: Callable[[Tensor], Tensor],
-    start: Tensor,
-    iterations: int = 100,
-    tolerance: float = 0.01,
-) -> tuple[float, float, int]:
-    """The eigenvalue of largest magnitude of a symmetric matrix H, by power iteration.
+def spectrum_of(
+    hessian: PyTorchLinearOperator, products: int, tolerance: float = 0.01
+) -> dict[str, object]:
+    """Ends, trace and density of the spectrum of a symmetric operator.
+
+    The ends by ARPACK, the trace by XTrace (Epperly et al., 2024), the density by Lanczos
+    quadrature (Papyan, JMLR 2020, algorithm 2). They draw vectors from PyTorch's random numbers.
 
     Args:
-        product: maps v to H v.
-        start: vector to start from, (P,), not zero.
-        iterations: largest number of products, at least 1.
-        tolerance: residual to stop at. Some eigenvalue is within residual * abs(value) of the
-            value; the error of the value is of the order of its square.
+        hessian: P rows.
+        products: with a vector, for the trace and for the density each; even and less than P.
+        tolerance: of the ends, relative.
 
     Returns:
-        The last estimate; its residual ||H v - value v|| / abs(value), which is large if the
-        iteration did not converge; and the number of products.
+        ``smallest_eigenvalue``, ``largest_eigenvalue`` and ``trace``; ``density``, a dict of
+        ``eigenvalues`` and ``values``, lists of 1024 numbers.
+
+    Raises:
+        ValueError: if ARPACK does not reach the tolerance.
     """
-    v = start / start.norm()
-    residual, products = float('inf'), 0
-    while residual > tolerance and products < iterations:
-        w = product(v)
-        value, length = w @ v, w.norm()
-        residual = ((w - value * v).norm() / value.abs()).item() if length else 0.0
-        v = w / length
-        products += 1
-    return value.item(), residual, products
+    start = torch.randn(hessian.shape[0], dtype=hessian.dtype).numpy()
+    options = dict(k=2, which='BE', tol=tolerance, maxiter=100, v0=start)
+    try:
+        ends = eigsh(hessian.to_scipy(), return_eigenvectors=False, **options)
+    except ArpackNoConvergence:
+        raise ValueError(
+            f'tolerance={tolerance}: the eigenvalues of the Hessian are not found to that; '
+            'give a larger one'
+        ) from None
+    low, high = map(float, ends)
+    grid, density = lanczos_approximate_spectrum(hessian, products, boundaries=(low, high))
+    return dict(
+        smallest_eigenvalue=low,
+        largest_eigenvalue=high,
+        trace=xtrace(hessian, products).item(),
+        density=dict(eigenvalues=grid.tolist(), values=density.tolist()),
+    )
 
 
 def smoothness_along_gradient(

@@ -8,7 +8,7 @@ https://arxiv.org/abs/2003.11241.
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from matplotlib.figure import Figure
 
@@ -95,6 +95,32 @@ def plot_validation(
         axes.axhline(target[1], color='gray', ls='--', lw=1, label=target[0])
     axes.legend()
     write_figure(path, figure, dpi=150)
+
+
+def plot_ranges(
+    path: str | Path, curves: dict[str, dict[str, list[dict[int, float]]]], ylabel: str
+) -> None:
+    """Draw the median curve of several runs of each network, and their range.
+
+    Args:
+        path: of the picture.
+        curves: {panel: {network: [{epoch: value} of each run]}}; runs of equal epochs.
+        ylabel: what the values are.
+    """
+    figure = Figure(figsize=(1 + 4.5 * len(curves), 4), layout='constrained')
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (title, networks) in zip(panels, curves.items(), strict=True):
+        for name, runs in networks.items():
+            epochs = sorted(runs[0])
+            values = [[run[epoch] for run in runs] for epoch in epochs]
+            (line,) = axes.plot(epochs, [*map(median, values)], 'o-', markersize=4, label=name)
+            low, high = [*map(min, values)], [*map(max, values)]
+            axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        axes.set(title=title, xlabel='epoch', ylabel=ylabel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    write_figure(path, figure, dpi=120)
 
 
 def plot_learning_rates(

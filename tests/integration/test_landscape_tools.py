@@ -94,14 +94,16 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     monkeypatch.chdir(ROOT)
     call_tool(
         *('tools/landscape.py', CLS, checkpoint, '--images', 6, '--batch-size', 4),
-        *('--iterations', 2, '--grid', 3, '--etas', 0.001, '--cfg-options'),
+        *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--etas', 0.001, '--cfg-options'),
         *(f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')),
     )
     printed = capsys.readouterr().out
     out = checkpoint.parent / 'landscape'
     found = json.loads((out / 'landscape.json').read_text())
     assert found['images'] == 6
-    assert found['power_iterations'] == 2
+    assert found['smallest_eigenvalue'] <= found['sharpness_along_gradient']
+    assert found['sharpness_along_gradient'] <= 1.5 * found['largest_eigenvalue']
+    assert len(found['density']['values']) == 1024
     # Small steps change the gradient by H g, of which the sharpness is the part along g.
     assert found['smoothness'][0] >= abs(found['sharpness_along_gradient']) * 0.99
     surface = torch.tensor(found['surface'])
@@ -117,6 +119,7 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     [
         (('--grid', 4), '--grid 4: expected an odd number'),
         (('--images', 0), 'expected positive numbers'),
+        (('--products', 3), '--products 3: expected an even number'),
         (('--etas', 0, 1), '--etas: a step of 0'),
     ],
 )

@@ -1,11 +1,13 @@
-"""tools/reproduce.py: trainings, verdicts, a second start, and a table that has changed."""
+"""tools/reproduce.py: trainings, metrics, verdicts, a second start, a table that has changed."""
 
 import json
-import runpy
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
 
+from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
 from tests.helpers.runs import ROOT
 
 GAP = {
@@ -16,28 +18,164 @@ GAP = {
         'model.head.in_channels': 64,
         'train_cfg.max_epochs': 1,
         'train_dataloader.dataset.indices': 64,
+        'default_hooks.landscape.type': 'LandscapeHook',
+        'default_hooks.landscape.eta_range': [0.1, 1],
+        'default_hooks.landscape.num_points': 2,
+        'default_hooks.landscape.interval': 1,
+    },
+}
+DETECTOR = {
+    'config': 'configs/digits/faster-rcnn_r18_fpn_4e_digits.py',
+    'from': ['digits', 'GAP'],
+    'options': {
+        'model.backbone.stem_channels': 8,
+        'model.backbone.base_channels': 8,
+        'model.neck.in_channels': [8, 16, 32, 64],
+        'train_cfg.max_epochs': 1,
+        'train_cfg.val_interval': 1,
+        'train_dataloader.dataset.indices': 4,
     },
 }
 
 
+@dataclass
+class Folder:
+    """A run that was made by hand."""
+
+    folder: Path
+
+
 @pytest.fixture
-def reproduce(digits, tmp_path, run_tool):
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    from claim_metrics import measure
+
+    return measure
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make a run of a network from the content of its files."""
+
+    def make(name, **files):
+        for file, content in files.items():
+            path = tmp_path / name / file.replace('__', '/')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return Folder(tmp_path / name)
+
+    return make
+
+
+def test_final_values_and_epochs_to_the_target(measure, folder):
+    """The target is the better trunk's mean final accuracy: 80 of b, not 70 of a."""
+    curves = {
+        'a': [{1: 10, 2: 60}, {1: 20, 2: 80}],
+        'b': [{1: 75, 2: 79}, {1: 80, 2: 81}],
+        'c': [{1: 80, 2: 70}, {1: 79.9, 2: 90}],
+    }
+    runs = {}
+    for name, of_seeds in curves.items():
+        runs[name] = []
+        for seed, curve in enumerate(of_seeds):
+            lines = [json.dumps({'step': k, 'top1': value}) for k, value in curve.items()]
+            log = {'0__vis_data__scalars.json': '\n'.join(lines) + '\n'}
+            runs[name].append(folder(f'{name}{seed}', **log))
+    values = measure({'curve': 'top1'}, runs)
+    assert values == {'a': [60, 80], 'b': [79, 81], 'c': [70, 90]}
+    assert measure({'curve': 'top1', 'scale': 10}, runs)['a'] == [600, 800]
+    epochs = measure({'curve': 'top1', 'target': ['a', 'b']}, runs)
+    assert epochs == {'a': [3, 2], 'b': [3, 1], 'c': [1, 2]}
+
+
+def test_bands_are_averaged_over_the_training(measure, folder):
+    """A resumed run has measured step 5 twice: the later line counts."""
+    bands = {0: [1, 2.0, 4], 5: [0, 9.0, 9]}, {5: [1, 1.5, 1]}
+    lines = [
+        json.dumps({'iter': step, 'losses': band}) for part in bands for step, band in part.items()
+    ]
+    run = folder('a', **{'landscape.jsonl': '\n'.join(lines) + '\n'})
+    assert measure({'bands': 'losses'}, {'a': [run]}) == {'a': [(3 + 0.5) / 2]}
+
+
+def test_a_number_of_a_file(measure, folder):
+    run = folder('a', **{'out__x.json': '{"trace": 7.5}'})
+    assert measure({'file': 'out/x.json', 'key': 'trace'}, {'a': [run]}) == {'a': [7.5]}
+
+
+def results_of_classifier(error):
+    parts = {
+        f'imagenet-c/{name}/{severity}': {'error': error, 'skipped': []}
+        for name in CORRUPTIONS
+        for severity in SEVERITIES
+    }
+    identity = {'checkpoint_sha256': '0'}
+    common = {'name': 'A', 'checkpoint': 'a.pth', 'roots': {}, 'regenerated': []}
+    return json.dumps({**common, 'identity': identity, 'parts': parts})
+
+
+def test_errors_are_normalized_by_the_mean_of_the_baseline(measure, folder):
+    runs = {
+        name: [
+            folder(f'{name}{k}', **{'robustness.json': results_of_classifier(error)})
+            for k, error in enumerate(errors)
+        ]
+        for name, errors in {'GAP': [0.3, 0.5], 'GCP': [0.2, 0.1]}.items()
+    }
+    values = measure({'classifier': 'mCE', 'baseline': 'GAP'}, runs)
+    assert values['GAP'] == pytest.approx([75, 125])
+    assert values['GCP'] == pytest.approx([50, 25])
+
+
+def test_a_detector_on_corrupted_images(measure, folder):
+    keys = ['clean', *(f'{name}/{severity}' for name in CORRUPTIONS for severity in SEVERITIES)]
+    parts = {key: {'coco/bbox_mAP': 0.6 if key == 'clean' else 0.45} for key in keys}
+    results = {'name': 'D', 'checkpoint': 'd.pth', 'identity': {}, 'roots': {}, 'regenerated': []}
+    results |= {'parts': parts, 'images': 5, 'skipped': []}
+    runs = {'D': [folder('d', **{'robustness.json': json.dumps(results)})]}
+    assert measure({'detector': 'mPC'}, runs)['D'] == pytest.approx([45])
+    assert measure({'detector': 'rPC'}, runs)['D'] == pytest.approx([75])
+
+
+@pytest.fixture
+def reproduce(digits, scenes, tmp_path, run_tool):
     """Run the tool with the same network in both roles; arguments are changes to the table."""
 
     def call(*arguments, **changes):
-        claim = {'claim': 'GAP is above GAP', 'above': 'twin', 'below': 'GAP'}
+        claim = {'claim': 'GAP is better than GAP', 'better': 'twin', 'worse': 'GAP'}
         part = {'title': 'Twins', 'text': 'The same network twice.', 'sets': ['digits']}
-        part |= {'claims': [claim]}
+        metrics = {
+            'accuracy': {'curve': 'accuracy/top1'},
+            'epochs': {'curve': 'accuracy/top1', 'target': ['GAP'], 'lower': True},
+            'range': {'bands': 'losses', 'lower': True},
+            'trace': {'file': 'landscape/landscape.json', 'key': 'trace', 'lower': True},
+        }
+        command = ['tools/landscape.py', '{config}', '{checkpoint}', '--out', '{folder}/landscape']
+        command += ['--images', 8, '--products', 2, '--tolerance', 0.5, '--grid', 3]
+        part |= {'claims': [claim], 'metrics': metrics, 'curves': ['GAP'], 'command': command}
+        part |= {'densities': 'landscape/landscape.json'}
+        claim = {'claim': 'Detectors are equal', 'better': 'twin detector', 'worse': 'detector'}
+        detectors = {'title': 'Detectors', 'text': 'Twice, too.', 'sets': ['scenes']}
+        detectors |= {'metrics': {'AP': {'curve': 'coco/bbox_mAP'}}, 'claims': [claim]}
+        ann_file = str(scenes / 'annotations/instances_val.json')
+        of_scenes = {'folder': str(scenes), 'options': {'val_evaluator.ann_file': ann_file}}
         table = {
-            'prepare': [],
-            'tune': {'rates': [0.05], 'seed': 100},
+            'tune': {'rates': [0.05, 0.1], 'seed': 100},
             'seeds': [0, 1],
-            'sets': {'digits': {'folder': str(digits), 'options': {}}},
-            'networks': {'GAP': GAP, 'twin': {'like': 'GAP', 'options': {}}},
-            'parts': {'twins': part},
+            'sets': {
+                'digits': {'prepare': [], 'folder': str(digits), 'options': {}},
+                'scenes': {'prepare': [], 'rates': [0.01], **of_scenes},
+            },
+            'networks': {
+                'GAP': GAP,
+                'twin': {'like': 'GAP', 'options': {}},
+                'detector': DETECTOR,
+                'twin detector': DETECTOR,
+            },
+            'parts': {'twins': part, 'detectors': detectors},
         }
         file = tmp_path / 'claims.yml'
-        file.write_text(yaml.safe_dump(table | changes))
+        file.write_text(yaml.safe_dump(table | changes, sort_keys=False))
         out = tmp_path / 'runs', tmp_path / 'docs'
         options = ('--table', file, '--out', out[0], '--docs', out[1], '--processes', 2)
         return run_tool('tools/reproduce.py', *arguments, *options)
@@ -45,31 +183,20 @@ def reproduce(digits, tmp_path, run_tool):
     return call
 
 
-def test_metrics():
-    """Epochs to the better trunk's mean final accuracy: 80 of b, not 70 of a."""
-    measure = runpy.run_path(str(ROOT / 'tools/reproduce.py'))['measure']
-    curves = {
-        'a': [{1: 10, 2: 60}, {1: 20, 2: 80}],
-        'b': [{1: 75, 2: 79}, {1: 80, 2: 81}],
-        'c': [{1: 80, 2: 70}, {1: 79.9, 2: 90}],
-    }
-    name, values = measure(curves)
-    assert name == 'top-1 accuracy (%)'
-    assert values == {'a': [60, 80], 'b': [79, 81], 'c': [70, 90]}
-    name, values = measure(curves, ['a', 'b'])
-    assert name == 'epochs to the target'
-    assert values == {'a': [3, 2], 'b': [3, 1], 'c': [1, 2]}
-
-
 @pytest.mark.slow
 def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
-    """And a second start trains nothing; a changed network is not taken for the old one."""
-    assert '4 runs, 4 to train' in reproduce().stdout  # after the trials of the learning rate
-    (claim,) = json.loads((tmp_path / 'docs/claims.json').read_text())
-    assert claim['verdict'] == 'undecided'
-    assert claim['difference'] == [0, 0]
-    assert claim['runs']['GAP'] == claim['runs']['twin']
-    assert claim['rates'] == {'GAP': 0.05, 'twin': 0.05}
+    """By each metric. A second start trains nothing; a changed network is not taken for the old."""
+    done = reproduce('twins').stdout
+    assert 'train: 4, of which 4 are to do' in done  # once for the rates, once for the seeds
+    assert 'measure: 4, of which 4 are to do' in done
+    docs = tmp_path / 'docs'
+    claims = json.loads((docs / 'claims.json').read_text())
+    assert [claim['metric'] for claim in claims] == ['accuracy', 'epochs', 'range', 'trace']
+    for claim in claims:
+        assert claim['verdict'] == 'undecided'
+        assert claim['difference'] == [0, 0]
+        assert claim['runs']['GAP'] == claim['runs']['twin']
+        assert claim['rates']['GAP'] == claim['rates']['twin']
     kept, held_out = (
         (tmp_path / f'runs/digits_{name}.txt').read_text().splitlines()
         for name in ('kept', 'held-out')
@@ -77,24 +204,44 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     assert len(kept) + len(held_out) == 1437
     assert not set(kept) & set(held_out)
     assert {line.split()[1] for line in held_out} == set('0123456789')
-    assert (
-        '| GAP is above GAP | digits | +0.00 to +0.00 | undecided |'
-        in (tmp_path / 'docs/claims.md').read_text()
-    )
-    assert (tmp_path / 'docs/images/claims_twins.png').stat().st_size
+    page = (docs / 'claims.md').read_text()
+    for metric in ('accuracy', 'trace'):
+        assert (
+            f'| GAP is better than GAP | {metric} | digits | +0.00 to +0.00 | undecided |' in page
+        )
+    assert 'not measured yet:\n\n- Detectors\n' in page
+    for name in ('twins', 'twins_curves', 'twins_densities'):
+        assert f'claims_{name}.png' in page
+        assert (docs / f'images/claims_{name}.png').stat().st_size
 
-    again = reproduce()
-    assert '4 runs, 0 to train' in again.stdout
+    again = reproduce('twins').stdout
+    assert 'train: 4, of which 0 are to do' in again
+    assert 'measure: 4, of which 0 are to do' in again
+
+    detected = reproduce('detectors').stdout
+    assert 'train: 2, of which 0 are to do' in detected  # the trunks
+    assert 'train: 4, of which 4 are to do' in detected
+    claims = json.loads((docs / 'claims.json').read_text())
+    assert claims[-1]['verdict'] == 'undecided'
+    assert {claim['part'] for claim in claims} == {'twins', 'detectors'}
+    (detector,) = tmp_path.glob('runs/scenes_detector_*_seed1/made-with.json')
+    options = json.loads(detector.read_text())['options']
+    checkpoint = Path(options['model.backbone.init_cfg.checkpoint'])
+    assert checkpoint.exists()
+    assert checkpoint.parent.name.startswith('digits_GAP_')
+    assert checkpoint.parent.name.endswith('_seed1')
+
     wider = {'like': 'GAP', 'options': {'model.head.topk': '(1,)'}}
-    changed = reproduce(networks={'GAP': GAP, 'twin': wider})
+    changed = reproduce('twins', networks={'GAP': GAP, 'twin': wider})
     assert changed.returncode == 2
     assert 'digits_twin_lr0.05_held-out' in changed.stdout
 
 
 @pytest.mark.slow
 def test_mistakes(reproduce):
-    assert "expected some of ['twins'], got ['speed']" in reproduce('speed').stdout
+    unknown = "expected some of ['twins', 'detectors'], got ['speed']"
+    assert unknown in reproduce('speed').stdout
     broken = {'like': 'GAP', 'options': {'model.head.in_channels': 3}}
-    failed = reproduce(networks={'GAP': GAP, 'twin': broken})
+    failed = reproduce('twins', networks={'GAP': GAP, 'twin': broken})
     assert failed.returncode == 2
     assert 'output.txt' in failed.stdout

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fontTools.subset import Subsetter
 from fontTools.ttLib import TTFont
+from fontTools.ttLib.tables._g_l_y_f import Glyph
 from PIL import Image, ImageFont
 
 from gcp_mm._io import sha256
@@ -63,7 +64,7 @@ def test_second_time_and_other_options(glyphs):
 
 
 def test_fonts_that_are_left_out(tmp_path):
-    """Without a character, broken, or of the same content; those of other kinds are not read."""
+    """Without a character or its outline, broken, of the same content; other files are not read."""
     whole = FONTS / 'DejaVuSans.ttf'
     (tmp_path / 'a').mkdir()
     for name in ('a/whole.ttf', 'b.TTF'):
@@ -73,6 +74,9 @@ def test_fonts_that_are_left_out(tmp_path):
     subset.populate(text=''.join(CLASSES.values()).replace('q', ''))
     subset.subset(font)
     font.save(tmp_path / 'no-q.ttf')
+    font = TTFont(whole)
+    font['glyf'][font.getBestCmap()[ord('q')]] = Glyph()
+    font.save(tmp_path / 'blank-q.ttf')
     (tmp_path / 'broken.otf').write_bytes(b'no font')
     (tmp_path / 'notes.txt').write_text('x')
     assert find_fonts([tmp_path]) == {'DejaVu Sans': [tmp_path / 'a/whole.ttf']}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mmdet.testing import demo_mm_inputs
 from mmpretrain.structures import DataSample
 from scipy.stats import ttest_rel
 
@@ -17,7 +18,7 @@ from tests.helpers.configs import build_model
 from tests.helpers.runs import ROOT
 
 TABLE = yaml.safe_load((ROOT / 'tools/claims.yml').read_text())
-Run = runpy.run_path(str(ROOT / 'tools/reproduce.py'))['Run']
+reproduce = runpy.run_path(str(ROOT / 'tools/reproduce.py'))
 CLAIMS = json.loads((ROOT / 'docs/claims.json').read_text())
 
 
@@ -65,13 +66,17 @@ def test_the_page_is_what_the_file_says():
     assert (ROOT / 'docs/claims.md').read_text() == page(CLAIMS, TABLE['parts'])
 
 
-@pytest.mark.parametrize('claim', CLAIMS, ids=lambda claim: f'{claim["claim"]}, {claim["set"]}')
+@pytest.mark.parametrize(
+    'claim', CLAIMS, ids=lambda claim: f'{claim["claim"]}, {claim["metric"]}, {claim["set"]}'
+)
 def test_verdicts_follow_from_the_runs_by_the_rule(claim):
-    of_part = TABLE['parts'][claim['part']]['claims']
-    (declared,) = [each for each in of_part if each['claim'] == claim['claim']]
-    assert list(claim['runs']) == [declared['above'], declared['below']]
+    part = TABLE['parts'][claim['part']]
+    (declared,) = [each for each in part['claims'] if each['claim'] == claim['claim']]
+    assert list(claim['runs']) == [declared['better'], declared['worse']]
     assert all(len(values) == len(TABLE['seeds']) for values in claim['runs'].values())
-    interval = paired_interval(*claim['runs'].values())
+    better, worse = claim['runs'].values()
+    lower = part['metrics'][claim['metric']].get('lower')
+    interval = paired_interval(worse, better) if lower else paired_interval(better, worse)
     assert claim['difference'] == [round(end, 2) for end in interval]
     assert claim['verdict'] == verdict(*interval)
 
@@ -79,22 +84,49 @@ def test_verdicts_follow_from_the_runs_by_the_rule(claim):
 def test_the_file_has_every_claim_of_the_parts_it_has():
     parts = list(dict.fromkeys(claim['part'] for claim in CLAIMS))
     declared = [
-        (name, place, claim['claim'])
+        (name, place, metric, claim['claim'])
         for name in parts
         for place in TABLE['parts'][name]['sets']
+        for metric in TABLE['parts'][name]['metrics']
         for claim in TABLE['parts'][name]['claims']
     ]
-    assert [(c['part'], c['set'], c['claim']) for c in CLAIMS] == declared
+    assert [(c['part'], c['set'], c['metric'], c['claim']) for c in CLAIMS] == declared
+
+
+def networks_of(part):
+    return reproduce['networks_in'](TABLE['parts'][part])
+
+
+@pytest.mark.parametrize('part', TABLE['parts'])
+def test_metrics_are_known(part, monkeypatch):
+    known = reproduce['measure'].__globals__['KINDS']
+    for metric in TABLE['parts'][part]['metrics'].values():
+        assert len(metric.keys() & known.keys()) == 1
+        assert set(metric.get('target', [])) <= TABLE['networks'].keys()
+    assert 'baseline' not in metric or metric['baseline'] in networks_of(part)
 
 
 @pytest.mark.parametrize('name', TABLE['networks'])
 def test_declared_networks_train_and_are_compared(name):
-    parts = TABLE['parts'].values()
-    assert any(name in (c['above'], c['below']) for part in parts for c in part['claims'])
-    run = Run(TABLE, Path(), 'digits', name, 0.1, 0)
-    cfg = resolve_config(run.config)
+    places = [
+        place
+        for part in TABLE['parts']
+        if name in networks_of(part)
+        for place in TABLE['parts'][part]['sets']
+    ]
+    run = reproduce['Run'](TABLE, Path(), places[0], name, 0.1, 0)
+    cfg = resolve_config(run.source)
     cfg.merge_from_dict(run.options)
-    loss = build_model(cfg)(
-        torch.randn(2, 3, 64, 64), [DataSample().set_gt_label(k) for k in (3, 7)], mode='loss'
-    )
-    loss['loss'].backward()
+    model = build_model(cfg)
+    if cfg.default_scope == 'mmdet':
+        with_mask = 'mask_head' in cfg.model.roi_head
+        batch = demo_mm_inputs(
+            1, image_shapes=(3, 96, 96), num_classes=10, num_items=[2], with_mask=with_mask
+        )
+        losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    else:
+        samples = [DataSample().set_gt_label(k) for k in (3, 7)]
+        losses = model(torch.randn(2, 3, 64, 64), samples, mode='loss')
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert loss.isfinite()

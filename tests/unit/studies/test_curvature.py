@@ -1,5 +1,8 @@
 """Curvature and the loss surface against closed forms and finite differences."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +11,13 @@ from torch.nn.functional import cross_entropy
 
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.studies.curvature import (
+    Hessian,
     filter_normalized_direction,
     gradient,
-    hessian_product,
     loss_surface,
     moved,
     smoothness_along_gradient,
-    top_eigenvalue,
+    spectrum_of,
 )
 
 SPECTRUM = (-7.0, 4.0, 1.0, 0.5, 0.0)
@@ -67,28 +70,39 @@ def test_quadratic_has_its_matrix_for_hessian(quadratic):
     loss, params, a, u = quadratic
     w = torch.cat([p.detach().flatten() for p in params])
     torch.testing.assert_close(gradient(loss, params), a @ w)
-    for k, value in enumerate(SPECTRUM):
-        product = hessian_product(loss, params, u[:, k])
-        torch.testing.assert_close(product, value * u[:, k], rtol=0, atol=1e-12)
+    product = Hessian(loss, params) @ u
+    torch.testing.assert_close(product, u * torch.tensor(SPECTRUM), rtol=0, atol=1e-12)
 
 
-def test_power_iteration_finds_the_largest_eigenvalue_with_its_sign(quadratic):
+def test_spectrum_of_a_quadratic(quadratic):
     loss, params, _, _ = quadratic
-    value, residual, products = top_eigenvalue(
-        lambda v: hessian_product(loss, params, v), torch.ones(5).double(), 100, 1e-6
-    )
-    assert value == pytest.approx(-7, abs=1e-10)
-    assert residual <= 1e-6
-    assert products < 100
+    torch.manual_seed(0)
+    found = spectrum_of(Hessian(loss, params), 4, 1e-6)
+    assert found['smallest_eigenvalue'] == pytest.approx(-7, rel=1e-6)
+    assert found['largest_eigenvalue'] == pytest.approx(4, rel=1e-6)
 
 
-def test_power_iteration_says_when_it_has_not_converged():
-    _, residual, products = top_eigenvalue(
-        lambda v: v * torch.tensor([1.0, 0.99]), torch.ones(2), 3, 1e-6
-    )
-    assert products == 3
-    assert residual == pytest.approx(0.005, rel=0.05)
-    assert top_eigenvalue(torch.zeros_like, torch.ones(2)) == (0, 0, 1)
+def test_density_and_trace():
+    """Of 200 known eigenvalues: half of them about -1, half about 2."""
+    torch.manual_seed(0)
+    values = torch.cat([-1 + 0.05 * torch.randn(100), 2 + 0.05 * torch.randn(100)]).double()
+    params = [nn.Parameter(torch.zeros(200, dtype=torch.float64))]
+    found = spectrum_of(Hessian([lambda: (values * params[0] ** 2).sum() / 2], params), 60)
+    assert found['trace'] == pytest.approx(values.sum().item(), rel=0.02)
+    grid, density = map(np.array, found['density'].values())
+    width = grid[1] - grid[0]
+    assert density.sum() * width == pytest.approx(1, abs=0.05)
+    assert density[grid < 0.5].sum() * width == pytest.approx(0.5, abs=0.1)
+    assert (density * grid).sum() * width == pytest.approx(values.mean().item(), abs=0.3)
+
+
+def test_eigenvalues_that_are_not_found():
+    """Many of them close to both ends."""
+    params = [nn.Parameter(torch.zeros(4000, dtype=torch.float64))]
+    values = torch.linspace(0, np.pi, 4000, dtype=torch.float64).cos()
+    hessian = Hessian([lambda: (values * params[0] ** 2).sum() / 2], params)
+    with pytest.raises(ValueError, match=r'tolerance=1e-15: .* give a larger one'):
+        spectrum_of(hessian, 4, 1e-15)
 
 
 def test_smoothness_of_a_quadratic(quadratic):
@@ -107,9 +121,13 @@ def test_covariance_network_against_finite_differences(net):
     loss, params = net
     h = numpy_hessian(loss, params)
     v = torch.randn(len(h), dtype=torch.float64)
-    np.testing.assert_allclose(hessian_product(loss, params, v), h @ v.numpy(), rtol=0, atol=1e-8)
-    value, *_ = top_eigenvalue(lambda v: hessian_product(loss, params, v), v, 200, 1e-4)
-    assert value == pytest.approx(max(np.linalg.eigvalsh(h), key=abs), rel=1e-6)
+    hessian = Hessian(loss, params)
+    np.testing.assert_allclose(hessian @ v, h @ v.numpy(), rtol=0, atol=1e-8)
+    found = spectrum_of(hessian, 4, 1e-6)
+    ends = np.linalg.eigvalsh(h)[[0, -1]]
+    assert [found['smallest_eigenvalue'], found['largest_eigenvalue']] == pytest.approx(
+        ends, rel=1e-4, abs=1e-6
+    )
 
 
 def test_directions_have_the_norms_of_the_filters():
@@ -155,3 +173,10 @@ def test_weights_are_restored_after_a_failure(quadratic):
     with pytest.raises(RuntimeError, match='within'):
         fail()
     assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+def test_without_curvlinops(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'curvlinops', None)
+    monkeypatch.delitem(sys.modules, 'gcp_mm.studies.curvature')
+    with pytest.raises(ImportError, match=r'needs curvlinops.*gcp_mm\[landscape\]'):
+        importlib.import_module('gcp_mm.studies.curvature')
