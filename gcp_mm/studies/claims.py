@@ -7,6 +7,7 @@ same seeds; the interval is that of the mean paired difference, by Student's t-d
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -29,7 +30,8 @@ A difference is how much better the network named first is than the other, from 
 lower value where lower is better. Its interval has 95 % confidence (Student's t). A claim is
 supported if the whole interval is positive, not supported if it is negative, and undecided at this
 size if it contains 0. Of 20 intervals, expect one to miss. The spread is that of the seeds: the
-choice of the learning rate is made once."""
+choice of the learning rate is made once. These are small networks on small images. A verdict says
+nothing about ImageNet or COCO."""
 PLOTS = {
     'curves': 'Median and range by epoch',
     'densities': "Density of the Hessian's eigenvalues at the end of each run",
@@ -91,15 +93,21 @@ def verdict(low: float, high: float) -> str:
     return 'supported' if low > 0 else 'not supported'
 
 
-def networks_table(claims: Sequence[Claim]) -> str:
-    """Markdown table of each network's metric on each set, mean ± deviation, and learning rate."""
+def networks_table(claims: Sequence[Claim], ranges: bool = False) -> str:
+    """Markdown table of each network's metric on each set, with the learning rate.
+
+    Args:
+        claims: of one metric.
+        ranges: give median and range of the runs, not mean ± deviation.
+    """
     runs = _runs(claims)
     rates = {(c['set'], name): rate for c in claims for name, rate in c['rates'].items()}
     sets = list(dict.fromkeys(place for place, _ in runs))
+    shown = _median_and_range if ranges else partial(spread, digits=1)
     rows = [
         [
             name,
-            *(f'{spread(runs[place, name], 1)} at {rates[place, name]}' for place in sets),
+            *(f'{shown(runs[place, name])} at {rates[place, name]}' for place in sets),
         ]
         for name in dict.fromkeys(name for _, name in runs)
     ]
@@ -140,13 +148,15 @@ def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
         sections += [
             f'## {parts[name]["title"]}',
             parts[name]['text'].strip(),
-            f'Mean ± deviation of {count} seeds, at which learning rate.',
+            f'{count} seeds. The number behind "at" is the learning rate.',
             f'<!-- {name} -->',
         ]
         for metric, of_metric in _by_metric(of_part).items():
-            lower = parts[name]['metrics'][metric].get('lower')
-            sections += [f'{metric}{", lower is better" if lower else ""}:']
-            sections += [networks_table(of_metric)]
+            declared = parts[name]['metrics'][metric]
+            ranges = 'target' in declared
+            shown = f'{metric}, {"median (range)" if ranges else "mean ± deviation"}'
+            sections += [f'{shown}{", lower is better" if declared.get("lower") else ""}:']
+            sections += [networks_table(of_metric, ranges)]
         sections += [f'<!-- end of {name} -->', f'![Every run of {name}](images/claims_{name}.png)']
         sections += [
             f'![{title}](images/claims_{name}_{kind}.png)\n\n*{title}*'
@@ -190,6 +200,10 @@ def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dic
         axes.grid(alpha=0.3)
         axes.legend()
     write_figure(path, figure, dpi=120)
+
+
+def _median_and_range(values):
+    return f'{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})'
 
 
 def _by_metric(claims):
