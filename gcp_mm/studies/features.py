@@ -98,8 +98,8 @@ def image_folder(folder: str | Path, cfg: Config) -> Dataset:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        RuntimeError: if no image is in it.
-        ValueError: if the config has no test pipeline, or a class folder has no image.
+        ValueError: if the config has no test pipeline, or there is no class folder with an image,
+            or one without.
     """
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename}: expected a test_dataloader, whose pipeline is used')
@@ -108,7 +108,10 @@ def image_folder(folder: str | Path, cfg: Config) -> Dataset:
     dataset = dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline, test_mode=True)
     dataset['extensions'] = IMAGE_SUFFIXES
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        images = DATASETS.build(dataset)
+        try:
+            images = DATASETS.build(dataset)
+        except RuntimeError as error:  # CustomDataset's, of a folder without images
+            raise ValueError(f'folder: expected {folder}/<class>/<image>: {error}') from error
     used = set(images.get_gt_labels())
     empty = [name for label, name in enumerate(images.CLASSES) if label not in used]
     if empty:
@@ -143,7 +146,7 @@ def extract_features(
     Raises:
         BlockingIOError: if another process writes `out`.
         FileExistsError: if `out` exists and `force` is not set.
-        FileNotFoundError, RuntimeError, ValueError: for wrong arguments, a folder without images, a
+        FileNotFoundError, ValueError: for wrong arguments, a folder without images, a
             damaged image, images of several sizes in a batch, the partial file of other features
             or of images that have changed since, or features that are not finite in `dtype`.
         OSError: if the disk lacks the room.
@@ -175,7 +178,7 @@ def _extract(model, images, out, stage, batch_size, workers, dtype, force):
     seen = hashlib.sha256(b''.join(stats[:done]))
     vectors = open_memmap(part, 'r+') if done else None
     rest = Subset(images, range(done, len(images)))
-    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=default_collate)
+    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
     with tqdm(total=len(images), initial=done, desc=str(out), unit='image') as progress:
         for batch in loader:
             inputs = model.data_preprocessor(batch, training=False)['inputs']
@@ -202,6 +205,16 @@ def _extract(model, images, out, stage, batch_size, workers, dtype, force):
     write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
     part.replace(out)
     record.unlink()
+
+
+def _collate(samples):
+    shapes = sorted({tuple(sample['inputs'].shape) for sample in samples})
+    if len(shapes) > 1:
+        raise ValueError(
+            f'batch_size: the test pipeline gives images of {shapes[0]} and {shapes[-1]}, which do '
+            'not go into one batch; set batch_size=1 (--batch-size 1)'
+        )
+    return default_collate(samples)
 
 
 def _check_arguments(model, out, stage, dtype, force):

@@ -190,7 +190,7 @@ def test_a_full_disk_is_found_before_the_array_is_made(model, folders, tmp_path,
     ('error', 'words', 'changes'),
     [
         (FileNotFoundError, 'nowhere', dict(folder='nowhere')),
-        (RuntimeError, 'Found 0 files', dict(folder='0/deep')),
+        (ValueError, 'expected .*/<class>/<image>: Found 0 files', dict(folder='0/deep')),
         (ValueError, r"ends in \.npy, got '.*x\.npz'", dict(out='x.npz')),
         (ValueError, "stage: .*got 'head'", dict(stage='head')),
         (TypeError, 'ImageClassifier, got a Linear', dict(model=torch.nn.Linear(1, 1))),
@@ -212,7 +212,7 @@ def test_images_of_several_sizes_need_batches_of_one(model, folders, tmp_path):
     folder = shutil.copytree(folders / 'val', tmp_path / 'in')
     path = min((folder / '7').glob('*.png'))
     Image.open(path).resize((40, 48)).save(path)
-    with pytest.raises(RuntimeError, match=r'equal size.*\[3, 48, 40\]'):
+    with pytest.raises(ValueError, match=r'and \(3, 48, 40\).*--batch-size 1'):
         extract_features(model, folder, tmp_path / 'x.npy')
     extract_features(model, folder, tmp_path / 'x.npy', batch_size=1)
     assert np.isfinite(read_features(tmp_path / 'x.npy').vectors).all()
