@@ -72,7 +72,7 @@ setup(
         'extension': ['ninja'],
         'export': ['onnx', 'onnxruntime', 'onnxscript'],  # for tools/export.py OUT.onnx
         'robustness': ['imagecorruptions-imaug'],  # for tools/make_corruptions.py
-        'landscape': ['curvlinops-for-pytorch>=3,<4'],  # for tools/landscape.py
+        'landscape': ['curvlinops-for-pytorch>=3.0,<3.1'],  # for tools/landscape.py
         'test': [
             *('pytest', 'pytest-xdist', 'hypothesis', 'coverage', 'import-linter'),
             *('mypy', 'ninja', 'pre-commit', 'pre-commit-hooks', 'ruff', 'timm', 'tox'),

@@ -2,15 +2,18 @@
 
 A metric is a mapping. One of these keys says what it is, the others are its arguments:
 
-- ``curve``: a validation metric in the log, behind the last epoch, times ``scale``. With
-  ``target``, a list of networks: the epochs to the best of their mean final values, one more than
-  all for a run that does not reach it. With ``seconds``, those of the training steps in them.
+- ``curve``: a validation metric in the log, after the last epoch, times ``scale``. With ``target``,
+  a list of networks: the epochs to the best of their mean final values, one more than all for a run
+  that does not reach it. With ``seconds``, the time that the training steps of those epochs take.
 - ``bands``: a quantity of LandscapeHook, its range over the steps, averaged over the training.
 - ``file`` and ``key``: a number in a JSON file of the folder.
 - ``classifier``: a column of robustness.json, such as mCE, normalized by the mean of ``baseline``.
-- ``detector``: P, mPC or rPC in robustness.json, in percent, of box AP or of ``of``.
+- ``detector``: P, mPC or rPC of the box AP in robustness.json, in percent.
+
+``lower`` says that a lower value is better.
 """
 
+import json
 import math
 from statistics import fmean
 
@@ -21,14 +24,17 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from tqdm import tqdm
 
-from gcp_mm._io import read_json, read_jsonl
+from gcp_mm._io import read_json, read_jsonl, write_atomically
 from gcp_mm.robustness.baseline import mean_of
 from gcp_mm.robustness.detection import performance
-from gcp_mm.robustness.report import summarize
+from gcp_mm.robustness.report import NORMALIZED, RAW, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
 from gcp_mm.studies.curves import first_reaching, validation_curve
 from gcp_mm.studies.landscape_hook import FILE
+
+SECONDS = 'seconds.json'  # of an epoch, in the folder of a run
 
 
 def measure(metric, runs):
@@ -42,11 +48,23 @@ def measure(metric, runs):
         {network: [value of each seed]}.
     """
     (kind,) = metric.keys() & KINDS.keys()
-    return KINDS[kind](metric, runs)
+    return KINDS[kind][0](metric, runs)
+
+
+def check_metric(metric, where):
+    """Raise ValueError unless a metric is one of KINDS with its arguments."""
+    kinds = sorted(metric.keys() & KINDS.keys())
+    if len(kinds) != 1:
+        raise ValueError(f'{where}: expected one of {[*KINDS]}, got {kinds}')
+    _, arguments, values = KINDS[kinds[0]]
+    if unknown := metric.keys() - {kinds[0], 'lower', *arguments}:
+        raise ValueError(f'{where}: expected keys in {[*arguments, "lower"]}, got {[*unknown]}')
+    if values and metric[kinds[0]] not in values:
+        raise ValueError(f'{where}: {kinds[0]}: expected one of {values}, got {metric[kinds[0]]!r}')
 
 
 def final(curve):
-    """Value behind the last epoch."""
+    """Value after the last epoch."""
     return curve[max(curve)]
 
 
@@ -59,8 +77,14 @@ def of_curve(metric, runs):
         epochs = epochs_to(metric['target'], curves)
         if not metric.get('seconds'):
             return epochs
-        seconds = epoch_seconds({name: each[0] for name, each in runs.items()})
-        return {name: [seconds[name] * n for n in each] for name, each in epochs.items()}
+        time_epochs([run for each in runs.values() for run in each])
+        seconds = {
+            name: [read_json(run.folder / SECONDS)['seconds'] for run in each]
+            for name, each in runs.items()
+        }
+        return {
+            name: [*map(math.prod, zip(epochs[name], seconds[name], strict=True))] for name in runs
+        }
     scale = metric.get('scale', 1)
     return {name: [scale * final(curve) for curve in each] for name, each in curves.items()}
 
@@ -74,14 +98,15 @@ def epochs_to(target, curves):
     }
 
 
-def epoch_seconds(runs):
-    """Seconds of the training steps of an epoch, {network: seconds}: one thread, in turns."""
+def time_epochs(runs):
+    """Time the training steps of an epoch of each run, one thread, in turns; once for a run."""
+    left = {run: run.folder / SECONDS for run in runs if not (run.folder / SECONDS).exists()}
     torch.set_num_threads(1)
-    steps, counts = {}, {}
-    for name, run in runs.items():
-        steps[name], counts[name] = training_step(Config.fromfile(run.config))
-    seconds = interleave(steps, 10, torch.device('cpu'))
-    return {name: seconds[name] * count for name, count in counts.items()}
+    steps = {run: training_step(Config.fromfile(run.config)) for run in left}
+    timed = {run: step for run, (step, _) in steps.items()}
+    for run, seconds in interleave(timed, 10, torch.device('cpu'), progress=tqdm).items():
+        content = {'seconds': seconds * steps[run][1]}
+        write_atomically(left[run], json.dumps(content).encode())
 
 
 def training_step(cfg):
@@ -126,15 +151,15 @@ def of_classifier(metric, runs):
 def of_detector(metric, runs):
     def value(run):
         parts = read_results(run.folder / 'robustness.json')['parts']
-        return 100 * performance(parts)[metric.get('of', 'coco/bbox_mAP')][metric['detector']]
+        return 100 * performance(parts)['coco/bbox_mAP'][metric['detector']]
 
     return {name: [value(run) for run in each] for name, each in runs.items()}
 
 
-KINDS = {
-    'curve': of_curve,
-    'bands': of_bands,
-    'file': of_file,
-    'classifier': of_classifier,
-    'detector': of_detector,
+KINDS = {  # function, arguments, and what the value may be where that is known
+    'curve': (of_curve, ('scale', 'target', 'seconds'), ()),
+    'bands': (of_bands, (), ('losses', 'gradient_distances')),
+    'file': (of_file, ('key',), ()),
+    'classifier': (of_classifier, ('baseline',), (*NORMALIZED, *RAW)),
+    'detector': (of_detector, (), ('P', 'mPC', 'rPC')),
 }

@@ -6,39 +6,45 @@ and resumes what is not. Results: claims.json and claims.md in docs/, and plots 
 
 import argparse
 import functools
+import hashlib
 import itertools
 import json
+import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from arguments import run, run_script
 
 import yaml
-from claim_metrics import final, measure
+from claim_metrics import check_metric, final, measure
 from tqdm import tqdm
 
-from gcp_mm._io import check_writable, read_json, write_atomically
+from gcp_mm._io import check_writable, read_json, sha256, write_atomically
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies import claims as judged
 from gcp_mm.studies.curves import plot_ranges, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
+ACCURACY = 'accuracy/top1'
 
 
 def network_of(table, name):
-    """Config and options of a network, those of the one that it is `like` first."""
+    """Config, options and trunk of a network: those of the one that it is `like`, then its own."""
     network = table['networks'][name]
-    config, options = network_of(table, network['like']) if 'like' in network else (None, {})
-    return network.get('config', config), options | network['options']
+    base = network_of(table, network['like']) if 'like' in network else {'options': {}}
+    return {**base, **network, 'options': base['options'] | network.get('options', {})}
 
 
 @functools.cache
-def epochs_of(config):
-    """Length of the training of a config."""
-    return resolve_config(config).train_cfg.max_epochs
+def config_of(source):
+    """Length of the training of a config, and the hash of all its settings."""
+    cfg = resolve_config(source)
+    return cfg.train_cfg.max_epochs, hashlib.sha256(cfg.pretty_text.encode()).hexdigest()
 
 
 class Run:
@@ -50,50 +56,78 @@ class Run:
         checkpoint: of the last epoch.
     """
 
-    def __init__(self, table, out, place, network, rate, seed, name='', **options):
-        self.source, of_network = network_of(table, network)
-        data = table['sets'][place]
+    def __init__(self, table, out, dataset, network, rate, seed, name='', **options):
+        declared, data = network_of(table, network), table['sets'][dataset]
+        self.source, self.metric = declared['config'], data.get('metric', ACCURACY)
         self.options = {
             **data['options'],
-            **of_network,
+            **declared['options'],
             'train_dataloader.dataset.data_root': data['folder'],
             'val_dataloader.dataset.data_root': data['folder'],
             'optim_wrapper.optimizer.lr': rate,
             'randomness.seed': seed,
             **options,
         }
-        name = '_'.join([place, network, f'lr{rate}', name or f'seed{seed}'])
-        self.folder = out / name.replace(' ', '-')
+        stamp = Path(data['folder']) / 'made-with.json'  # of the script that made the set
+        epochs, digest = config_of(self.source)
+        self.made_with = {
+            'config': self.source,
+            'config_sha256': digest,
+            'options': self.options,
+            'data_sha256': sha256(stamp) if stamp.exists() else None,
+        }
+        name = '_'.join([dataset, network, f'lr{rate}', name or f'seed{seed}'])
+        self.folder = out / name.replace(',', '').replace(' ', '-')
         self.config = self.folder / Path(self.source).name
-        epochs = self.options.get('train_cfg.max_epochs') or epochs_of(self.source)
-        self.checkpoint = self.folder / f'epoch_{epochs}.pth'
+        self.epochs = self.options.get('train_cfg.max_epochs') or epochs
+        self.checkpoint = self.folder / f'epoch_{self.epochs}.pth'
 
-    def claim_folder(self):
-        """Note the options in the folder.
+    def check_folder(self):
+        """Note what the run is made with in its folder.
 
         Raises:
-            ValueError: if the folder holds a run with other options.
+            ValueError: if the folder holds a run made with something else.
         """
-        made_with = {'config': self.source, 'options': self.options}
         file = self.folder / 'made-with.json'
         if not file.exists():
-            write_atomically(file, json.dumps(made_with, indent=2).encode())
-        elif read_json(file) != made_with:
+            write_atomically(file, json.dumps(self.made_with, indent=2).encode())
+            return
+        found = read_json(file)
+        other = [key for key, value in self.made_with.items() if found.get(key) != value]
+        if other:
             raise ValueError(
-                f'--out: {str(self.folder)!r} holds a run with other options; remove that folder'
+                f'--out: {str(self.folder)!r} holds a run with other {", ".join(other)}; '
+                'remove that folder'
             )
+
+    def trained(self):
+        """Number of epochs that have a complete checkpoint."""
+        latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
+        return int(Path(latest.read_text()).stem.split('_')[1]) if latest.exists() else 0
+
+    def validated(self):
+        """Whether every epoch that was trained was validated, which follows its checkpoint."""
+        if not self.trained():
+            return True
+        try:
+            curve = validation_curve(self.folder, self.metric)
+        except (FileNotFoundError, ValueError):  # no line of it was written
+            return False
+        return set(range(1, self.trained() + 1)) <= curve.keys()
 
     def done(self):
         """Whether the last epoch is complete."""
-        latest = self.folder / 'last_checkpoint'  # written when that checkpoint is complete
-        return latest.exists() and Path(latest.read_text()).name == self.checkpoint.name
+        return self.trained() == self.epochs and self.validated()
 
     def train(self):
-        """Train, or resume.
+        """Train, or resume; from the start if it was stopped between an epoch and its validation.
 
         Raises:
             ValueError: if the training fails.
         """
+        if not self.validated():
+            shutil.rmtree(self.folder)
+            self.check_folder()
         options = [f'{key}={value}' for key, value in self.options.items()]
         command = ['tools/train.py', self.source, '--resume', '--work-dir', self.folder]
         self.call('output.txt', *command, '--cfg-options', *options)
@@ -105,14 +139,20 @@ class Run:
             ValueError: if it fails.
         """
         with (self.folder / output).open('ab') as file:
-            status = subprocess.run(
+            process = subprocess.Popen(
                 [sys.executable, *map(str, command)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {'OMP_NUM_THREADS': '1'},
-            ).returncode
+            )
+            PROCESSES.add(process)
+            status = process.wait()
+            PROCESSES.remove(process)
         if status:
             raise ValueError(f'{command[0]} has failed: see {str(self.folder / output)!r}')
+
+
+PROCESSES = set()  # that run now
 
 
 class Measurement:
@@ -120,17 +160,20 @@ class Measurement:
 
     def __init__(self, run, part, command):
         self.run, self.part = run, part
-        places = dict(config=run.config, checkpoint=run.checkpoint, folder=run.folder)
-        self.command = [str(word).format(**places) for word in command]
+        names = dict(config=run.config, checkpoint=run.checkpoint, folder=run.folder)
+        self.command = [str(word).format(**names) for word in command]
         self.file = run.folder / f'{part}.done.json'
 
+    def _made_with(self):
+        return {'command': self.command, 'checkpoint_sha256': sha256(self.run.checkpoint)}
+
     def done(self):
-        """Whether this command has ended."""
-        return self.file.exists() and json.loads(self.file.read_text()) == self.command
+        """Whether this command has ended, on this checkpoint."""
+        return self.file.exists() and read_json(self.file) == self._made_with()
 
     def measure(self):
         self.run.call(f'{self.part}.txt', *self.command)
-        write_atomically(self.file, json.dumps(self.command).encode())
+        write_atomically(self.file, json.dumps(self._made_with()).encode())
 
 
 def do_all(work, kind, processes):
@@ -145,30 +188,50 @@ def do_all(work, kind, processes):
     print(f'{kind.__name__}: {len(work)}, of which {len(left)} are to do', flush=True)
     with ThreadPoolExecutor(processes) as pool, tqdm(total=len(left)) as progress:
         try:
-            for _ in pool.map(kind, left):
+            for each in as_completed([pool.submit(kind, each) for each in left]):
+                each.result()
                 progress.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(PROCESSES):
+                process.terminate()
             raise
 
 
 def train_all(runs, processes):
     for each in runs:
-        each.claim_folder()
+        each.check_folder()
     do_all(runs, Run.train, processes)
 
 
-def trials(table, out, place, network):
+def rates_of(table, dataset):
+    """Learning rates to choose from for a set."""
+    return table['sets'][dataset].get('rates', table['tune']['rates'])
+
+
+def choose_rates(table, out, needed, processes):
+    """The learning rate of each (set, network), by trials where there is more than one."""
+    tried = {
+        each: trials(table, out, *each) for each in needed if len(rates_of(table, each[0])) > 1
+    }
+    train_all([run for runs in tried.values() for run in runs.values()], processes)
+    rates = {each: rates_of(table, each[0])[0] for each in needed}
+    for each, runs in tried.items():
+        rates[each] = max(runs, key=lambda rate: final(validation_curve(runs[rate].folder)))
+    return rates
+
+
+def trials(table, out, dataset, network):
     """Runs that choose the learning rate, {rate: run}: on four fifths of the training images."""
-    lists = hold_out(Path(table['sets'][place]['folder']), out / place.replace(' ', '-'))
+    lists = hold_out(Path(table['sets'][dataset]['folder']), out / dataset.replace(' ', '-'))
     options = {
         f'{loader}.dataset.{key}': value
         for loader, file in zip(('train_dataloader', 'val_dataloader'), lists, strict=True)
         for key, value in (('ann_file', str(file.absolute())), ('data_prefix', 'train'))
     }
     return {
-        rate: Run(table, out, place, network, rate, table['tune']['seed'], 'held-out', **options)
-        for rate in rates_of(table, place)
+        rate: Run(table, out, dataset, network, rate, table['tune']['seed'], 'held-out', **options)
+        for rate in rates_of(table, dataset)
     }
 
 
@@ -176,130 +239,160 @@ def hold_out(folder, prefix):
     """Write lists of the training images, every fifth of a class held out; returns both files."""
     files = [Path(f'{prefix}_{name}.txt') for name in ('kept', 'held-out')]
     lines = [[], []]
-    for label, place in enumerate(sorted((folder / 'train').iterdir())):
-        for number, image in enumerate(sorted(place.iterdir())):
-            lines[number % 5 == 4].append(f'{place.name}/{image.name} {label}\n')
+    for label, of_class in enumerate(sorted((folder / 'train').iterdir())):
+        for number, image in enumerate(sorted(of_class.iterdir())):
+            lines[number % 5 == 4].append(f'{of_class.name}/{image.name} {label}\n')
     for file, content in zip(files, lines, strict=True):
         write_atomically(file, ''.join(content).encode())
     return files
 
 
-def rates_of(table, place):
-    """Learning rates to choose from for a set."""
-    return table['sets'][place].get('rates', table['tune']['rates'])
+def train_seeds(table, out, needed, rates, processes):
+    """{(set, network): runs, one for each seed}, all trained, trunks before their detectors."""
+    runs = {}
+    trunks = {each: network_of(table, each[1]).get('from') for each in needed}
+    for phase in (False, True):
+        now = [each for each in needed if bool(trunks[each]) == phase]
+        for dataset, network in now:
+            of_seeds = []
+            for k, seed in enumerate(table['seeds']):
+                options = {}
+                if trunk := trunks[dataset, network]:
+                    checkpoint = str(runs[tuple(trunk)][k].checkpoint)
+                    options['model.backbone.init_cfg.checkpoint'] = checkpoint
+                rate = rates[dataset, network]
+                of_seeds.append(Run(table, out, dataset, network, rate, seed, **options))
+            runs[dataset, network] = of_seeds
+        train_all([run for each in now for run in runs[each]], processes)
+    return runs
 
 
 def networks_in(part):
     """Networks that a part compares, those of `worse` first, and those it needs for a metric."""
     named = [claim[side] for claim in part['claims'] for side in ('worse', 'better')]
     for metric in part['metrics'].values():
-        named += metric.get('target', [])
+        named += [*metric.get('target', []), *filter(None, [metric.get('baseline')])]
     return list(dict.fromkeys([*named, *part.get('curves', [])]))
 
 
-def needed_for(table, parts):
-    """(set, network) pairs that parts train, a trunk before the detectors that start from it."""
+def needed_for(table, part):
+    """(set, network) pairs that a part trains, a trunk before the detectors that start from it."""
     needed = []
-    for part in parts:
-        for place, network in itertools.product(part['sets'], networks_in(part)):
-            trunk = table['networks'][network].get('from')
-            needed += [tuple(trunk)] if trunk else []
-            needed.append((place, network))
+    for dataset, network in itertools.product(part['sets'], networks_in(part)):
+        trunk = network_of(table, network).get('from')
+        needed += [tuple(trunk)] if trunk else []
+        needed.append((dataset, network))
     return list(dict.fromkeys(needed))
 
 
-def commands_of(table, parts):
-    """Commands that make the sets of parts, each once."""
-    commands = []
-    for part in (table['parts'][name] for name in parts):
-        trunks = [table['networks'][name].get('from', [None])[0] for name in networks_in(part)]
-        for place in filter(None, [*trunks, *part['sets']]):
-            commands += table['sets'][place]['prepare']
-        commands += part.get('prepare', [])
-    return list(dict.fromkeys(map(tuple, commands)))
+def check_table(table):
+    """Raise ValueError for a name that the table does not declare, or a metric that is none."""
+    known = {kind: table[kind].keys() for kind in ('networks', 'sets')}
 
+    def check(kind, name, where):
+        if name not in known[kind]:
+            raise ValueError(f'--table: {where}: {kind} has no {name!r}')
 
-def train_seeds(table, out, needed, rates, processes):
-    """{(set, network): runs, one for each seed}, all trained."""
-    runs = {}
-    trunks = [each for each in needed if 'from' not in table['networks'][each[1]]]
-    for phase in (trunks, [each for each in needed if each not in trunks]):
-        for place, network in phase:
-            trunk = table['networks'][network].get('from')
-            runs[place, network] = [
-                Run(
-                    *(table, out, place, network, rates[place, network], seed),
-                    **{'model.backbone.init_cfg.checkpoint': str(runs[tuple(trunk)][k].checkpoint)}
-                    if trunk
-                    else {},
-                )
-                for k, seed in enumerate(table['seeds'])
-            ]
-        train_all([run for each in phase for run in runs[each]], processes)
-    return runs
+    for name, network in table['networks'].items():
+        if 'like' in network:
+            check('networks', network['like'], name)
+        for kind, each in zip(('sets', 'networks'), network.get('from', ()), strict=False):
+            check(kind, each, name)
+    for name, part in table['parts'].items():
+        for each in part['sets']:
+            check('sets', each, name)
+        for metric, declared in part['metrics'].items():
+            check_metric(declared, f'--table: {name}: {metric}')
+        for each in networks_in(part):
+            check('networks', each, name)
 
 
 def judge(table, name, runs, rates):
     """The claims of a part, from its runs."""
     part = table['parts'][name]
     found = []
-    for place, (metric, spec) in itertools.product(part['sets'], part['metrics'].items()):
-        values = measure(spec, {network: runs[place, network] for network in networks_in(part)})
+    for dataset, (metric, declared) in itertools.product(part['sets'], part['metrics'].items()):
+        values = measure(declared, {each: runs[dataset, each] for each in networks_in(part)})
+        if wrong := [each for each in values if not all(map(math.isfinite, values[each]))]:
+            raise ValueError(
+                f'{name}: {metric} of {wrong} on {dataset} is not finite; take it from --table'
+            )
         for claim in part['claims']:
             better, worse = claim['better'], claim['worse']
-            of_claim = {network: values[network] for network in (better, worse)}
-            higher, lower = (worse, better) if spec.get('lower') else (better, worse)
-            low, high = judged.paired_interval(values[higher], values[lower])
+            higher, lower = (worse, better) if declared.get('lower') else (better, worse)
+            interval = judged.paired_interval(values[higher], values[lower])
             found.append(
                 judged.Claim(
                     part=name,
                     claim=claim['claim'],
                     metric=metric,
-                    set=place,
-                    rates={network: rates[place, network] for network in of_claim},
-                    runs=of_claim,
-                    difference=[round(low, 2), round(high, 2)],
-                    verdict=judged.verdict(low, high),
+                    set=dataset,
+                    rates={network: rates[dataset, network] for network in (better, worse)},
+                    runs={network: values[network] for network in (better, worse)},
+                    difference=interval,
+                    verdict=judged.verdict(*interval),
                 )
             )
     return found
 
 
-def draw_parts(table, parts, docs, runs):
-    """The plots of parts that show more than the values of the claims."""
-    for name in parts:
-        part = table['parts'][name]
-        of_place = {
-            place: {network: runs[place, network] for network in networks_in(part)}
-            for place in part['sets']
+def draw_part(table, name, docs, runs):
+    """The plots of a part that show more than the values of the claims."""
+    part = table['parts'][name]
+    networks = networks_in(part)
+    if 'curves' in part:
+        curves = {
+            dataset: {
+                network: [validation_curve(run.folder) for run in runs[dataset, network]]
+                for network in part['curves']
+            }
+            for dataset in part['sets']
         }
-        if 'curves' in part:
-            curves = {
-                place: {
-                    network: [validation_curve(run.folder) for run in networks[network]]
-                    for network in part['curves']
-                }
-                for place, networks in of_place.items()
+        plot_ranges(docs / f'images/claims_{name}_curves.png', curves, 'top-1 accuracy (%)')
+    if file := part.get('densities'):
+        densities = {
+            dataset: {
+                each: [read_json(run.folder / file)['density'] for run in runs[dataset, each]]
+                for each in networks
             }
-            plot_ranges(docs / f'images/claims_{name}_curves.png', curves, 'top-1 accuracy (%)')
-        if 'densities' in part:
-            densities = {
-                place: {
-                    network: [read_json(run.folder / part['densities'])['density'] for run in each]
-                    for network, each in networks.items()
-                }
-                for place, networks in of_place.items()
-            }
-            judged.draw_densities(docs / f'images/claims_{name}_densities.png', densities)
+            for dataset in part['sets']
+        }
+        judged.draw_densities(docs / f'images/claims_{name}_densities.png', densities)
 
 
 def write_results(table, docs, claims):
     """claims.json, claims.md and the plots, of all parts that were measured at any time."""
+    order = [*table['parts']]
+    claims = sorted(claims, key=lambda claim: order.index(claim['part']))
     write_atomically(docs / 'claims.json', (json.dumps(claims, indent=1) + '\n').encode())
-    write_atomically(docs / 'claims.md', judged.page(claims, table['parts']).encode())
+    write_atomically(docs / 'claims.md', judged.page(claims, table).encode())
     for name in dict.fromkeys(claim['part'] for claim in claims):
         of_part = [claim for claim in claims if claim['part'] == name]
         judged.draw_runs(docs / f'images/claims_{name}.png', of_part)
+
+
+def reproduce(table, name, out, docs, processes):
+    """Make the sets of a part, train, measure, and write its claims beside the earlier ones."""
+    part = table['parts'][name]
+    needed = needed_for(table, part)
+    commands = [c for dataset, _ in needed for c in table['sets'][dataset]['prepare']]
+    for command in dict.fromkeys(map(tuple, [*commands, *part.get('prepare', [])])):
+        run_script(*command)
+    rates = choose_rates(table, out, needed, processes)
+    runs = train_seeds(table, out, needed, rates, processes)
+    if 'command' in part:
+        measured = [runs[pair] for pair in itertools.product(part['sets'], networks_in(part))]
+        do_all(
+            [Measurement(run, name, part['command']) for each in measured for run in each],
+            Measurement.measure,
+            processes,
+        )
+    claims = judge(table, name, runs, rates)
+    file = docs / 'claims.json'
+    earlier = json.loads(file.read_text()) if file.exists() else []
+    write_results(table, docs, [c for c in earlier if c['part'] != name] + claims)
+    draw_part(table, name, docs, runs)
+    print(judged.claims_table(claims))
 
 
 def main():
@@ -316,47 +409,28 @@ def main():
         '--processes', type=int, default=os.cpu_count(), help='trainings at a time, one thread each'
     )
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does, ends the trainings
     if Path.cwd() != ROOT:
         raise ValueError(f'run this in the root of the project: cd {ROOT}')
+    if set(' ,') & set(str(args.out.absolute())):
+        raise ValueError(
+            f'--out: {str(args.out.absolute())!r} has a blank or a comma; name another'
+        )
     table = yaml.safe_load(args.table.read_text())
+    check_table(table)
     unknown = set(args.parts) - set(table['parts'])
     if unknown:
         raise ValueError(f'PART: expected some of {[*table["parts"]]}, got {sorted(unknown)}')
     file = args.docs / 'claims.json'
     check_writable(file)
-    parts = args.parts or [*table['parts']]
     earlier = json.loads(file.read_text()) if file.exists() else []
     unknown = {claim['part'] for claim in earlier} - set(table['parts'])
     if unknown:
         raise ValueError(f'{str(file)!r}: the table has no {sorted(unknown)}; remove the file')
-
-    for command in commands_of(table, parts):
-        run_script(*command)
-    needed = needed_for(table, [table['parts'][name] for name in parts])
-    rates = {(place, network): rates_of(table, place)[0] for place, network in needed}
-    tried = {
-        each: trials(table, args.out, *each) for each in needed if len(rates_of(table, each[0])) > 1
-    }
-    train_all([run for runs in tried.values() for run in runs.values()], args.processes)
-    for each, runs in tried.items():
-        rates[each] = max(runs, key=lambda rate: final(validation_curve(runs[rate].folder)))
-    runs = train_seeds(table, args.out, needed, rates, args.processes)
-    measurements = [
-        Measurement(run, name, table['parts'][name]['command'])
-        for name in parts
-        if 'command' in table['parts'][name]
-        for place in table['parts'][name]['sets']
-        for network in networks_in(table['parts'][name])
-        for run in runs[place, network]
-    ]
-    do_all(measurements, Measurement.measure, args.processes)
-
-    claims = [claim for claim in earlier if claim['part'] not in parts]
-    for name in parts:
-        claims += judge(table, name, runs, rates)
-    write_results(table, args.docs, claims)
-    draw_parts(table, parts, args.docs, runs)
-    print(judged.claims_table([claim for claim in claims if claim['part'] in parts]))
+    parts = args.parts or [*table['parts']]
+    for number, name in enumerate(parts, 1):
+        print(f'{name}: part {number} of {len(parts)}', flush=True)
+        reproduce(table, name, args.out, args.docs, args.processes)
     print(f'written: {args.docs / "claims.md"}')
 
 

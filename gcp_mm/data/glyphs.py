@@ -33,7 +33,7 @@ def find_fonts(folders: Iterable[Path]) -> dict[str, list[Path]]:
         folders: searched with all that is in them for .ttf and .otf files.
 
     Returns:
-        {family: files}, both sorted; of files with the same content the first one.
+        {family: files}, both sorted; of files that draw the same the first one.
 
     Raises:
         FileNotFoundError: if a folder does not exist.
@@ -46,22 +46,29 @@ def find_fonts(folders: Iterable[Path]) -> dict[str, list[Path]]:
             if path.suffix.lower() not in SUFFIXES or sha256(path) in seen:
                 continue
             seen.add(sha256(path))
-            if family := _family(path):
+            family, drawn = _family(path)
+            if family and drawn not in seen:
+                seen.add(drawn)
                 families[family].append(path)
     return dict(sorted(families.items()))
 
 
 def _family(path):
-    """Name of the family, or None for a font without one of the characters or its outlines."""
+    """Name of the family, and a hash of what the font draws for the 62 characters.
+
+    None for a font without one of the characters or its outlines.
+    """
     try:
         font = TTFont(path, lazy=True)
         name, characters = font['name'].getBestFamilyName(), font.getBestCmap() or {}
         drawn = ImageFont.truetype(str(path), 32)
+        masks = [drawn.getmask(text) for text in CLASSES.values()]
     except (TTLibError, KeyError, OSError):
-        return None
-    if not all(ord(text) in characters for text in CLASSES.values()):
-        return None
-    return name if all(drawn.getmask(text).getbbox() for text in CLASSES.values()) else None
+        return None, ''
+    has_all = all(ord(text) in characters for text in CLASSES.values())
+    if not has_all or not all(mask.getbbox() for mask in masks):
+        return None, ''
+    return name, hashlib.sha256(b''.join(map(bytes, masks))).hexdigest()
 
 
 def draw_glyph(font: ImageFont.FreeTypeFont, text: str, size: int) -> np.ndarray:

@@ -7,20 +7,19 @@ same seeds; the interval is that of the mean paired difference, by Student's t-d
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from .._io import markdown_table, spread, write_figure
+from .._io import markdown_table, write_figure
 
 CONFIDENCE = 0.95
 HEAD = """# Claims and their spread
 
-`make reproduce` trains small networks from several seeds and compares them pair by pair. This page
-and `docs/claims.json` are its output. `tools/claims.yml` declares the networks, sets and claims.
+`tools/reproduce.py` trains networks from several seeds and compares them pair by pair. This page
+and `claims.json` beside it are its output. A table declares the networks, sets and claims.
 
 The learning rate of each network is the best of a grid, by the accuracy on a held-out fifth of the
 training images, unless the part says otherwise. Then the network is trained on all of them from
@@ -30,8 +29,7 @@ A difference is how much better the network named first is than the other, from 
 lower value where lower is better. Its interval has 95 % confidence (Student's t). A claim is
 supported if the whole interval is positive, not supported if it is negative, and undecided at this
 size if it contains 0. Of 20 intervals, expect one to miss. The spread is that of the seeds: the
-choice of the learning rate is made once. These are small networks on small images. A verdict says
-nothing about ImageNet or COCO."""
+choice of the learning rate is made once."""
 PLOTS = {
     'curves': 'Median and range by epoch',
     'densities': "Density of the Hessian's eigenvalues at the end of each run",
@@ -103,7 +101,7 @@ def networks_table(claims: Sequence[Claim], ranges: bool = False) -> str:
     runs = _runs(claims)
     rates = {(c['set'], name): rate for c in claims for name, rate in c['rates'].items()}
     sets = list(dict.fromkeys(place for place, _ in runs))
-    shown = _median_and_range if ranges else partial(spread, digits=1)
+    shown = _median_and_range if ranges else _mean_and_deviation
     rows = [
         [
             name,
@@ -121,7 +119,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
             claim['claim'],
             claim['metric'],
             claim['set'],
-            '{:+.2f} to {:+.2f}'.format(*claim['difference']),
+            '{:+.3g} to {:+.3g}'.format(*claim['difference']),
             claim['verdict'],
         ]
         for claim in claims
@@ -129,15 +127,15 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return markdown_table(['claim', 'metric', 'set', 'better by', 'verdict'], rows)
 
 
-def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
+def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
     """The page of all claims, Markdown.
 
     Args:
         claims: of `claims.json`.
-        parts: of `claims.yml`, with a `title` and a `text` each.
+        table: of `claims.yml`, a `text` and `parts`, with a `title` and a `text` each.
     """
-    measured = dict.fromkeys(claim['part'] for claim in claims)
-    sections = [HEAD]
+    measured, parts = dict.fromkeys(claim['part'] for claim in claims), table['parts']
+    sections = [HEAD, table['text'].strip()]
     if missing := [part['title'] for name, part in parts.items() if name not in measured]:
         sections.append(
             '\n'.join(['Declared, not measured yet:', '', *(f'- {m}' for m in missing)])
@@ -148,7 +146,7 @@ def page(claims: Sequence[Claim], parts: Mapping[str, dict]) -> str:
         sections += [
             f'## {parts[name]["title"]}',
             parts[name]['text'].strip(),
-            f'{count} seeds. The number behind "at" is the learning rate.',
+            f'{count} seeds. The number after "at" is the learning rate.',
             f'<!-- {name} -->',
         ]
         for metric, of_metric in _by_metric(of_part).items():
@@ -202,8 +200,12 @@ def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dic
     write_figure(path, figure, dpi=120)
 
 
+def _mean_and_deviation(values):
+    return f'{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}'
+
+
 def _median_and_range(values):
-    return f'{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})'
+    return f'{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})'
 
 
 def _by_metric(claims):

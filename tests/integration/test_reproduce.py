@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gcp_mm.hub import resolve_config
 from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
 from tests.helpers.runs import ROOT
 
@@ -38,7 +39,10 @@ DETECTOR = {
 }
 
 
-@dataclass
+NETWORKS = {'GAP': GAP, 'twin': {'like': 'GAP'}, 'detector': DETECTOR, 'twin detector': DETECTOR}
+
+
+@dataclass(eq=False)
 class Folder:
     """A run that was made by hand."""
 
@@ -162,16 +166,15 @@ def reproduce(digits, scenes, tmp_path, run_tool):
         table = {
             'tune': {'rates': [0.05, 0.1], 'seed': 100},
             'seeds': [0, 1],
+            'text': 'Small networks.',
             'sets': {
                 'digits': {'prepare': [], 'folder': str(digits), 'options': {}},
-                'scenes': {'prepare': [], 'rates': [0.01], **of_scenes},
+                'scenes': {
+                    **{'prepare': [], 'rates': [0.01], 'metric': 'coco/bbox_mAP'},
+                    **of_scenes,
+                },
             },
-            'networks': {
-                'GAP': GAP,
-                'twin': {'like': 'GAP', 'options': {}},
-                'detector': DETECTOR,
-                'twin detector': DETECTOR,
-            },
+            'networks': NETWORKS,
             'parts': {'twins': part, 'detectors': detectors},
         }
         file = tmp_path / 'claims.yml'
@@ -206,9 +209,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     assert {line.split()[1] for line in held_out} == set('0123456789')
     page = (docs / 'claims.md').read_text()
     for metric in ('accuracy', 'trace'):
-        assert (
-            f'| GAP is better than GAP | {metric} | digits | +0.00 to +0.00 | undecided |' in page
-        )
+        assert f'| GAP is better than GAP | {metric} | digits | +0 to +0 | undecided |' in page
     assert 'not measured yet:\n\n- Detectors\n' in page
     for name in ('twins', 'twins_curves', 'twins_densities'):
         assert f'claims_{name}.png' in page
@@ -217,6 +218,14 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     again = reproduce('twins').stdout
     assert 'train: 4, of which 0 are to do' in again
     assert 'measure: 4, of which 0 are to do' in again
+
+    # A run that was stopped between its last epoch and the validation of it.
+    (log,) = tmp_path.glob('runs/digits_twin_*_seed1/*/vis_data/scalars.json')
+    lines = [line for line in log.read_text().splitlines() if 'accuracy/top1' not in line]
+    log.write_text('\n'.join(lines) + '\n')
+    again = reproduce('twins').stdout
+    assert 'train: 4, of which 1 are to do' in again
+    assert json.loads((docs / 'claims.json').read_text()) == claims
 
     detected = reproduce('detectors').stdout
     assert 'train: 2, of which 0 are to do' in detected  # the trunks
@@ -232,7 +241,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     assert checkpoint.parent.name.endswith('_seed1')
 
     wider = {'like': 'GAP', 'options': {'model.head.topk': '(1,)'}}
-    changed = reproduce('twins', networks={'GAP': GAP, 'twin': wider})
+    changed = reproduce('twins', networks=NETWORKS | {'twin': wider})
     assert changed.returncode == 2
     assert 'digits_twin_lr0.05_held-out' in changed.stdout
 
@@ -242,6 +251,24 @@ def test_mistakes(reproduce):
     unknown = "expected some of ['twins', 'detectors'], got ['speed']"
     assert unknown in reproduce('speed').stdout
     broken = {'like': 'GAP', 'options': {'model.head.in_channels': 3}}
-    failed = reproduce('twins', networks={'GAP': GAP, 'twin': broken})
+    failed = reproduce('twins', networks=NETWORKS | {'twin': broken})
     assert failed.returncode == 2
     assert 'output.txt' in failed.stdout
+
+
+def test_the_seconds_of_an_epoch_are_timed_once_for_each_run(measure, folder, digits):
+    """Of two runs of one network; those of the second are there already."""
+    cfg = resolve_config(GAP['config'])
+    cfg.merge_from_dict(GAP['options'] | {'train_dataloader.dataset.data_root': str(digits)})
+    log = '\n'.join(json.dumps({'step': k, 'top1': k}) for k in (1, 2)) + '\n'
+    runs = []
+    for name in ('a', 'b'):
+        runs.append(folder(name, **{'0__vis_data__scalars.json': log}))
+        runs[-1].config = runs[-1].folder / 'config.py'
+        cfg.dump(runs[-1].config)
+    (runs[1].folder / 'seconds.json').write_text('{"seconds": 7}')
+    metric = {'curve': 'top1', 'target': ['a'], 'seconds': True}
+    values = measure(metric, {'a': runs})['a']
+    assert values[0] > 0
+    assert values[1] == 2 * 7  # epoch 2 is the first with the mean final accuracy, 2
+    assert measure(metric, {'a': runs})['a'] == values
