@@ -233,6 +233,14 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f'{mean} ± {statistics.stdev(values):.{digits}f}'
 
 
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Mean and, of more than one value, sample standard deviation, in significant digits."""
+    values = [*map(float, values)]  # NumPy's integers have no deviation
+    if len(values) == 1:
+        return f'{values[0]:.3g}'
+    return f'{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}'
+
+
 def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
     """Raise TypeError or ValueError unless `value` is an integer from `low` to `high`."""
     wanted = f'an integer of at least {low}' + (f' and at most {high}' if high else '')

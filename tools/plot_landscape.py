@@ -14,7 +14,13 @@ from arguments import run
 import numpy as np
 from matplotlib.figure import Figure
 
-from gcp_mm._io import markdown_table, read_jsonl, write_atomically, write_figure
+from gcp_mm._io import (
+    markdown_table,
+    mean_and_deviation,
+    read_jsonl,
+    write_atomically,
+    write_figure,
+)
 from gcp_mm.studies.landscape_hook import FILE
 
 FIELDS = dict(iter=int, etas=list, losses=list, gradient_distances=list)  # of a record
@@ -74,15 +80,8 @@ def table(networks):
         for kind, reduce in (('mean', np.mean), ('maximum', np.max)):
             values = {label: reduce(width, axis=1) for label, width in widths.items()}  # of seeds
             ratios = [np.divide.outer(values[first], values[other]).ravel() for other in others]
-            rows.append([f'{name}, {kind}', *map(spread, [*values.values(), *ratios])])
+            rows.append([f'{name}, {kind}', *map(mean_and_deviation, [*values.values(), *ratios])])
     return markdown_table(header, rows)
-
-
-def spread(values):
-    """Mean and, of more than one value, standard deviation."""
-    if len(values) == 1:
-        return f'{values[0]:.3g}'
-    return f'{values.mean():.3g} ± {values.std(ddof=1):.2g}'
 
 
 def draw(steps, networks, path):

@@ -13,7 +13,7 @@ from typing import TypedDict
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from .._io import markdown_table, write_figure
+from .._io import markdown_table, mean_and_deviation, write_figure
 
 CONFIDENCE = 0.95
 HEAD = """# Claims and their spread
@@ -101,7 +101,7 @@ def networks_table(claims: Sequence[Claim], ranges: bool = False) -> str:
     runs = _runs(claims)
     rates = {(c['set'], name): rate for c in claims for name, rate in c['rates'].items()}
     sets = list(dict.fromkeys(place for place, _ in runs))
-    shown = _median_and_range if ranges else _mean_and_deviation
+    shown = _median_and_range if ranges else mean_and_deviation
     rows = [
         [
             name,
@@ -198,10 +198,6 @@ def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dic
         axes.grid(alpha=0.3)
         axes.legend()
     write_figure(path, figure, dpi=120)
-
-
-def _mean_and_deviation(values):
-    return f'{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}'
 
 
 def _median_and_range(values):
