@@ -191,3 +191,32 @@ def test_training_step(run_tool, tmp_path):
         'ResNet-18, GAP, no down-sampling',
     ]
     assert rows[1]['ratio to GAP of the same backbone'] == 1
+
+
+def test_bytes_of_gradients():
+    """Of 32,896 x 1000 weights and 1000 biases, and their ring all-reduce at 10 Gbit/s."""
+    from benchmark_traffic import payload, ring_seconds
+
+    assert payload(32896, 'float32') == 131_588_000
+    assert payload(32896, 'bf16') == 65_794_000
+    assert payload(32896, 'PowerSGD, rank 4') == 4 * (4 * 33_896 + 1000)
+    assert ring_seconds(131_588_000, 2, 1.25) == pytest.approx(0.1052704)
+    assert ring_seconds(131_588_000, 8, 1.25) == pytest.approx(0.1842232)
+
+
+@pytest.mark.slow
+def test_traffic_of_two_processes(run_tool, tmp_path):
+    options = ('--channels', 8, '--repeats', 1, '--out', tmp_path)
+    run_tool('tools/benchmarks/benchmark_traffic.py', *options)
+    rows = json.loads((tmp_path / 'traffic.json').read_text())['rows']
+    assert [row['gradient'] for row in rows] == [
+        'float32',
+        'bf16',
+        'PowerSGD, rank 1',
+        'PowerSGD, rank 4',
+    ]
+    errors = [row['error of the gradient'] for row in rows]
+    assert errors[0] == 0
+    assert 0 < errors[1] < 2**-7
+    assert errors[3] < errors[2]
+    assert len(json.loads((tmp_path / 'links.json').read_text())['rows']) == 8
