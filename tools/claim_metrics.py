@@ -4,7 +4,8 @@ A metric is a mapping. One of these keys says what it is, the others are its arg
 
 - ``curve``: a validation metric in the log, after the last epoch, times ``scale``. With ``target``,
   a list of networks: the epochs to the best of their mean final values, one more than all for a run
-  that does not reach it. With ``seconds``, the time that the training steps of those epochs take.
+  that does not reach it. With ``seconds``, the time that the training steps of those epochs take,
+  at most that of one epoch more than all of the fastest network from the same seed.
 - ``bands``: a quantity of LandscapeHook, its range over the steps, averaged over the training.
 - ``file`` and ``key``: a number in a JSON file of the folder.
 - ``classifier``: a column of robustness.json, such as mCE, normalized by the mean of ``baseline``.
@@ -82,9 +83,7 @@ def of_curve(metric, runs):
             name: [read_json(run.folder / SECONDS)['seconds'] for run in each]
             for name, each in runs.items()
         }
-        return {
-            name: [*map(math.prod, zip(epochs[name], seconds[name], strict=True))] for name in runs
-        }
+        return seconds_to(epochs, curves, seconds)
     scale = metric.get('scale', 1)
     return {name: [scale * final(curve) for curve in each] for name, each in curves.items()}
 
@@ -95,6 +94,23 @@ def epochs_to(target, curves):
     return {
         name: [first_reaching(curve, level) or max(curve) + 1 for curve in each]
         for name, each in curves.items()
+    }
+
+
+def seconds_to(epochs, curves, seconds):
+    """Seconds of the training steps of some epochs, of which each run has its length.
+
+    At most those that the fastest network takes, from the same seed, for one epoch more than all:
+    runs that do not reach the target are equal, however long their epochs.
+    """
+    whole = {
+        name: [(max(curve) + 1) * one for curve, one in zip(of_seeds, seconds[name], strict=True)]
+        for name, of_seeds in curves.items()
+    }
+    ends = [min(of_seed) for of_seed in zip(*whole.values(), strict=True)]
+    return {
+        name: [min(n * one, end) for n, one, end in zip(each, seconds[name], ends, strict=True)]
+        for name, each in epochs.items()
     }
 
 

@@ -8,10 +8,10 @@ from PIL import Image
 from .._io import check_integer
 from .digits import NUM_VAL, SEED, enlarge, load_splits, write_class_folders
 
-TURN = 25  # degrees, the most that a digit in clutter is turned
-WIDTHS = 22, 40  # of a digit in clutter, in pixels
-PARTS = 6  # of other digits, beside a digit in clutter
-NOISE = 0.12  # standard deviation of the background's gray values
+TURN = 15  # degrees, the most that a digit in clutter is turned
+WIDTHS = 30, 48  # of a digit in clutter, in pixels
+PARTS = 4  # of other digits, beside a digit in clutter
+NOISE = 0.08  # standard deviation of the background's gray values
 
 
 def write_few(root: Path, per_class: int = 20, image_size: int = 64) -> bool:
@@ -46,7 +46,7 @@ def write_few(root: Path, per_class: int = 20, image_size: int = 64) -> bool:
 def write_clutter(root: Path, train_images: int = 2000, val_images: int = 1000) -> bool:
     """Write images of 64x64 pixels with one digit and parts of others on noise.
 
-    The digit is whole, 22 to 40 pixels wide, turned by up to 25 degrees, at any place. The 6 parts
+    The digit is whole, 30 to 48 pixels wide, turned by up to 15 degrees, at any place. The 4 parts
     are squares of 8 to 14 pixels, cut out of other digits as large. Training images show training
     digits, validation images validation digits.
 
@@ -64,7 +64,8 @@ def write_clutter(root: Path, train_images: int = 2000, val_images: int = 1000) 
     counts = dict(train=train_images, val=val_images)
     for split, count in counts.items():
         check_integer(f'{split}_images', count, 10)
-    options = dict(**counts, val_digits=NUM_VAL, seed=SEED)
+    drawn = dict(turn=TURN, widths=[*WIDTHS], parts=PARTS, noise=NOISE)
+    options = dict(**counts, **drawn, val_digits=NUM_VAL, seed=SEED)
 
     def images():
         for number, (split, (digits, labels)) in enumerate(load_splits().items()):

@@ -6,6 +6,7 @@ same seeds; the interval is that of the mean paired difference, by Student's t-d
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -179,7 +180,8 @@ def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
             for column, values in enumerate(shown.values()):
                 axes.plot([column] * len(values), values, 'o', alpha=0.6)
                 axes.plot([column - 0.25, column + 0.25], [statistics.fmean(values)] * 2, 'k-')
-            axes.set_xticks(range(len(shown)), shown, rotation=45, ha='right')
+            labels = [textwrap.fill(name, 16) for name in shown]
+            axes.set_xticks(range(len(shown)), labels, rotation=45, ha='right')
             axes.set(title=here, ylabel=metric)
             axes.grid(axis='y', alpha=0.3)
     write_figure(path, figure, dpi=120)

@@ -272,3 +272,24 @@ def test_the_seconds_of_an_epoch_are_timed_once_for_each_run(measure, folder, di
     assert values[0] > 0
     assert values[1] == 2 * 7  # epoch 2 is the first with the mean final accuracy, 2
     assert measure(metric, {'a': runs})['a'] == values
+
+
+def test_runs_that_do_not_reach_the_target_take_as_long_as_each_other(measure, folder):
+    """Of seed 0 only b reaches 50; of seed 1 neither, and the slower one has no more time."""
+    curves = {'a': [40, 45], 'b': [55, 30], 'target': [60, 40]}
+    seconds = {'a': 3, 'b': 5, 'target': 4}
+    runs = {
+        name: [
+            folder(
+                f'{name}{seed}',
+                **{
+                    '0__vis_data__scalars.json': json.dumps({'step': 1, 'top1': value}) + '\n',
+                    'seconds.json': json.dumps({'seconds': seconds[name]}),
+                },
+            )
+            for seed, value in enumerate(of_seeds)
+        ]
+        for name, of_seeds in curves.items()
+    }
+    values = measure({'curve': 'top1', 'target': ['target'], 'seconds': True}, runs)
+    assert values == {'a': [6, 6], 'b': [5, 6], 'target': [4, 6]}
