@@ -117,6 +117,8 @@ def seconds_to(epochs, curves, seconds):
 def time_epochs(runs):
     """Time the training steps of an epoch of each run, one thread, in turns; once for a run."""
     left = {run: run.folder / SECONDS for run in runs if not (run.folder / SECONDS).exists()}
+    if not left:
+        return
     torch.set_num_threads(1)
     steps = {run: training_step(Config.fromfile(run.config)) for run in left}
     timed = {run: step for run, (step, _) in steps.items()}

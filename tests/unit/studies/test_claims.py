@@ -83,6 +83,23 @@ def test_verdicts_follow_from_the_runs_by_the_rule(claim):
     assert claim['verdict'] == verdict(*interval)
 
 
+def test_the_status_line_of_the_readme():
+    verdicts = {
+        name: [
+            claim['verdict']
+            for claim in CLAIMS
+            if claim['part'] == 'speed'
+            and claim['metric'].startswith('top-1')
+            and claim['claim'] == f'GCP is better than {name}'
+        ]
+        for name in ('GAP', 'GAP without down-sampling')
+    }
+    assert sorted(verdicts['GAP']) == ['supported', 'undecided', 'undecided']
+    assert verdicts['GAP without down-sampling'] == ['undecided'] * 3
+    text = ' '.join((ROOT / 'README.md').read_text().split())
+    assert 'GCP is more accurate than GAP on one; against GAP on a map as large, all are' in text
+
+
 def test_the_file_has_every_claim_of_the_parts_it_has():
     parts = list(dict.fromkeys(claim['part'] for claim in CLAIMS))
     declared = [
