@@ -235,6 +235,7 @@ def trials(table, out, dataset, network):
     }
 
 
+@functools.cache  # for all networks of a set
 def hold_out(folder, prefix):
     """Write lists of the training images, every fifth of a class held out; returns both files."""
     files = [Path(f'{prefix}_{name}.txt') for name in ('kept', 'held-out')]

@@ -43,9 +43,8 @@ def find_fonts(folders: Iterable[Path]) -> dict[str, list[Path]]:
         if not folder.is_dir():
             raise FileNotFoundError(f'FOLDER: there is no folder {str(folder)!r}')
         for path in sorted(folder.rglob('*')):
-            if path.suffix.lower() not in SUFFIXES or sha256(path) in seen:
+            if path.suffix.lower() not in SUFFIXES:
                 continue
-            seen.add(sha256(path))
             family, drawn = _family(path)
             if family and drawn not in seen:
                 seen.add(drawn)
