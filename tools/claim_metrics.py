@@ -21,7 +21,6 @@ from statistics import fmean
 import numpy as np
 import torch
 from benchmarks.measure import interleave
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -32,6 +31,7 @@ from gcp_mm.robustness.baseline import mean_of
 from gcp_mm.robustness.detection import performance
 from gcp_mm.robustness.report import NORMALIZED, RAW, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
+from gcp_mm.runtime import read_config
 from gcp_mm.studies.curves import first_reaching, validation_curve
 from gcp_mm.studies.landscape_hook import FILE
 
@@ -120,7 +120,7 @@ def time_epochs(runs):
     if not left:
         return
     torch.set_num_threads(1)
-    steps = {run: training_step(Config.fromfile(run.config)) for run in left}
+    steps = {run: training_step(read_config(run.config)) for run in left}
     timed = {run: step for run, (step, _) in steps.items()}
     for run, seconds in interleave(timed, 10, torch.device('cpu'), progress=tqdm).items():
         content = {'seconds': seconds * steps[run][1]}

@@ -69,6 +69,6 @@ def test_claims_name_every_config():
     rates = {load(path).optim_wrapper.optimizer.lr for path in OWN}
     assert {*table['tune']['rates']} == rates
     named = {
-        claim[side] for claim in table['parts']['cifar']['claims'] for side in ('above', 'below')
+        claim[side] for claim in table['parts']['cifar']['claims'] for side in ('better', 'worse')
     }
     assert named == set(table['networks'])
