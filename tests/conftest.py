@@ -13,6 +13,7 @@ from mmengine.visualization import Visualizer
 
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
+from tests.helpers.quick import make_quick
 from tests.helpers.runs import CLS, ROOT, Training, finish, fork, start
 
 NARROW = """
@@ -52,6 +53,11 @@ def pytest_terminal_summary(terminalreporter, config):
         lines = [list(rows[0]), ['---'] * len(rows[0]), *(row.values() for row in rows)]
         for line in lines:
             terminalreporter.line(f'| {" | ".join(map(str, line))} |')
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    make_quick()
 
 
 @pytest.fixture(autouse=True)

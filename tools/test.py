@@ -94,7 +94,8 @@ def main():
         set_tta(cfg)
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
-    findings = check_config(cfg, 'test')
+    read = []
+    findings = check_config(cfg, 'test', read=read)
     raise_errors(findings)
 
     def test(runner):
@@ -109,7 +110,7 @@ def main():
         if is_main_process():
             write_metrics(metrics, args.out, dump)
 
-    launch(cfg, test)
+    launch(cfg, test, read)
 
 
 if __name__ == '__main__':

@@ -41,7 +41,8 @@ def train(cfg, args):
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    findings = check_config(cfg)
+    read = []
+    findings = check_config(cfg, read=read)
     raise_errors(findings)
 
     def run_training(runner):
@@ -52,7 +53,7 @@ def train(cfg, args):
                 runner.logger.warning(text)
         runner.train()
 
-    launch(cfg, run_training)
+    launch(cfg, run_training, read)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from torch import nn
 
 # Variables of the environment that hold the number of a process, and of all, by launcher
@@ -46,7 +47,7 @@ class Context:
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
         agree: whether the classes of a dataset are the categories of its file in COCO's format, by
             both, of those that :func:`.inspection.check_annotations` has read.
-        lengths: number of images of each dataset whose list is read, by the `id` of its config.
+        read: config and dataset of each whose list was read.
         batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
         real: whether it is of the data, not random.
     """
@@ -62,7 +63,7 @@ class Context:
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
     agree: dict[tuple, bool] = field(default_factory=dict)
-    lengths: dict[int, int | None] = field(default_factory=dict)
+    read: list[tuple[dict, BaseDataset]] = field(default_factory=list)
     batch: dict | None = None
     real: bool = False
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sized
 
 from mmengine.config import ConfigDict
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 from torch.utils.data import DataLoader, Dataset
@@ -19,21 +19,35 @@ from .inspection import inspect_dataset
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
 
-def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwargs) -> DataLoader:
+def build_dataloader(
+    build: Callable[..., DataLoader],
+    dataloader: dict,
+    read: list[tuple[dict, BaseDataset]] | None = None,
+    **kwargs,
+) -> DataLoader:
     """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and check it.
 
     Args:
         build: `Runner.build_dataloader`.
         dataloader: config of the dataloader. It is not modified: the inferencers of both frameworks
             look for `LoadImageFromFile` in the config of a run.
+        read: datasets that :func:`.run_checks` has read, with their configs. Those of this
+            dataloader are taken out. If it is one, unwrapped, its list is not read again.
         **kwargs: arguments of `build`.
 
     Raises:
         ValueError: if the dataloader would be empty; if no image of a detector's training set has
             an object.
     """
+    named = load_named(dataloader)
+    if read:
+        own = [pair for pair in read if pair[0] in find_datasets(dataloader)]
+        same = [dataset for config, dataset in own if config == dataloader['dataset']]
+        if same:
+            named['dataset'] = _use(named['dataset'], same[0])
+        read[:] = [pair for pair in read if pair not in own]  # to free their lists
     try:
-        loader = build(load_named(dataloader), **kwargs)
+        loader = build(named, **kwargs)
     except Exception:
         for config in find_datasets(dataloader):  # if it is the data, say which file it is
             raise_errors(inspect_dataset(config, 'dataloader'))
@@ -48,6 +62,20 @@ def build_dataloader(build: Callable[..., DataLoader], dataloader: dict, **kwarg
             f'{loader.batch_sampler.batch_size}, and drop_last=True leaves out the rest'
         )
     return loader
+
+
+def _use(config, dataset):
+    """Config of a dataset that builds its transforms, and takes the rest from one that is read."""
+
+    def complete(pipeline=()):
+        dataset.pipeline = Compose(pipeline)
+        dataset.serialize_data = config.get('serialize_data', True)
+        if dataset.serialize_data:
+            dataset.data_bytes, dataset.data_address = dataset._serialize_data()
+        return dataset
+
+    kept = {key: config[key] for key in config.keys() & {'pipeline', '_scope_'}}
+    return ConfigDict(type=complete, **kept)
 
 
 def load_named(node):

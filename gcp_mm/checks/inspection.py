@@ -10,7 +10,12 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 
-from .annotations import has_its_classes, inspect_annotations, inspect_evaluator
+from .annotations import (
+    collector_paused,
+    has_its_classes,
+    inspect_annotations,
+    inspect_evaluator,
+)
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
     NOWHERE,
@@ -59,7 +64,7 @@ def check_annotations(context: Context) -> list[Finding]:
             if _is_to_be_evaluated(dataset, contents, context.agree):
                 datasets.append(dataset)
             if getattr(dataset, '_fully_initialized', False):
-                context.lengths[id(config)] = len(dataset)
+                context.read.append((config, dataset))
         found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
     if found or not number:
         return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
@@ -101,9 +106,7 @@ def _count_images(context, node):
     """Number of images of a dataset, or of a wrapper of some, None where it is not known."""
     for config, opened, _ in open_datasets(context, 'train_dataloader'):
         if config is node:
-            if id(node) not in context.lengths:
-                context.lengths[id(node)] = _read_length(opened)
-            return context.lengths[id(node)]
+            return _read_length(context, config, opened)
     if name_of(node) == 'ConcatDataset':
         numbers = [_count_images(context, each) for each in node.get('datasets', ())]
         return None if None in numbers else sum(numbers)
@@ -113,7 +116,10 @@ def _count_images(context, node):
     return None
 
 
-def _read_length(opened):
+def _read_length(context, config, opened):
+    for read, dataset in context.read:
+        if read is config:
+            return len(dataset)
     if not isinstance(opened, BaseDataset) or reads_coco(opened):  # of which reading takes long
         return None
     dataset = copy.copy(opened)
@@ -122,6 +128,7 @@ def _read_length(opened):
         dataset.full_init()
     except Exception:  # check_data, or the dataloader of the run, tells of it
         return None
+    context.read.append((config, dataset))
     return len(dataset)
 
 
@@ -193,6 +200,7 @@ def check_lists(context: Context) -> Iterator[Finding]:
                 yield Finding(evaluator, 'error' if error else 'ok', text)
 
 
+@collector_paused()
 def read_dataset(
     dataset: BaseDataset,
     config: dict,

@@ -1,6 +1,7 @@
 """Configs that inherit this package's: ``_base_ = 'gcp_mm::imagenet/resnet50-gcp_....py'``."""
 
 import functools
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,6 +14,9 @@ def find_base_configs(package: str, folder: Path) -> None:
     scope. The modules of this one are in the root registries, which have none: so a method of
     `Config` is wrapped here.
 
+    The configs of other packages are looked for in their folder first. mmengine parses the
+    metafiles of all their models before it does so, which takes 0.2 s for every ``_base_``.
+
     Args:
         package: what the names begin with, before '::'.
         folder: that holds its configs.
@@ -21,9 +25,15 @@ def find_base_configs(package: str, folder: Path) -> None:
 
     @functools.wraps(wrapped)
     def get_cfg_path(cfg_path, filename):
-        if not cfg_path.startswith(f'{package}::'):
+        scope, separator, name = cfg_path.partition('::')
+        if scope != package:
+            spec = find_spec(scope) if separator and '.' not in scope else None
+            if spec and spec.origin:
+                path = Path(spec.origin).parent / '.mim/configs' / name
+                if path.is_file():
+                    return str(path), scope
             return wrapped(cfg_path, filename)
-        path = folder / cfg_path.removeprefix(f'{package}::')
+        path = folder / name
         if not path.is_file():
             raise FileNotFoundError(f'config: {filename!r} inherits {cfg_path!r}: no such file')
         return str(path), None

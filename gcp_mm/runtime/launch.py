@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -146,7 +147,11 @@ def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractC
     return locked(output, folder) if is_first_process(cfg) else nullcontext()
 
 
-def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
+def launch(
+    cfg: Config,
+    run: Callable[[Runner], object],
+    read: list[tuple[dict, BaseDataset]] | None = None,
+) -> object:
     """Build the Runner of a config and call `run` with it, in every process of a run.
 
     Without an accelerator the processes communicate over gloo, because mmengine's set-up of a
@@ -157,6 +162,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
     Args:
         cfg: the final config.
         run: function of the Runner, such as one that trains.
+        read: datasets that :func:`gcp_mm.checks.run_checks` has read, which are not read again.
 
     Returns:
         The result of `run`.
@@ -188,7 +194,7 @@ def launch(cfg: Config, run: Callable[[Runner], object]) -> object:
         if isinstance(runner, Runner):  # others load in ways of their own
             runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
-        runner.build_dataloader = partial(build_dataloader, runner.build_dataloader)
+        runner.build_dataloader = partial(build_dataloader, runner.build_dataloader, read=read)
         return run(runner)
     finally:
         if dist.is_initialized():

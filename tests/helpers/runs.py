@@ -24,13 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
 MARK = 'GCP_MM_TEST_RUN'
 DEFAULTS = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
-# What every tool imports, which takes seconds. The processes of FORKS begin after it.
-PACKAGES = [
-    *('gcp_mm.hub', 'mmpretrain.models', 'mmpretrain.datasets', 'mmpretrain.evaluation'),
-    *('mmdet.models', 'mmdet.datasets', 'mmdet.evaluation', 'mmdet.visualization'),
-]
+# The processes of FORKS begin after the imports, which take seconds.
 FORKS = multiprocessing.get_context('forkserver')
-FORKS.set_forkserver_preload(PACKAGES)
+FORKS.set_forkserver_preload(['tests.helpers.preloaded'])
 
 
 @dataclass
@@ -125,7 +121,7 @@ def finish(process, timeout=600):
 
 
 def fork(script, *arguments, timeout=600):
-    """Run a Python script in the project's root, in a process that has imported PACKAGES already.
+    """Run a Python script in the project's root, in a process that has imported the packages.
 
     Returns:
         A CompletedProcess, as of :func:`finish`.

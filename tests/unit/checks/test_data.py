@@ -1,7 +1,10 @@
 """Datasets that are absent, of other classes or other labels are told, others are left alone."""
 
+import copy
 import functools
+import pickle
 import re
+import shutil
 
 import mmengine.config.utils
 import numpy as np
@@ -11,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks import build_dataloader
+from gcp_mm.checks import build_dataloader, check_config
 from gcp_mm.checks.data import (
     build_dataset,
     check_classes,
@@ -21,6 +24,7 @@ from gcp_mm.checks.data import (
     find_missing,
     open_dataset,
 )
+from gcp_mm.checks.dataloaders import load_named
 from gcp_mm.checks.inspection import check_annotations, inspect_dataset
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_batch, check_schedule
@@ -324,6 +328,51 @@ def test_unlabeled_images_beside_labeled_ones(scenes, tmp_path, log):
         unlabeled.update(test_mode=True)
         build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabeled), seed=0)
         assert 'no image has an object of the classes' in log()
+
+
+@pytest.mark.parametrize('serialize', [True, False])
+def test_a_list_that_was_checked_is_not_read_again(serialize, scenes, tmp_path):
+    cfg = resolve_config('mask-rcnn_r18_fpn_4e_digits')
+    shutil.copytree(scenes, tmp_path / 'data')
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{tmp_path}/data'
+    cfg.train_dataloader.dataset.serialize_data = serialize
+    cfg.model.backbone.init_cfg = None
+    cfg.val_evaluator.ann_file = f'{tmp_path}/data/annotations/instances_val.json'
+    read, before = [], copy.deepcopy(cfg.train_dataloader)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        stock = Runner.build_dataloader(load_named(before), seed=0).dataset
+        assert not [f for f in check_config(cfg, read=read) if f.status == 'error']
+        assert len(read) == 2  # of training and validation
+        (tmp_path / 'data/annotations/instances_train.json').unlink()
+        build = Runner.build_dataloader
+        dataset = build_dataloader(build, cfg.train_dataloader, read, seed=0).dataset
+    assert len(read) == 1
+    assert cfg.train_dataloader == before
+    dataset = pickle.loads(pickle.dumps(dataset))  # as workers get it
+    assert repr(dataset.pipeline) == repr(stock.pipeline)
+    assert vars(dataset).keys() == vars(stock).keys()
+    assert dataset.metainfo == stock.metainfo
+    assert len(dataset) == len(stock)
+    assert all(dataset.get_data_info(k) == stock.get_data_info(k) for k in range(len(stock)))
+    assert (len(dataset.data_list) == 0) == serialize
+
+
+def test_lists_of_wrapped_datasets_are_read_again(few_digits):
+    cfg = resolve_config('resnet18-gcp_1xb64-5e_digits')
+    cfg.train_dataloader.dataset.data_root = cfg.val_dataloader.dataset.data_root = str(few_digits)
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=inner)
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=8)
+    cfg.param_scheduler = dict(type='LinearLR', by_epoch=False, end=4)  # which asks for its length
+    read = []
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        check_config(cfg, read=read)
+        assert [len(dataset) for _, dataset in read] == [40]
+        loader = build_dataloader(Runner.build_dataloader, cfg.train_dataloader, read, seed=0)
+    assert len(loader.dataset) == 120
+    assert read == []  # a list of a million images is not kept for the whole run
 
 
 @DATASETS.register_module()
