@@ -1,4 +1,4 @@
-"""Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
+"""Files: atomic writes, JSON lines, hashes, Markdown tables."""
 
 import difflib
 import errno
@@ -239,12 +239,3 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f'{values[0]:.3g}'
     return f'{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}'
-
-
-def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer from `low` to `high`."""
-    wanted = f'an integer of at least {low}' + (f' and at most {high}' if high else '')
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
-    if value < low or (high is not None and value > high):
-        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_positive
+from .arguments import check_integer
 from .dropcov import DropCov
 from .pooling import check_options, global_covariance_pooling
 from .tracing import is_traced
@@ -99,14 +99,14 @@ class GlobalCovariancePool2d(nn.Module):
                 f'reduction: expected a sequence of channel numbers such as (256,), '
                 f'got {reduction!r}'
             )
-        check_positive('in_channels', in_channels)
+        check_integer('in_channels', in_channels)
         for channels in reduction:
-            check_positive('reduction', channels)
+            check_integer('reduction', channels)
         check_options(iterations, norm, method, save, exponent=exponent)
         if check_finite not in (None, True, False):
             raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
         if class_tokens is not None:
-            check_positive('class_tokens', class_tokens, least=0)
+            check_integer('class_tokens', class_tokens, low=0)
 
         if not isinstance(dropcov, bool):
             raise TypeError(f'dropcov: expected True or False, got {dropcov!r}')

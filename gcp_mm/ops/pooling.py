@@ -9,13 +9,14 @@ Other normalizations of the covariance are options of the same function.
 import torch
 from torch import Tensor
 
+from .arguments import check_integer, check_number
 from .backends import BACKENDS, pool_by_circuit
 from .circuit import find_circuit
 from .covariance import covariance, flatten_positions
-from .eigenvalues import Log, Power, check_exponent
+from .eigenvalues import Log, Power
 from .eigh import matrix_sqrt_eigh
 from .log_cholesky import log_cholesky
-from .newton_schulz import check_iterations
+from .newton_schulz import MAX_ITERATIONS
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import full_precision
 from .signed_sqrt import second_moment, signed_sqrt_l2
@@ -122,7 +123,7 @@ def check_options(
     exponent: float = 0.5,
 ) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_iterations(iterations)
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),
@@ -136,7 +137,7 @@ def check_options(
             f'method={method!r}, save={save!r}, backend={backend!r}: these choose how '
             f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
         )
-    check_exponent(exponent)
+    check_number('exponent', exponent)
     if norm != 'power' and exponent != 0.5:
         raise ValueError(f"exponent={exponent!r}: it is that of norm='power', got norm={norm!r}")
     if backend != 'auto' and method != 'circuit':

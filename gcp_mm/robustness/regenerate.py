@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tvf
 from tqdm import tqdm
 
-from .._io import check_integer, read_json, sha256, write_atomically
+from .._io import read_json, sha256, write_atomically
 from .._lock import locked
 from ..data import IMAGE_SUFFIXES
+from ..ops.arguments import check_integer
 from .corruptions import SMALLEST, check_package, corrupt, seeded, versions
 from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
