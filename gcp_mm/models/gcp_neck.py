@@ -23,8 +23,8 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         head=dict(type='LinearClsHead', in_channels=32896, ...)
 
     Args:
-        in_channels: channels of the feature maps. This, the arguments up to `check_finite`, and
-            `exponent`, `dropcov` and `class_tokens` are those of
+        in_channels: channels of the feature maps. This, the arguments up to `save`, and `exponent`,
+            `dropcov` and `class_tokens` are those of
             :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
         norm_cfg: config of their normalization layers.
@@ -45,7 +45,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         norm: str = 'newton_schulz',
         method: str = 'auto',
         save: str = 'activations',
-        check_finite: bool | None = None,
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN'),
         act_cfg: dict | None = dict(type='ReLU'),
@@ -68,7 +67,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             norm,
             method,
             save,
-            check_finite,
             block,
             exponent,
             dropcov,

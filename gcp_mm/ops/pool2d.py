@@ -58,9 +58,6 @@ class GlobalCovariancePool2d(nn.Module):
             `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
         save: 'input' saves memory in training and costs time: the backward computes again what
             'activations' keeps.
-        check_finite: whether to look for NaN and infinity in every batch. None looks at every
-            batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
-            device. Exported networks do not look.
         block: makes the module of a reduction from its input and output channels.
         exponent: of `norm='power'`, above 0.
         dropcov: whether to drop channels in training, see :class:`gcp_mm.ops.DropCov`. The method
@@ -70,8 +67,7 @@ class GlobalCovariancePool2d(nn.Module):
 
     Raises:
         TypeError: if `in_channels`, `iterations`, `class_tokens` or an entry of `reduction` is not
-            an integer, `exponent` not a number, `dropcov` not a bool, or `check_finite` neither
-            a bool nor None.
+            an integer, `exponent` not a number, or `dropcov` not a bool.
         ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
             do not go together.
     """
@@ -87,7 +83,6 @@ class GlobalCovariancePool2d(nn.Module):
         norm: str = 'newton_schulz',
         method: str = 'auto',
         save: str = 'activations',
-        check_finite: bool | None = None,
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
         exponent: float = 0.5,
         dropcov: bool = False,
@@ -103,8 +98,6 @@ class GlobalCovariancePool2d(nn.Module):
         for channels in reduction:
             check_integer('reduction', channels)
         check_options(iterations, norm, method, save, exponent=exponent)
-        if check_finite not in (None, True, False):
-            raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
         if class_tokens is not None:
             check_integer('class_tokens', class_tokens, low=0)
 
@@ -118,7 +111,6 @@ class GlobalCovariancePool2d(nn.Module):
         self.norm = norm
         self.method = method
         self.save = save
-        self.check_finite = check_finite
         self.exponent = exponent
         self.class_tokens = class_tokens
         self._looked = False  # at a first batch
@@ -145,7 +137,8 @@ class GlobalCovariancePool2d(nn.Module):
             none: float32 under autocast, half precision in a network that was converted to it.
 
         Raises:
-            ValueError: for features of another shape, or features that are not finite.
+            ValueError: for features of another shape, or features that are not finite. Those of
+                every batch are checked on a CPU, and those of the first batch elsewhere.
         """
         if self.class_tokens and x.dim() == 4:
             raise ValueError(
@@ -196,7 +189,6 @@ class GlobalCovariancePool2d(nn.Module):
         return tokens.transpose(1, 2)[..., None]
 
     def _is_to_look(self, x: Tensor) -> bool:
+        """Every batch on a CPU; the first one elsewhere, where each look waits for the device."""
         looked, self._looked = self._looked, True
-        if self.check_finite is None:
-            return x.device.type == 'cpu' or not looked
-        return self.check_finite
+        return x.device.type == 'cpu' or not looked
