@@ -23,8 +23,8 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         head=dict(type='LinearClsHead', in_channels=32896, ...)
 
     Args:
-        in_channels: channels of the feature maps. This, the arguments up to `save`, and `exponent`,
-            `dropcov` and `class_tokens` are those of
+        in_channels: channels of the feature maps. This, the arguments up to `method`, and
+            `exponent`, `dropcov` and `class_tokens` are those of
             :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
         norm_cfg: config of their normalization layers.
@@ -44,7 +44,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'activations',
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN'),
         act_cfg: dict | None = dict(type='ReLU'),
@@ -66,7 +65,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             iterations,
             norm,
             method,
-            save,
             block,
             exponent,
             dropcov,

@@ -54,10 +54,8 @@ class GlobalCovariancePool2d(nn.Module):
         norm: matrix normalization, 'newton_schulz' (the paper's), 'eigh' (the exact square root),
             'power', 'log', 'cholesky', 'signed_sqrt_l2' or 'none'; see
             :func:`gcp_mm.ops.global_covariance_pooling`.
-        method: how the Newton-Schulz normalization is computed; 'auto' is the fastest. This and
-            `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
-        save: 'input' saves memory in training and costs time: the backward computes again what
-            'activations' keeps.
+        method: how the Newton-Schulz normalization is computed; 'auto' is the fastest. It
+            does not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
         block: makes the module of a reduction from its input and output channels.
         exponent: of `norm='power'`, above 0.
         dropcov: whether to drop channels in training, see :class:`gcp_mm.ops.DropCov`. The method
@@ -68,8 +66,8 @@ class GlobalCovariancePool2d(nn.Module):
     Raises:
         TypeError: if `in_channels`, `iterations`, `class_tokens` or an entry of `reduction` is not
             an integer, `exponent` not a number, or `dropcov` not a bool.
-        ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
-            do not go together.
+        ValueError: if one of them is out of range, `norm` or `method` is unknown, or they do
+            not go together.
     """
 
     # A network trained without DropCov is a start for one with it.
@@ -82,7 +80,6 @@ class GlobalCovariancePool2d(nn.Module):
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'activations',
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
         exponent: float = 0.5,
         dropcov: bool = False,
@@ -97,7 +94,7 @@ class GlobalCovariancePool2d(nn.Module):
         check_integer('in_channels', in_channels)
         for channels in reduction:
             check_integer('reduction', channels)
-        check_options(iterations, norm, method, save, exponent=exponent)
+        check_options(iterations, norm, method, exponent=exponent)
         if class_tokens is not None:
             check_integer('class_tokens', class_tokens, low=0)
 
@@ -110,7 +107,6 @@ class GlobalCovariancePool2d(nn.Module):
         self.iterations = iterations
         self.norm = norm
         self.method = method
-        self.save = save
         self.exponent = exponent
         self.class_tokens = class_tokens
         self._looked = False  # at a first batch
@@ -165,7 +161,7 @@ class GlobalCovariancePool2d(nn.Module):
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
         pooled = global_covariance_pooling(
-            x, self.iterations, self.norm, self.method, self.save, exponent=self.exponent
+            x, self.iterations, self.norm, self.method, exponent=self.exponent
         )
         return pooled.to(dtype)
 

@@ -33,7 +33,6 @@ MATRIX_NORMS = (
     'none',
 )
 METHODS = ('auto', 'circuit', 'newton_schulz')
-SAVES = ('activations', 'input')
 
 
 @full_precision
@@ -42,7 +41,6 @@ def global_covariance_pooling(
     iterations: int = 5,
     norm: str = 'newton_schulz',
     method: str = 'auto',
-    save: str = 'activations',
     backend: str = 'auto',
     exponent: float = 0.5,
 ) -> Tensor:
@@ -66,9 +64,6 @@ def global_covariance_pooling(
             of the positions where that is smaller. 'auto' takes the circuit for float32 where
             there is one for so many iterations, else the iteration. In float64 the circuit is
             still only accurate to `Circuit.max_error`.
-        save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
-            keep `x` alone, in float32 if it is of half precision, and compute the forward's
-            products a second time.
         backend: what computes `method='circuit'`: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or
             'cpp' (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp'
             where the environment has GCP_MM_EXTENSION=1, else PyTorch. Second derivatives are
@@ -85,16 +80,16 @@ def global_covariance_pooling(
         TypeError: if `x` is not a floating-point tensor, `iterations` not an integer or `exponent`
             not a number.
         ValueError: for another shape, `iterations` or `exponent` out of range, an unknown `norm`,
-            `method`, `save` or `backend`, one of the last three beside another `norm` than
+            `method` or `backend`, one of the last two beside another `norm` than
             'newton_schulz', an `exponent` beside another than 'power', a number of iterations that
             `method='circuit'` has no circuit for, or a named `backend` beside another method than
             'circuit' or where it cannot run.
         torch.linalg.LinAlgError: for NaN or infinity with 'eigh', 'power', 'log' and 'cholesky';
             else they give NaN.
     """
-    check_options(iterations, norm, method, save, backend, exponent)
+    check_options(iterations, norm, method, backend, exponent)
     if norm == 'newton_schulz':
-        return _pool_by_root(flatten_positions(x), iterations, method, save, backend)
+        return _pool_by_root(flatten_positions(x), iterations, method, backend)
     matrix = dict(
         eigh=lambda: matrix_sqrt_eigh(covariance(x)),
         power=lambda: pool_by_spectrum(x, Power(float(exponent))),
@@ -106,19 +101,18 @@ def global_covariance_pooling(
     return triu_vector(matrix)
 
 
-def _pool_by_root(x: Tensor, iterations: int, method: str, save: str, backend: str) -> Tensor:
+def _pool_by_root(x: Tensor, iterations: int, method: str, backend: str) -> Tensor:
     circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
     iterate = method == 'newton_schulz' or (method == 'auto' and x.dtype != torch.float32)
     if iterate or circuit is None:
-        return pool_by_newton_schulz(x, iterations, save)
-    return pool_by_circuit(x, circuit, save, backend)
+        return pool_by_newton_schulz(x, iterations)
+    return pool_by_circuit(x, circuit, backend)
 
 
 def check_options(
     iterations: int,
     norm: str,
     method: str,
-    save: str,
     backend: str = 'auto',
     exponent: float = 0.5,
 ) -> None:
@@ -127,14 +121,13 @@ def check_options(
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),
-        ('save', save, SAVES),
         ('backend', backend, BACKENDS),
     ):
         if value not in known:
             raise ValueError(f'{name}: expected one of {known}, got {value!r}')
-    if norm != 'newton_schulz' and (method, save, backend) != ('auto', 'activations', 'auto'):
+    if norm != 'newton_schulz' and (method, backend) != ('auto', 'auto'):
         raise ValueError(
-            f'method={method!r}, save={save!r}, backend={backend!r}: these choose how '
+            f'method={method!r}, backend={backend!r}: these choose how '
             f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
         )
     check_number('exponent', exponent)

@@ -118,7 +118,7 @@ def test_neck_dtype_under_autocast_and_in_half_precision():
         (dict(in_channels=8, reduction=(4.0,)), TypeError, 'reduction.*4.0'),
         (dict(in_channels=8, iterations=0), ValueError, 'iterations.*got 0'),
         (dict(in_channels=8, norm='sqrt'), ValueError, "norm.*got 'sqrt'"),
-        (dict(in_channels=8, norm='none', save='input'), ValueError, "save='input'.*norm='none'"),
+        (dict(in_channels=8, norm='none', method='circuit'), ValueError, "circuit.*norm='none'"),
     ],
 )
 def test_neck_refuses_wrong_arguments(kwargs, error, words):

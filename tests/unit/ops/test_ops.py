@@ -211,7 +211,6 @@ def pool(*args, **kwargs):
         (lambda: dropcov_probability(torch.ones(1, 1, 3), torch.ones(1, 1)), ValueError, '2 or'),
         (lambda: dropcov_probability(torch.ones(2, 4, 3), torch.ones(4)), ValueError, r'\(4,\)'),
         (lambda: pool(method='fast'), ValueError, "method.*'circuit'.*got 'fast'"),
-        (lambda: pool(save='nothing'), ValueError, "save.*'input'.*got 'nothing'"),
         (lambda: pool(backend='cuda'), ValueError, "backend.*'triton', 'cpp'.*got 'cuda'"),
         (lambda: pool(7, method='circuit'), ValueError, "circuit.*iterations=7.*method='auto'"),
         (lambda: matrix_sqrt_newton_schulz(torch.ones(2, 3)), ValueError, 'square'),
