@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from ..ops.arguments import check_integer
 from ..ops.covariance import cross_covariance
-from .tokens import split_tokens
+from ..ops.tokens import split_tokens
 
 
 # force: the class takes the place of the function that imported this module.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .arguments import check_integer
 from .dropcov import DropCov
 from .pooling import check_options, global_covariance_pooling
+from .tokens import split_tokens
 from .tracing import is_traced
 
 # What to do about features that are no map of so many channels, by their number of dimensions
@@ -136,14 +137,9 @@ class GlobalCovariancePool2d(nn.Module):
             ValueError: for features of another shape, or features that are not finite. Those of
                 every batch are checked on a CPU, and those of the first batch elsewhere.
         """
-        if self.class_tokens and x.dim() == 4:
-            raise ValueError(
-                f'inputs: class_tokens={self.class_tokens}, but the backbone gives a map, '
-                f'{tuple(x.shape)}, which has none; remove class_tokens, or have the backbone give '
-                "tokens, in MMPretrain with out_type='raw'"
-            )
-        if self.class_tokens is not None and x.dim() == 3:
-            x = self._map_of_tokens(x, self.class_tokens)
+        if self.class_tokens or (self.class_tokens == 0 and x.dim() != 4):
+            _, positions = split_tokens(x, self.in_channels, self.class_tokens)
+            x = positions.transpose(1, 2)[..., None]  # (B, in_channels, N - class_tokens, 1)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
@@ -173,16 +169,6 @@ class GlobalCovariancePool2d(nn.Module):
         if self.class_tokens is not None:
             options += f', class_tokens={self.class_tokens}'
         return options
-
-    @staticmethod
-    def _map_of_tokens(x: Tensor, class_tokens: int) -> Tensor:
-        """(B, N, C) tokens as a map of one column, (B, C, N - class_tokens, 1)."""
-        tokens = x[:, class_tokens:]
-        if not tokens.shape[1]:
-            raise ValueError(
-                f'inputs: class_tokens={class_tokens} leaves out all of {x.shape[1]} tokens'
-            )
-        return tokens.transpose(1, 2)[..., None]
 
     def _is_to_look(self, x: Tensor) -> bool:
         """Every batch on a CPU; the first one elsewhere, where each look waits for the device."""

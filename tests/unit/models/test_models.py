@@ -65,8 +65,8 @@ def test_tokens_are_positions(class_tokens):
     ('class_tokens', 'inputs', 'words'),
     [
         (None, torch.ones(2, 5, 8), 'set class_tokens'),
-        (1, torch.ones(2, 1, 8), 'class_tokens=1 leaves out all of 1 tokens'),
-        (1, torch.ones(2, 5, 6), r'\(B, 8, H, W\)'),
+        (1, torch.ones(2, 1, 8), r'class_tokens=1, got \(2, 1, 8\)'),
+        (1, torch.ones(2, 5, 6), r'\(B, N, 8\)'),
     ],
 )
 def test_tokens_that_do_not_fit(class_tokens, inputs, words):
