@@ -149,6 +149,25 @@ def read_json(path: str | Path, **fields: type) -> dict:
     return content
 
 
+def check_made_with(path: str | Path, before: Mapping, now: Mapping) -> None:
+    """Check that what a path holds was made with the settings of this run.
+
+    Args:
+        path: of the file or folder, for the message.
+        before: settings that it was made with.
+        now: settings of this run; other keys of `before` do not count.
+
+    Raises:
+        ValueError: if a setting differs or is missing; the message has both values.
+    """
+    differ = [key for key, value in now.items() if before.get(key) != value]
+    if differ:
+        was, this = ({key: made.get(key) for key in differ} for made in (before, now))
+        raise ValueError(
+            f'{str(path)!r} was made with {was}, and this is {this}; remove it or name another'
+        )
+
+
 def read_jsonl(path: str | Path, **fields: type) -> list[dict]:
     """Records of a JSON-lines file, without a last line that a crash cut short.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .._io import read_json, sha256, size_and_time, write_atomically
+from .._io import check_made_with, read_json, sha256, size_and_time, write_atomically
 from .baseline import Robustness, check_numbers
 from .detection import report_detector
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -65,15 +65,9 @@ def resume_results(path: Path, new: dict) -> dict:
     if not path.exists():
         return new
     results = read_results(path)
-    for section in ('identity', 'roots'):
-        old = results[section]
-        for key, value in new[section].items():
-            if old.get(key, value) != value:
-                raise ValueError(
-                    f'{str(path)!r} holds results of another evaluation: its {key} is {old[key]}, '
-                    f'not {value}; give another `out`, or remove it'
-                )
-    results['roots'].update(new['roots'])
+    # A root may be new: parts of another benchmark follow.
+    roots = results['roots'] = {**new['roots'], **results['roots']}
+    check_made_with(path, results['identity'] | roots, new['identity'] | new['roots'])
     results['regenerated'] = sorted({*results['regenerated'], *new['regenerated']})
     return results
 
