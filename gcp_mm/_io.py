@@ -239,6 +239,27 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
+def table_of_dicts(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table whose columns are the keys of all rows, in the order they come.
+
+    Floats have three significant digits; None and absent keys are empty cells.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def cell(value):
+        return '' if value is None else f'{value:.3g}' if isinstance(value, float) else value
+
+    return markdown_table(columns, [[cell(row.get(key)) for key in columns] for row in rows])
+
+
+def write_report(folder: str | Path, name: str, text: str, content: object) -> None:
+    """Print a report and write it to NAME.md, and what it is made of, as JSON, to NAME.json."""
+    print(text)
+    write_atomically(Path(folder) / f'{name}.md', text.encode())
+    write_atomically(Path(folder) / f'{name}.json', (json.dumps(content, indent=1) + '\n').encode())
+    print(f'written: {folder}/{name}.md, {name}.json')
+
+
 def number(value: float, digits: int = 2) -> str:
     """A number in a table, '-' unless it is finite."""
     return f'{value:.{digits}f}' if math.isfinite(value) else '-'
