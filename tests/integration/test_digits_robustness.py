@@ -5,7 +5,7 @@ import runpy
 
 import pytest
 
-from gcp_mm.robustness import load_baseline
+from gcp_mm.robustness.baseline import load_baseline
 from gcp_mm.robustness.results import read_results
 from tests.helpers.runs import ROOT
 

@@ -19,8 +19,10 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from scipy.stats import rankdata
 
-from gcp_mm.robustness import CORRUPTIONS, EXTRA_CORRUPTIONS, PERTURBATIONS, load_baseline
+from gcp_mm.robustness.baseline import load_baseline
 from gcp_mm.robustness.datasets import read_frames
+from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
+from gcp_mm.robustness.stability import PERTURBATIONS
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 from tests.helpers.runs import ROOT
 

@@ -7,7 +7,6 @@ import re
 import pytest
 from mmengine.config import ConfigDict
 
-from gcp_mm.robustness import CORRUPTIONS
 from gcp_mm.robustness.detection import (
     compare_detectors,
     main_metrics,
@@ -15,6 +14,7 @@ from gcp_mm.robustness.detection import (
     report_detector,
 )
 from gcp_mm.robustness.detectors import corrupt_images
+from gcp_mm.robustness.errors import CORRUPTIONS
 from gcp_mm.robustness.results import read_results, robustness_of
 from tests.helpers.damaged_json import damaged
 

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from gcp_mm.robustness import CORRUPTIONS, Robustness, load_baseline
-from gcp_mm.robustness.baseline import mean_of
+from gcp_mm.robustness.baseline import Robustness, load_baseline, mean_of
+from gcp_mm.robustness.errors import CORRUPTIONS
 from gcp_mm.robustness.report import compare, plot, report, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
 from tests.helpers.damaged_json import damaged
