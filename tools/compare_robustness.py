@@ -9,10 +9,9 @@ from pathlib import Path
 from arguments import check_outputs, run
 
 from gcp_mm._io import write_atomically
-from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.detection import compare_detectors
 from gcp_mm.robustness.report import compare, plot
-from gcp_mm.robustness.results import is_of_detector, read_results, robustness_of
+from gcp_mm.robustness.results import is_of_detector, read_baseline, read_results, robustness_of
 
 
 def parse_args():
@@ -27,8 +26,11 @@ def parse_args():
     )
     parser.add_argument(
         '--baseline',
-        default=ALEXNET,
-        help='file of the network that the metrics are normalized by; by default AlexNet',
+        nargs='+',
+        metavar='FILE',
+        default=[],
+        help='results to normalize the metrics by, of one network or of several to average; by '
+        "default AlexNet's",
     )
     parser.add_argument(
         '--out',
@@ -42,7 +44,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    groups, paths, kinds = {}, [args.baseline], {}
+    groups, paths, kinds = {}, [*args.baseline], {}
     for argument in args.results:
         label, _, path = argument.rpartition('=')
         paths.append(path)
@@ -58,7 +60,7 @@ def main():
         write_atomically(page, f'# Robustness\n\n{tables}\n'.encode())
         print(f'{tables}\n{page}')
         return
-    baseline = load_baseline(args.baseline)
+    baseline = read_baseline(args.baseline)
     groups = {label: list(map(robustness_of, runs)) for label, runs in groups.items()}
     plot(groups, baseline, picture)
     tables = compare(groups, baseline)

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
 from .._io import check_made_with, read_json, sha256, size_and_time, write_atomically
-from .baseline import Robustness, check_numbers
+from .baseline import Robustness, check_numbers, load_baseline, mean_of
 from .detection import report_detector
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -120,6 +120,23 @@ def read_results(path: str | Path) -> dict:
             f'{type(error).__name__}: {error}'
         ) from error
     return results
+
+
+def read_baseline(paths: Sequence[str | Path] = ()) -> Robustness:
+    """The network that metrics are normalized by.
+
+    Args:
+        paths: results of a classifier, or of runs of it with several seeds, which are averaged; by
+            default the numbers are AlexNet's.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file has other content, or results of other corruptions and perturbations.
+    """
+    networks = [robustness_of(read_results(path)) for path in paths]
+    if len(networks) > 1:
+        return mean_of(f'the mean of {len(networks)} networks', networks)
+    return networks[0] if networks else load_baseline()
 
 
 def write_results(path: str | Path, results: dict) -> None:

@@ -19,9 +19,10 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from scipy.stats import rankdata
 
-from gcp_mm.robustness.baseline import load_baseline
+from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.datasets import read_frames
 from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
+from gcp_mm.robustness.results import read_baseline
 from gcp_mm.robustness.stability import PERTURBATIONS
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 from tests.helpers.runs import ROOT
@@ -304,25 +305,18 @@ def test_network_of_one_channel_is_refused(network, trees, tmp_path):
 
 def test_comparison_of_runs(evaluated, tmp_path):
     results = evaluated[0] / 'robustness.json'
-    baseline = tmp_path / 'baseline.json'
-    run_here('tools/measure_baseline.py', baseline, results, '--name', 'Base')
-    measured, parts = load_baseline(baseline), results_in(evaluated[0])['parts']
-    assert measured.corruption_error['fog'] == [
-        parts[f'imagenet-c/fog/{severity}']['error'] for severity in (1, 2, 3, 4, 5)
-    ]
-    assert measured.clean_error == parts['clean']['error']
     out = run_here(
         *('tools/compare_robustness.py', f'A={results}', f'A={results}', results),
-        *('--baseline', baseline, '--out', tmp_path / 'out/report'),
+        *('--baseline', results, results, '--out', tmp_path / 'out/report'),
     )
-    assert 'In percent of Base;' in out
+    assert 'In percent of the mean of 2 networks;' in out
     assert '- A, Net: no mCE: corruption error: gaussian_noise' in out
     assert '| A |' in out
     assert '| Net |' in out
     assert (tmp_path / 'out/report.png').read_bytes()[:4] == b'\x89PNG'
     assert '![robustness](report.png)' in (tmp_path / 'out/report.md').read_text()
     with pytest.raises(ValueError, match='holds no results'):
-        run_here('tools/compare_robustness.py', baseline)
+        run_here('tools/compare_robustness.py', ALEXNET)
 
 
 def test_results_of_alexnet_are_those_of_torchvisions_network(tmp_path):
@@ -345,12 +339,10 @@ def test_results_of_alexnet_are_those_of_torchvisions_network(tmp_path):
         *('--clean', tmp_path / 'clean', '--work-dir', tmp_path, '--out', tmp_path / 'results'),
         *('--cfg-options', 'test_dataloader.num_workers=0'),
     )
-    baseline = tmp_path / 'baseline.json'
-    run_here('tools/measure_baseline.py', baseline, tmp_path / 'results', '--name', 'AlexNet')
-    measured = load_baseline(baseline)
-    assert measured.name == 'AlexNet'
+    measured = read_baseline([tmp_path / 'results'])
+    assert measured.name == 'alexnet_in1k'
     assert measured.clean_error == wrong.mean()
-    assert 'SHA-256' in measured.provenance['mean_of'][0]['checkpoint']
+    assert 'SHA-256' in measured.provenance['checkpoint']
 
 
 @pytest.mark.parametrize('kind', ['c', 'p'])
