@@ -156,7 +156,10 @@ def robustness_of(results: dict) -> Robustness:
         ValueError: for results of a detector.
     """
     if is_of_detector(results):
-        raise ValueError(f'{results["name"]!r} is a detector: it has no errors of classification')
+        raise ValueError(
+            f'{results["name"]!r} is a detector: it has no errors of classification; its mPC and '
+            'rPC are in the .md file beside its results'
+        )
     parts = results['parts']
     errors, flips, distances = {}, {}, {}
     for name in CORRUPTIONS + EXTRA_CORRUPTIONS:

@@ -8,7 +8,6 @@ import pytest
 from mmengine.config import ConfigDict
 
 from gcp_mm.robustness.detection import (
-    compare_detectors,
     main_metrics,
     performance,
     report_detector,
@@ -80,19 +79,6 @@ def test_report():
 def test_main_metrics():
     assert main_metrics([BOX, 'coco/bbox_mAP_50', MASK]) == [BOX, MASK]
     assert main_metrics(['recall', 'precision']) == ['recall', 'precision']
-
-
-def test_comparison_of_detectors_and_of_runs():
-    boxes = results('C')
-    for part in boxes['parts'].values():
-        del part[MASK]
-    groups = {'runs': [results(), results(factor=0.5)], 'boxes': [boxes]}
-    page = compare_detectors(groups)
-    assert '| runs | 0.300 ± 0.141 | 0.205 ± 0.097 | 68.2 ± 0.0 |' in page
-    assert '| boxes | 0.400 | 0.273 | 68.2 |' in page
-    assert '| boxes | - | - | - |' in page.partition(f'## {MASK}')[2]
-    del boxes['parts']['snow/5']
-    assert '- C: no mPC: 1 of 75 parts missing: snow/5' in compare_detectors(groups)
 
 
 def test_damaged_results_are_named(tmp_path):
