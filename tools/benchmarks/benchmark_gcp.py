@@ -24,7 +24,7 @@ import torch
 from isqrt_cov import isqrt_cov
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from measure import describe_machine, interleave, saved_bytes, write_results
+from measure import describe_machine, interleave, saved_bytes, write_report
 from torch import Tensor
 from tqdm import tqdm
 
@@ -212,7 +212,7 @@ def main():
     rows = []
     for size in tqdm(list(itertools.product(args.channels, args.positions, args.batch))):
         rows += measure(names, *size, args)
-    write_results(args.out, 'gcp', describe_machine(args.device), rows)
+    write_report(args.out, 'gcp', describe_machine(args.device), rows)
     draw(rows, args.out / 'gcp.png')
 
 

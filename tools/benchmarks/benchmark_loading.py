@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measure import describe_machine, interleave, write_results
+from measure import describe_machine, interleave, write_report
 from mmcv.transforms import LoadImageFromFile
 
 from gcp_mm.data import LoadCheckedImage
@@ -59,7 +59,7 @@ def main():
     height, width = args.size
     image = f'{height} x {width}, {size / 1e3:.0f} kB on average'
     machine = describe_machine(torch.device('cpu')) | dict(image=image)
-    write_results(args.out, 'loading', machine, rows)
+    write_report(args.out, 'loading', machine, rows)
 
 
 if __name__ == '__main__':

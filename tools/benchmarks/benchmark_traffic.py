@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
-from measure import describe_machine, interleave, write_results
+from measure import describe_machine, interleave, write_report
 from torch import distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
@@ -103,9 +103,9 @@ def measure(rank, store, lengths, batch, repeats, out):
             )
     if rank == 0:
         machine = describe_machine(torch.device('cpu')) | dict(processes=2, batch=batch)
-        write_results(out, 'traffic', machine, rows)
+        write_report(out, 'traffic', machine, rows)
         assumed = dict(all_reduce='ring, by the bandwidth of a link alone, without latency')
-        write_results(out, 'links', assumed, extrapolation(lengths))
+        write_report(out, 'links', assumed, extrapolation(lengths))
     dist.destroy_process_group()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from isqrt_cov import isqrt_cov
-from measure import describe_machine, interleave, network_steps, write_results
+from measure import describe_machine, interleave, network_steps, write_report
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as CLASSIFIERS
@@ -92,7 +92,7 @@ def main():
         for name in seconds
     ]
     machine = describe_machine(args.device) | dict(batch=args.batch, image=args.size)
-    write_results(args.out, f'train_r{args.depth}', machine, rows)
+    write_report(args.out, f'train_r{args.depth}', machine, rows)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from mmpretrain.structures import DataSample
 
-from gcp_mm._io import table_of_dicts, write_report
+from gcp_mm import _io
 from gcp_mm.ops import extension
 
 
@@ -105,8 +105,8 @@ def describe_machine(device):
     return machine
 
 
-def write_results(folder, name, machine, rows):
+def write_report(folder, name, machine, rows):
     """Write the report of a benchmark: the machine, and a table of the rows."""
     text = '\n'.join(f'- {key}: {value}' for key, value in machine.items())
-    text += f'\n\n{table_of_dicts(rows)}\n'
-    write_report(folder, name, text, dict(machine=machine, rows=rows))
+    text += f'\n\n{_io.table_of_dicts(rows)}\n'
+    _io.write_report(folder, name, text, dict(machine=machine, rows=rows))
