@@ -1,5 +1,5 @@
 # make demo        everything from installation to detections on real digits, with a report
-# make robustness  GAP against GCP on corrupted digits, with a table and a plot
+# make robustness  GAP against GCP on corrupted digits: hours, a part of `make reproduce`
 # make reproduce   claims about GAP and GCP, from several seeds: hours (docs/claims.md)
 # make test        lint, then unit tests, then integration tests
 # make test-slow   the tests that take minutes each
@@ -20,7 +20,7 @@ demo: install
 	$(VENV)/bin/python tools/demo.py
 
 robustness: install
-	$(VENV)/bin/python tools/digits_robustness.py
+	$(VENV)/bin/python tools/reproduce.py robustness
 
 reproduce: install
 	$(VENV)/bin/python tools/reproduce.py

@@ -1,4 +1,4 @@
-"""Files: atomic writes, JSON lines, hashes, Markdown tables; and the check of an integer."""
+"""Files: atomic writes, JSON lines, hashes, Markdown tables."""
 
 import difflib
 import errno
@@ -149,6 +149,25 @@ def read_json(path: str | Path, **fields: type) -> dict:
     return content
 
 
+def check_made_with(path: str | Path, before: Mapping, now: Mapping) -> None:
+    """Check that what a path holds was made with the settings of this run.
+
+    Args:
+        path: of the file or folder, for the message.
+        before: settings that it was made with.
+        now: settings of this run; other keys of `before` do not count.
+
+    Raises:
+        ValueError: if a setting differs or is missing; the message has both values.
+    """
+    differ = [key for key, value in now.items() if before.get(key) != value]
+    if differ:
+        was, this = ({key: made.get(key) for key in differ} for made in (before, now))
+        raise ValueError(
+            f'{str(path)!r} was made with {was}, and this is {this}; remove it or name another'
+        )
+
+
 def read_jsonl(path: str | Path, **fields: type) -> list[dict]:
     """Records of a JSON-lines file, without a last line that a crash cut short.
 
@@ -220,6 +239,27 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
+def table_of_dicts(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table whose columns are the keys of all rows, in the order they come.
+
+    Floats have three significant digits; None and absent keys are empty cells.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def cell(value):
+        return '' if value is None else f'{value:.3g}' if isinstance(value, float) else value
+
+    return markdown_table(columns, [[cell(row.get(key)) for key in columns] for row in rows])
+
+
+def write_report(folder: str | Path, name: str, text: str, content: object) -> None:
+    """Print a report and write it to NAME.md, and what it is made of, as JSON, to NAME.json."""
+    print(text)
+    write_atomically(Path(folder) / f'{name}.md', text.encode())
+    write_atomically(Path(folder) / f'{name}.json', (json.dumps(content, indent=1) + '\n').encode())
+    print(f'written: {folder}/{name}.md, {name}.json')
+
+
 def number(value: float, digits: int = 2) -> str:
     """A number in a table, '-' unless it is finite."""
     return f'{value:.{digits}f}' if math.isfinite(value) else '-'
@@ -239,12 +279,3 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f'{values[0]:.3g}'
     return f'{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}'
-
-
-def check_integer(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer from `low` to `high`."""
-    wanted = f'an integer of at least {low}' + (f' and at most {high}' if high else '')
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
-    if value < low or (high is not None and value > high):
-        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -142,13 +142,14 @@ def narrow_cls(short_cls, tmp_path_factory):
     return Training(path, options, epochs=3)
 
 
-@pytest.fixture
-def call_tool(monkeypatch):
+@pytest.fixture(scope='session')
+def call_tool():
     """Call a tool's main() in this process, which spares seconds of imports."""
 
     def call(tool, *arguments):
-        monkeypatch.setattr(sys, 'argv', [str(tool), *map(str, arguments)])
-        runpy.run_path(str(ROOT / tool))['main']()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', [str(tool), *map(str, arguments)])
+            runpy.run_path(str(ROOT / tool))['main']()
 
     return call
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gcp_mm._io import read_json, sha256, write_atomically
+from gcp_mm._io import check_made_with, read_json, sha256, write_atomically
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies.curves import validation_curve
 
@@ -75,16 +75,10 @@ class Run:
             ValueError: if the folder holds a run made with something else.
         """
         file = self.folder / 'made-with.json'
-        if not file.exists():
+        if file.exists():
+            check_made_with(self.folder, read_json(file), self.made_with)
+        else:
             write_atomically(file, json.dumps(self.made_with, indent=2).encode())
-            return
-        found = read_json(file)
-        other = [key for key, value in self.made_with.items() if found.get(key) != value]
-        if other:
-            raise ValueError(
-                f'--out: {str(self.folder)!r} holds a run with other {", ".join(other)}; '
-                'remove that folder'
-            )
 
     def trained(self):
         """Number of epochs that have a complete checkpoint."""

@@ -1,4 +1,4 @@
-"""Compare the robustness of several networks: a table in Markdown and, of classifiers, a picture.
+"""Compare the robustness of several classifiers: a table in Markdown and a picture.
 
 Several results under one name are runs of one network: their mean and spread is given.
 """
@@ -9,10 +9,8 @@ from pathlib import Path
 from arguments import check_outputs, run
 
 from gcp_mm._io import write_atomically
-from gcp_mm.robustness.baseline import ALEXNET, load_baseline
-from gcp_mm.robustness.detection import compare_detectors
 from gcp_mm.robustness.report import compare, plot
-from gcp_mm.robustness.results import is_of_detector, read_results, robustness_of
+from gcp_mm.robustness.results import read_baseline, read_results, robustness_of
 
 
 def parse_args():
@@ -27,39 +25,32 @@ def parse_args():
     )
     parser.add_argument(
         '--baseline',
-        default=ALEXNET,
-        help='file of the network that the metrics are normalized by; by default AlexNet',
+        nargs='+',
+        metavar='FILE',
+        default=[],
+        help='results to normalize the metrics by, of one network or of several to average; by '
+        "default AlexNet's",
     )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('work_dirs/robustness'),
-        help='where to write .md and .png, without the ending; by default %(default)s. Detectors '
-        'have no .png',
+        help='where to write .md and .png, without the ending; by default %(default)s',
     )
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    groups, paths, kinds = {}, [args.baseline], {}
+    groups, paths = {}, [*args.baseline]
     for argument in args.results:
         label, _, path = argument.rpartition('=')
         paths.append(path)
-        results = read_results(path)
-        kinds[is_of_detector(results)] = path
-        groups.setdefault(label or results['name'], []).append(results)
-    if len(kinds) > 1:
-        raise ValueError(f'{kinds[True]!r} is of a detector, {kinds[False]!r} of a classifier')
+        network = robustness_of(read_results(path))
+        groups.setdefault(label or network.name, []).append(network)
     page, picture = (args.out.with_name(args.out.name + ending) for ending in ('.md', '.png'))
     check_outputs([page, picture], paths)
-    if True in kinds:
-        tables = compare_detectors(groups)
-        write_atomically(page, f'# Robustness\n\n{tables}\n'.encode())
-        print(f'{tables}\n{page}')
-        return
-    baseline = load_baseline(args.baseline)
-    groups = {label: list(map(robustness_of, runs)) for label, runs in groups.items()}
+    baseline = read_baseline(args.baseline)
     plot(groups, baseline, picture)
     tables = compare(groups, baseline)
     text = f'# Robustness\n\n{tables}\n\n![robustness]({picture.name})\n'

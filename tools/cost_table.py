@@ -5,7 +5,6 @@ the configs train the networks, which take turns. The paper's numbers are in par
 """
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from tqdm import tqdm
 
-from gcp_mm._io import check_writable, markdown_table, write_atomically
+from gcp_mm._io import check_writable, markdown_table, write_report
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies.complexity import config_complexity
 
@@ -151,16 +150,10 @@ def main():
     if machine:
         sections.append('\n'.join(f'- {key}: {value}' for key, value in machine.items()))
     text = '\n\n'.join(sections) + '\n'
-    print(text)
     rows = [
         dict(network=row, **result, paper=TABLE_9[row]._asdict()) for row, result in results.items()
     ]
-    write_atomically(args.out / 'cost_table.md', text.encode())
-    write_atomically(
-        args.out / 'cost_table.json',
-        json.dumps(dict(machine=machine, rows=rows), indent=1).encode(),
-    )
-    print(f'written: {args.out}/cost_table.md, cost_table.json')
+    write_report(args.out, 'cost_table', text, dict(machine=machine, rows=rows))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Write the feature vectors of the images in FOLDER/<class>/<image> to a file.
 
 OUT.npy has the vectors, (N, L), and OUT.json beside it their labels, classes, files, stage and
-network. A run that was stopped continues with the same command. See docs/guides/features.md.
+network. See docs/guides/features.md.
 """
 
 import argparse

@@ -10,13 +10,12 @@ it was logged: train with --cfg-options model.head.cal_acc=True.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from arguments import add_config_arguments, config_of, run
 
 import gcp_mm  # noqa: F401  registers what configs name
-from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm._io import markdown_table, write_report
 from gcp_mm.checks import learning_rates
 from gcp_mm.studies.curves import (
     first_reaching,
@@ -55,8 +54,7 @@ def report_runs(names, run_dirs, metric, error, out):
         + '\n'
     )
     results = dict(metric=metric, table=rows, validation=curves, training=training)
-    write_atomically(out / 'curves.md', text.encode())
-    write_atomically(out / 'curves.json', json.dumps(results, indent=1).encode())
+    write_report(out, 'curves', text, results)
 
     def shown(values):
         return {epoch: 100 - value for epoch, value in values.items()} if error else values
@@ -68,8 +66,7 @@ def report_runs(names, run_dirs, metric, error, out):
         {name: shown(curve) for name, curve in training.items()},
         (f'final of {reference}', 100 - target if error else target),
     )
-    print(text)
-    print(f'written: {out}/curves.png, curves.md, curves.json')
+    print(f'written: {out}/curves.png')
 
 
 def _title(metric, error):

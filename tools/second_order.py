@@ -5,7 +5,6 @@ the output folder. docs/guides/second_order.md explains the numbers.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from arguments import add_options_argument, add_trust_argument, run
@@ -16,7 +15,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from gcp_mm import get_model
-from gcp_mm._io import check_writable, markdown_table, write_atomically, write_figure
+from gcp_mm._io import check_writable, table_of_dicts, write_figure, write_report
 from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.runtime import read_config
@@ -63,19 +62,14 @@ def parse_args():
 
 
 def table(rows, decimals=3):
-    """Markdown table with the columns of all rows; cosines have a fixed number of decimals."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """Markdown table of the rows; cosines have a fixed number of decimals."""
 
-    def cell(column, value):
-        if isinstance(value, str):
-            return value
-        if column.startswith('cosine') or column in ('min', 'max'):
+    def shown(key, value):
+        if key.startswith('cosine') or key in ('min', 'max'):
             return f'{round(value, decimals) + 0.0:.{decimals}f}'  # never a negative zero
-        return f'{value:.3g}' if isinstance(value, float) else value
+        return value
 
-    return markdown_table(
-        columns, [[cell(column, row.get(column, '')) for column in columns] for row in rows]
-    )
+    return table_of_dicts([{key: shown(key, value) for key, value in row.items()} for row in rows])
 
 
 def report(found):
@@ -138,9 +132,7 @@ def main():
     names = ('split', 'config', 'checkpoint')
     found |= {name: getattr(args, name) for name in names}
     found |= dict(gap_config=args.gap[0], gap_checkpoint=args.gap[1])
-    print(report(found), end='')
-    write_atomically(args.out / 'second_order.json', (json.dumps(found, indent=1) + '\n').encode())
-    write_atomically(args.out / 'second_order.md', report(found).encode())
+    write_report(args.out, 'second_order', report(found), found)
     plot(found['weight'], args.out / 'second_order.png')
 
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from arguments import add_run_arguments, run, run_config_of
 
 from gcp_mm._io import check_writable, write_atomically
-from gcp_mm.robustness.baseline import ALEXNET, load_baseline
 from gcp_mm.robustness.detection import report_detector
 from gcp_mm.robustness.detectors import evaluate_detector
 from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
 from gcp_mm.robustness.evaluation import evaluate
 from gcp_mm.robustness.report import report
-from gcp_mm.robustness.results import robustness_of
+from gcp_mm.robustness.results import read_baseline, robustness_of
 
 # Arguments of evaluate and evaluate_detector, and those of one of them alone
 COMMON = {
@@ -51,7 +50,10 @@ CLASSIFIER = {
         'default 256. Corrupted images are never resized',
     ),
     '--baseline': dict(
-        help='file of the network that the metrics are normalized by; by default AlexNet'
+        nargs='+',
+        metavar='FILE',
+        help='results of this tool to normalize the metrics by, of one network or of several to '
+        "average; by default AlexNet's",
     ),
 }
 DETECTOR = {
@@ -94,7 +96,7 @@ def main():
     args = parse_args()
     if 'out' in args:
         check_writable(args.out)
-    baseline = load_baseline(getattr(args, 'baseline', ALEXNET))
+    baseline = read_baseline(getattr(args, 'baseline', ()))
     cfg = run_config_of(args)
     is_detector = cfg.get('default_scope') == 'mmdet'
     for option in CLASSIFIER if is_detector else DETECTOR:

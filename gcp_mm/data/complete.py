@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from .._io import read_json
+from .._io import check_made_with, read_json
 from .._lock import locked
 
 MANIFEST = 'made-with.json'
@@ -34,13 +34,8 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
 
 def _written_once(root, options):
     if root.exists():
-        expected = dict(options=options, files=_count(root))
-        found = read_json(root / MANIFEST) if (root / MANIFEST).exists() else None
-        if found != expected:
-            raise ValueError(
-                f'{str(root)!r} holds {found}, expected {expected}; remove it or name another '
-                'folder'
-            )
+        found = read_json(root / MANIFEST) if (root / MANIFEST).exists() else {}
+        check_made_with(root, found, dict(options=options, files=_count(root)))
         yield None
         return
     partial = root.with_name(f'{root.name}.partial')

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from .._io import check_integer
+from ..ops.arguments import check_integer
 from .complete import written_once
 from .digits import NUM_VAL, SEED, enlarge, load_splits
 
@@ -40,8 +40,8 @@ def write_scenes(
         TypeError, ValueError: for a wrong option, or a `root` that holds something else.
     """
     check_integer('scene_size', scene_size, 40)
-    check_integer('train_scenes', train_scenes, 1)
-    check_integer('val_scenes', val_scenes, 1)
+    check_integer('train_scenes', train_scenes)
+    check_integer('val_scenes', val_scenes)
     counts = {'train': train_scenes, 'val': val_scenes}
     made_by = dict(max_digits=MAX_DIGITS, val_digits=NUM_VAL, seed=SEED)
     options = dict(scene_size=scene_size, **counts, **made_by)

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from .._io import check_integer
+from ..ops.arguments import check_integer
 from .complete import written_once
 
 NUM_VAL = 360  # of 1,797

@@ -14,7 +14,8 @@ import numpy as np
 from fontTools.ttLib import TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont
 
-from .._io import check_integer, sha256
+from .._io import sha256
+from ..ops.arguments import check_integer
 from .complete import written_once
 
 # Folders that differ by more than the case of a letter.
@@ -108,7 +109,7 @@ def write_glyphs(
             that holds something else.
     """
     check_integer('size', size, 16)
-    check_integer('per_family', per_family, 1)
+    check_integer('per_family', per_family)
     check_integer('val_families', val_families, 2)
     families = find_fonts(folders)
     if len(families) < val_families:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .._io import check_integer
+from ..ops.arguments import check_integer
 from .digits import NUM_VAL, SEED, enlarge, load_splits, write_class_folders
 
 TURN = 15  # degrees, the most that a digit in clutter is turned

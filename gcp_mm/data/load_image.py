@@ -14,7 +14,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
-from .._io import check_integer
+from ..ops.arguments import check_integer
 from .intact_image import check_intact_image
 
 REMEDY = (
@@ -62,7 +62,7 @@ class LoadCheckedImage(LoadImageFromFile):
         super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
         if on_error not in ('raise', 'skip'):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
-        check_integer('max_skips', max_skips, 1)
+        check_integer('max_skips', max_skips)
         self.on_error = on_error
         self.max_skips = max_skips
         if on_error == 'skip':

@@ -23,7 +23,7 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         head=dict(type='LinearClsHead', in_channels=32896, ...)
 
     Args:
-        in_channels: channels of the feature maps. This, the arguments up to `check_finite`, and
+        in_channels: channels of the feature maps. This, the arguments up to `method`, and
             `exponent`, `dropcov` and `class_tokens` are those of
             :class:`gcp_mm.ops.GlobalCovariancePool2d`.
         conv_cfg: config of the reductions' convolutions.
@@ -44,8 +44,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'activations',
-        check_finite: bool | None = None,
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = dict(type='BN'),
         act_cfg: dict | None = dict(type='ReLU'),
@@ -67,8 +65,6 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
             iterations,
             norm,
             method,
-            save,
-            check_finite,
             block,
             exponent,
             dropcov,

@@ -12,9 +12,9 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ..ops.arguments import check_positive
+from ..ops.arguments import check_integer
 from ..ops.covariance import cross_covariance
-from .tokens import split_tokens
+from ..ops.tokens import split_tokens
 
 
 # force: the class takes the place of the function that imported this module.
@@ -52,11 +52,11 @@ class MomentProbingHead(ClsHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
-        check_positive('num_classes', num_classes)
-        check_positive('in_channels', in_channels)
-        check_positive('num_heads', num_heads, least=2)
-        check_positive('class_tokens', class_tokens, least=0)
-        check_positive('hidden_channels', hidden_channels)
+        check_integer('num_classes', num_classes)
+        check_integer('in_channels', in_channels)
+        check_integer('num_heads', num_heads, low=2)
+        check_integer('class_tokens', class_tokens, low=0)
+        check_integer('hidden_channels', hidden_channels)
         width = hidden_channels // num_heads
         if hidden_channels % num_heads or width < 7:
             raise ValueError(

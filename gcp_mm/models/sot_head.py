@@ -14,9 +14,9 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, nn
 
 from ..ops import svpn
-from ..ops.arguments import check_positive
+from ..ops.arguments import check_integer
 from ..ops.covariance import cross_covariance
-from .tokens import split_tokens
+from ..ops.tokens import split_tokens
 
 
 # force: the class takes the place of the function that imported this module.
@@ -62,9 +62,9 @@ class SoTHead(ClsHead):
         super().__init__(init_cfg=init_cfg, **kwargs)
         sizes = dict(num_classes=num_classes, in_channels=in_channels, num_heads=num_heads)
         for name, value in sizes.items():
-            check_positive(name, value)
-        check_positive('width', width, least=2)
-        check_positive('class_tokens', class_tokens, least=0)
+            check_integer(name, value)
+        check_integer('width', width, low=2)
+        check_integer('class_tokens', class_tokens, low=0)
         if norm not in ('svpn', 'none'):
             raise ValueError(f"norm: expected 'svpn' or 'none', got {norm!r}")
         self.in_channels, self.num_heads, self.width = in_channels, num_heads, width

@@ -1,5 +1,7 @@
 """Checks of arguments that several functions share."""
 
+import math
+
 from torch import Tensor
 
 
@@ -11,9 +13,19 @@ def check_square(m: Tensor) -> None:
         )
 
 
-def check_positive(name: str, value: int, least: int = 1) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of at least `least`."""
+def check_integer(name: str, value: int, low: int = 1, high: int | None = None) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer from `low` to `high`."""
+    wanted = f'an integer of at least {low}' + ('' if high is None else f' and at most {high}')
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f'{name}: expected an integer, got {value!r}')
-    if value < least:
-        raise ValueError(f'{name}: expected at least {least}, got {value}')
+        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
+    if value < low or (high is not None and value > high):
+        raise ValueError(f'{name}: expected {wanted}, got {value}')
+
+
+def check_number(name: str, value: float, high: float | None = None) -> None:
+    """Raise TypeError or ValueError unless `value` is a number above 0 and up to `high`."""
+    wanted = 'a number above 0' + ('' if high is None else f' and at most {high}')
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f'{name}: expected {wanted}, got {value!r}')
+    if not 0 < value < math.inf or (high is not None and value > high):
+        raise ValueError(f'{name}: expected {wanted}, got {value}')

@@ -17,13 +17,12 @@ from .tracing import is_traced
 BACKENDS = ('auto', 'pytorch', 'triton', 'cpp')
 
 
-def pool_by_circuit(x: Tensor, circuit: Circuit, save: str, backend: str) -> Tensor:
+def pool_by_circuit(x: Tensor, circuit: Circuit, backend: str) -> Tensor:
     """Pooling of features by a circuit.
 
     Args:
         x: (B, D, N) features, float32 or float64.
         circuit: of the kind 'gram' if N < D, else 'covariance'.
-        save: what the backward finds, see :func:`gcp_mm.ops.global_covariance_pooling`.
         backend: one of :data:`BACKENDS`.
 
     Returns:
@@ -35,7 +34,7 @@ def pool_by_circuit(x: Tensor, circuit: Circuit, save: str, backend: str) -> Ten
     module = find_backend(backend, x, circuit)
     if is_traced(x):
         return circuit_pooling.pool_plainly(x, circuit)
-    keep = save != 'input' and x.requires_grad and torch.is_grad_enabled()
+    keep = x.requires_grad and torch.is_grad_enabled()
     return _CircuitPool.apply(x, circuit, module, keep)
 
 
@@ -51,8 +50,8 @@ def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
         A module with two functions. `pool_forward(x, circuit, keep)` gives the upper triangle of
         sqrt(tr) p(Sigma / tr), (B, D(D+1)/2) in the dtype of `x`, and a list of what the backward
         needs besides `x`, which is empty unless `keep`. `pool_backward(circuit, grad, x, saved)`
-        takes the gradient of that triangle and gives the gradient of `x`, (B, D, N); with an empty
-        `saved` it computes the forward again. Neither is differentiable, or checks its arguments.
+        takes the gradient of that triangle and that list, and gives the gradient of `x`, (B, D, N).
+        Neither is differentiable, or checks its arguments.
 
     Raises:
         ValueError: if the named back end cannot compute such features here.

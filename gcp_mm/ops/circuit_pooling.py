@@ -49,10 +49,9 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor 
     dx = torch.empty_like(x)
     # The chunks of the forward, though the number of threads may have changed since.
     chunks = list(zip(*[iter(saved)] * (4 + len(circuit.a)), strict=True))
-    size = max(1, len(chunks[0][0])) if chunks else _chunk_size(x)
-    parts = zip(x.split(size), grad.split(size), dx.split(size), strict=True)
-    for i, (part, packed, out) in enumerate(parts):
-        factors = chunks[i] if chunks else _evaluate(part, circuit)
+    size = max(1, len(chunks[0][0]))
+    parts = zip(x.split(size), grad.split(size), dx.split(size), chunks, strict=True)
+    for part, packed, out, factors in parts:
         _backward_of_chunk(circuit, packed, part, *factors, out=out)
     return dx
 

@@ -74,21 +74,3 @@ class Log:
         near = torch.where(small, 1 + z.square() / 3, torch.atanh(safe) / safe) * 2 / total
         between = torch.where(far, a - b, 1)
         return torch.where(far, (self.value(a) - self.value(b)) / between, near)
-
-
-def check_exponent(value: float) -> None:
-    """Raise TypeError or ValueError unless `value` is a number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f'exponent: expected a number above 0, got {value!r}')
-    if not 0 < value < math.inf:
-        raise ValueError(
-            f'exponent: expected a number above 0, got {value}; the square root is 0.5'
-        )
-
-
-def check_eps(value: float) -> None:
-    """Raise TypeError or ValueError unless `value` is a number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f'eps: expected a number above 0, got {value!r}')
-    if not 0 < value < math.inf:
-        raise ValueError(f'eps: expected a number above 0, got {value}')

@@ -31,7 +31,6 @@ def pool_forward(x: Tensor, circuit: Circuit, keep: bool = True) -> tuple[Tensor
 
 def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]) -> Tensor:
     """The backward of :func:`.backends.find_backend`."""
-    saved = saved or pool_forward(x, circuit)[1]
     return load().backward(grad.contiguous(), x.contiguous(), *saved, *_coefficients(circuit))
 
 

@@ -8,8 +8,8 @@ A + eps I and T = strict lower triangle of L + diag(log diag L), the result is T
 import torch
 from torch import Tensor
 
-from .arguments import check_square
-from .eigenvalues import EPS, check_eps
+from .arguments import check_number, check_square
+from .eigenvalues import EPS
 from .precision import full_precision
 
 
@@ -35,7 +35,7 @@ def log_cholesky(cov: Tensor, eps: float = EPS) -> Tensor:
         torch.linalg.LinAlgError: if they hold NaN or infinity, or have a negative eigenvalue.
     """
     check_square(cov)
-    check_eps(eps)
+    check_number('eps', eps)
     a = cov.double()
     trace = a.diagonal(dim1=-2, dim2=-1).sum(-1)
     lift = eps + torch.finfo(cov.dtype).eps * trace.detach()

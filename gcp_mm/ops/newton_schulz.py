@@ -7,7 +7,7 @@ Square Root Normalization, CVPR 2018, https://arxiv.org/abs/1712.01034.
 import torch
 from torch import Tensor
 
-from .arguments import check_positive, check_square
+from .arguments import check_integer, check_square
 from .precision import full_precision
 
 # In the null space of a singular matrix Z_k grows 1.5-fold a step, and the rounding errors of Y_k
@@ -45,7 +45,7 @@ def matrix_sqrt_newton_schulz(cov: Tensor, /, iterations: int = 5) -> Tensor:
         ValueError: if the matrices are not square or `iterations` is out of range.
     """
     check_square(cov)
-    check_iterations(iterations)
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
 
     trace, present = guard_trace(cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
     y, _, t = newton_schulz(cov / trace * present, iterations)
@@ -83,13 +83,3 @@ def guard_trace(trace: Tensor) -> tuple[Tensor, Tensor]:
     """
     vanishing = trace < torch.finfo(trace.dtype).tiny
     return trace.masked_fill(vanishing, 1.0), (~vanishing).to(trace.dtype)
-
-
-def check_iterations(value: int) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of 1 to MAX_ITERATIONS."""
-    check_positive('iterations', value)
-    if value > MAX_ITERATIONS:
-        raise ValueError(
-            f'iterations: expected at most {MAX_ITERATIONS}, got {value}: more of them amplify '
-            "rounding errors; for the exact square root use norm='eigh' or matrix_sqrt_eigh"
-        )

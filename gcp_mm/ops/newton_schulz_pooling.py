@@ -5,30 +5,22 @@ the faster ones are held to.
 """
 
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from .covariance import center, normalizer, scatter
 from .newton_schulz import newton_schulz
 from .triangle import triu_vector
 
 
-def pool_by_newton_schulz(x: Tensor, iterations: int, save: str = 'activations') -> Tensor:
+def pool_by_newton_schulz(x: Tensor, iterations: int) -> Tensor:
     """Pooling of features, on the Gram matrix of the positions where that is the smaller one.
 
     Args:
         x: (B, D, N) features, float32 or float64.
         iterations: Newton-Schulz iterations.
-        save: what the backward finds, see :func:`global_covariance_pooling`.
 
     Returns:
         (B, D(D+1)/2), the upper triangle of sqrt(tr) p(Sigma / tr).
     """
-    if save == 'input':
-        return checkpoint(_pool, x, iterations, use_reentrant=False, preserve_rng_state=False)
-    return _pool(x, iterations)
-
-
-def _pool(x: Tensor, iterations: int) -> Tensor:
     d, n = x.shape[1:]
     x = center(x)
     tau, scale = normalizer(x.square().sum((1, 2), keepdim=True), n)

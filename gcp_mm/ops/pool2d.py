@@ -12,9 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .arguments import check_positive
+from .arguments import check_integer
 from .dropcov import DropCov
 from .pooling import check_options, global_covariance_pooling
+from .tokens import split_tokens
 from .tracing import is_traced
 
 # What to do about features that are no map of so many channels, by their number of dimensions
@@ -54,13 +55,8 @@ class GlobalCovariancePool2d(nn.Module):
         norm: matrix normalization, 'newton_schulz' (the paper's), 'eigh' (the exact square root),
             'power', 'log', 'cholesky', 'signed_sqrt_l2' or 'none'; see
             :func:`gcp_mm.ops.global_covariance_pooling`.
-        method: how the Newton-Schulz normalization is computed; 'auto' is the fastest. This and
-            `save` do not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
-        save: 'input' saves memory in training and costs time: the backward computes again what
-            'activations' keeps.
-        check_finite: whether to look for NaN and infinity in every batch. None looks at every
-            batch on a CPU, and at the first one elsewhere: on a GPU each look waits for the
-            device. Exported networks do not look.
+        method: how the Newton-Schulz normalization is computed; 'auto' is the fastest. It
+            does not change the result, see :func:`gcp_mm.ops.global_covariance_pooling`.
         block: makes the module of a reduction from its input and output channels.
         exponent: of `norm='power'`, above 0.
         dropcov: whether to drop channels in training, see :class:`gcp_mm.ops.DropCov`. The method
@@ -70,10 +66,9 @@ class GlobalCovariancePool2d(nn.Module):
 
     Raises:
         TypeError: if `in_channels`, `iterations`, `class_tokens` or an entry of `reduction` is not
-            an integer, `exponent` not a number, `dropcov` not a bool, or `check_finite` neither
-            a bool nor None.
-        ValueError: if one of them is out of range, `norm`, `method` or `save` is unknown, or they
-            do not go together.
+            an integer, `exponent` not a number, or `dropcov` not a bool.
+        ValueError: if one of them is out of range, `norm` or `method` is unknown, or they do
+            not go together.
     """
 
     # A network trained without DropCov is a start for one with it.
@@ -86,8 +81,6 @@ class GlobalCovariancePool2d(nn.Module):
         iterations: int = 5,
         norm: str = 'newton_schulz',
         method: str = 'auto',
-        save: str = 'activations',
-        check_finite: bool | None = None,
         block: Callable[[int, int], nn.Module] = conv_bn_relu,
         exponent: float = 0.5,
         dropcov: bool = False,
@@ -99,14 +92,12 @@ class GlobalCovariancePool2d(nn.Module):
                 f'reduction: expected a sequence of channel numbers such as (256,), '
                 f'got {reduction!r}'
             )
-        check_positive('in_channels', in_channels)
+        check_integer('in_channels', in_channels)
         for channels in reduction:
-            check_positive('reduction', channels)
-        check_options(iterations, norm, method, save, exponent=exponent)
-        if check_finite not in (None, True, False):
-            raise TypeError(f'check_finite: expected True, False or None, got {check_finite!r}')
+            check_integer('reduction', channels)
+        check_options(iterations, norm, method, exponent=exponent)
         if class_tokens is not None:
-            check_positive('class_tokens', class_tokens, least=0)
+            check_integer('class_tokens', class_tokens, low=0)
 
         if not isinstance(dropcov, bool):
             raise TypeError(f'dropcov: expected True or False, got {dropcov!r}')
@@ -117,8 +108,6 @@ class GlobalCovariancePool2d(nn.Module):
         self.iterations = iterations
         self.norm = norm
         self.method = method
-        self.save = save
-        self.check_finite = check_finite
         self.exponent = exponent
         self.class_tokens = class_tokens
         self._looked = False  # at a first batch
@@ -145,16 +134,12 @@ class GlobalCovariancePool2d(nn.Module):
             none: float32 under autocast, half precision in a network that was converted to it.
 
         Raises:
-            ValueError: for features of another shape, or features that are not finite.
+            ValueError: for features of another shape, or features that are not finite. Those of
+                every batch are checked on a CPU, and those of the first batch elsewhere.
         """
-        if self.class_tokens and x.dim() == 4:
-            raise ValueError(
-                f'inputs: class_tokens={self.class_tokens}, but the backbone gives a map, '
-                f'{tuple(x.shape)}, which has none; remove class_tokens, or have the backbone give '
-                "tokens, in MMPretrain with out_type='raw'"
-            )
-        if self.class_tokens is not None and x.dim() == 3:
-            x = self._map_of_tokens(x, self.class_tokens)
+        if self.class_tokens or (self.class_tokens == 0 and x.dim() != 4):
+            _, positions = split_tokens(x, self.in_channels, self.class_tokens)
+            x = positions.transpose(1, 2)[..., None]  # (B, in_channels, N - class_tokens, 1)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
@@ -172,7 +157,7 @@ class GlobalCovariancePool2d(nn.Module):
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
         pooled = global_covariance_pooling(
-            x, self.iterations, self.norm, self.method, self.save, exponent=self.exponent
+            x, self.iterations, self.norm, self.method, exponent=self.exponent
         )
         return pooled.to(dtype)
 
@@ -185,18 +170,7 @@ class GlobalCovariancePool2d(nn.Module):
             options += f', class_tokens={self.class_tokens}'
         return options
 
-    @staticmethod
-    def _map_of_tokens(x: Tensor, class_tokens: int) -> Tensor:
-        """(B, N, C) tokens as a map of one column, (B, C, N - class_tokens, 1)."""
-        tokens = x[:, class_tokens:]
-        if not tokens.shape[1]:
-            raise ValueError(
-                f'inputs: class_tokens={class_tokens} leaves out all of {x.shape[1]} tokens'
-            )
-        return tokens.transpose(1, 2)[..., None]
-
     def _is_to_look(self, x: Tensor) -> bool:
+        """Every batch on a CPU; the first one elsewhere, where each look waits for the device."""
         looked, self._looked = self._looked, True
-        if self.check_finite is None:
-            return x.device.type == 'cpu' or not looked
-        return self.check_finite
+        return x.device.type == 'cpu' or not looked

@@ -9,13 +9,14 @@ Other normalizations of the covariance are options of the same function.
 import torch
 from torch import Tensor
 
+from .arguments import check_integer, check_number
 from .backends import BACKENDS, pool_by_circuit
 from .circuit import find_circuit
 from .covariance import covariance, flatten_positions
-from .eigenvalues import Log, Power, check_exponent
+from .eigenvalues import Log, Power
 from .eigh import matrix_sqrt_eigh
 from .log_cholesky import log_cholesky
-from .newton_schulz import check_iterations
+from .newton_schulz import MAX_ITERATIONS
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import full_precision
 from .signed_sqrt import second_moment, signed_sqrt_l2
@@ -32,7 +33,6 @@ MATRIX_NORMS = (
     'none',
 )
 METHODS = ('auto', 'circuit', 'newton_schulz')
-SAVES = ('activations', 'input')
 
 
 @full_precision
@@ -41,7 +41,6 @@ def global_covariance_pooling(
     iterations: int = 5,
     norm: str = 'newton_schulz',
     method: str = 'auto',
-    save: str = 'activations',
     backend: str = 'auto',
     exponent: float = 0.5,
 ) -> Tensor:
@@ -65,9 +64,6 @@ def global_covariance_pooling(
             of the positions where that is smaller. 'auto' takes the circuit for float32 where
             there is one for so many iterations, else the iteration. In float64 the circuit is
             still only accurate to `Circuit.max_error`.
-        save: what `norm='newton_schulz'` keeps for the backward: 'activations', or 'input' to
-            keep `x` alone, in float32 if it is of half precision, and compute the forward's
-            products a second time.
         backend: what computes `method='circuit'`: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or
             'cpp' (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp'
             where the environment has GCP_MM_EXTENSION=1, else PyTorch. Second derivatives are
@@ -84,16 +80,16 @@ def global_covariance_pooling(
         TypeError: if `x` is not a floating-point tensor, `iterations` not an integer or `exponent`
             not a number.
         ValueError: for another shape, `iterations` or `exponent` out of range, an unknown `norm`,
-            `method`, `save` or `backend`, one of the last three beside another `norm` than
+            `method` or `backend`, one of the last two beside another `norm` than
             'newton_schulz', an `exponent` beside another than 'power', a number of iterations that
             `method='circuit'` has no circuit for, or a named `backend` beside another method than
             'circuit' or where it cannot run.
         torch.linalg.LinAlgError: for NaN or infinity with 'eigh', 'power', 'log' and 'cholesky';
             else they give NaN.
     """
-    check_options(iterations, norm, method, save, backend, exponent)
+    check_options(iterations, norm, method, backend, exponent)
     if norm == 'newton_schulz':
-        return _pool_by_root(flatten_positions(x), iterations, method, save, backend)
+        return _pool_by_root(flatten_positions(x), iterations, method, backend)
     matrix = dict(
         eigh=lambda: matrix_sqrt_eigh(covariance(x)),
         power=lambda: pool_by_spectrum(x, Power(float(exponent))),
@@ -105,38 +101,36 @@ def global_covariance_pooling(
     return triu_vector(matrix)
 
 
-def _pool_by_root(x: Tensor, iterations: int, method: str, save: str, backend: str) -> Tensor:
+def _pool_by_root(x: Tensor, iterations: int, method: str, backend: str) -> Tensor:
     circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
     iterate = method == 'newton_schulz' or (method == 'auto' and x.dtype != torch.float32)
     if iterate or circuit is None:
-        return pool_by_newton_schulz(x, iterations, save)
-    return pool_by_circuit(x, circuit, save, backend)
+        return pool_by_newton_schulz(x, iterations)
+    return pool_by_circuit(x, circuit, backend)
 
 
 def check_options(
     iterations: int,
     norm: str,
     method: str,
-    save: str,
     backend: str = 'auto',
     exponent: float = 0.5,
 ) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_iterations(iterations)
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
     for name, value, known in (
         ('norm', norm, MATRIX_NORMS),
         ('method', method, METHODS),
-        ('save', save, SAVES),
         ('backend', backend, BACKENDS),
     ):
         if value not in known:
             raise ValueError(f'{name}: expected one of {known}, got {value!r}')
-    if norm != 'newton_schulz' and (method, save, backend) != ('auto', 'activations', 'auto'):
+    if norm != 'newton_schulz' and (method, backend) != ('auto', 'auto'):
         raise ValueError(
-            f'method={method!r}, save={save!r}, backend={backend!r}: these choose how '
+            f'method={method!r}, backend={backend!r}: these choose how '
             f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
         )
-    check_exponent(exponent)
+    check_number('exponent', exponent)
     if norm != 'power' and exponent != 0.5:
         raise ValueError(f"exponent={exponent!r}: it is that of norm='power', got norm={norm!r}")
     if backend != 'auto' and method != 'circuit':

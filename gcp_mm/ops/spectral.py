@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .arguments import check_square
+from .arguments import check_number, check_square
 from .covariance import center, flatten_positions, scatter
-from .eigenvalues import EPS, Log, Power, check_eps, check_exponent
+from .eigenvalues import EPS, Log, Power
 from .precision import autocast_off, full_precision
 from .psd_eigh import psd_spectrum, symmetric_part
 
@@ -43,7 +43,7 @@ def matrix_power(cov: Tensor, exponent: float) -> Tensor:
             or `exponent` is not above 0.
         torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
-    check_exponent(exponent)
+    check_number('exponent', exponent)
     check_square(cov)
     return _MatrixFunction.apply(cov, Power(float(exponent)))
 
@@ -70,7 +70,7 @@ def matrix_log(cov: Tensor, eps: float = EPS) -> Tensor:
             or `eps` is not above 0.
         torch.linalg.LinAlgError: if they hold NaN or infinity.
     """
-    check_eps(eps)
+    check_number('eps', eps)
     check_square(cov)
     return _MatrixFunction.apply(cov, Log(eps))
 

@@ -6,7 +6,7 @@ Xie et al., So-ViT: Mind Visual Tokens for Vision Transformer, https://arxiv.org
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .eigenvalues import check_exponent
+from .arguments import check_number
 from .precision import full_precision
 
 EPS = 1e-5
@@ -32,9 +32,7 @@ def svpn(x: Tensor, v: Tensor, exponent: float = 0.5) -> Tensor:
         TypeError: if `x` is not a floating-point tensor or `exponent` not a number.
         ValueError: if the shapes do not go together, or for another exponent.
     """
-    check_exponent(exponent)
-    if exponent > 1:
-        raise ValueError(f'exponent: expected at most 1, got {exponent}')
+    check_number('exponent', exponent, high=1)
     if x.dim() != 3 or v.shape != x.shape[2:]:
         raise ValueError(
             f'x, v: expected (B, m, n) and (n,), got {tuple(x.shape)} and {tuple(v.shape)}'

@@ -76,7 +76,7 @@ def pool_backward(circuit: Circuit, grad: Tensor, x: Tensor, saved: list[Tensor]
     x, grad = x.contiguous(), grad.contiguous()
     batch, d, n = x.shape
     a, b, c0 = circuit.a, circuit.b, circuit.c
-    w, *kept, stats = saved or pool_forward(x, circuit)[1]
+    w, *kept, stats = saved
     p = w.shape[2]
     dx, dw = torch.empty_like(x), torch.empty_like(w)
     with torch.cuda.device_of(x):

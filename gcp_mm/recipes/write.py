@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .._io import check_integer, write_atomically
+from .._io import write_atomically
 from ..checks.machine import number_of_cores
+from ..ops.arguments import check_integer
 from .classifier import classifier
 from .coco import find_objects
 from .detector import detector
@@ -94,6 +95,6 @@ def _check(data, task, out, size, processes):
         raise FileNotFoundError(f'data: there is no folder {str(data)!r}')
     if out.suffix != '.py':
         raise ValueError(f'out: expected a name that ends in .py, got {str(out)!r}')
-    check_integer('processes', processes, 1)
+    check_integer('processes', processes)
     if size is not None:
         check_integer('size', size, 32)

@@ -1,4 +1,4 @@
-"""Robustness of a detector to corruptions (COCO-C): mPC and rPC, and tables of them.
+"""Robustness of a detector to corruptions (COCO-C): mPC and rPC, and a page about them.
 
 Michaelis et al., Benchmarking Robustness in Object Detection: Autonomous Driving when Winter is
 Coming, 2019, https://arxiv.org/abs/1907.07484. Of a metric, such as AP, that is P on clean images
@@ -8,11 +8,11 @@ and P[c, s] under corruption c at severity s::
     rPC = mPC / P
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import nan
 from statistics import fmean
 
-from .._io import markdown_table, number, spread
+from .._io import markdown_table, number
 from .errors import CORRUPTIONS, SEVERITIES
 
 ALL = [f'{name}/{severity}' for name in CORRUPTIONS for severity in SEVERITIES]
@@ -79,31 +79,3 @@ def missing(results: Mapping) -> list[str]:
         return []
     first = ', '.join(absent[:5]) + (', ...' if len(absent) > 5 else '')
     return [f'- {results["name"]}: no mPC: {len(absent)} of {len(ALL)} parts missing: {first}']
-
-
-def compare_detectors(groups: Mapping[str, Sequence[Mapping]]) -> str:
-    """Tables in Markdown, one for each main metric, of several detectors, and notes.
-
-    Args:
-        groups: by label, the results of a detector or of several runs of it, of which the mean and
-            the sample standard deviation are given.
-    """
-    summaries = {
-        label: [performance(results['parts']) for results in runs] for label, runs in groups.items()
-    }
-    metrics = [
-        metric for runs in summaries.values() for run in runs for metric in main_metrics(run)
-    ]
-    count = max(map(len, groups.values()))
-    several = f' Mean ± standard deviation of {count} runs.' if count > 1 else ''
-    sections = [f'Higher is better; rPC = mPC / P, in percent.{several}']
-    for metric in dict.fromkeys(metrics):
-        rows = []
-        for label, runs in summaries.items():
-            found = [run.get(metric, dict(P=nan, mPC=nan, rPC=nan)) for run in runs]
-            values = {key: [each[key] for each in found] for key in ('P', 'mPC')}
-            rates = [100 * each['rPC'] for each in found]
-            rows.append([label, *(spread(each, 3) for each in values.values()), spread(rates, 1)])
-        sections += [f'## {metric}', markdown_table(['network', 'P', 'mPC', 'rPC'], rows)]
-    notes = [line for runs in groups.values() for results in runs for line in missing(results)]
-    return '\n\n'.join(filter(None, [*sections, '\n'.join(dict.fromkeys(notes))]))

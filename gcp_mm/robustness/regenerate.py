@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tvf
 from tqdm import tqdm
 
-from .._io import check_integer, read_json, sha256, write_atomically
+from .._io import check_made_with, read_json, sha256, write_atomically
 from .._lock import locked
 from ..data import IMAGE_SUFFIXES
+from ..ops.arguments import check_integer
 from .corruptions import SMALLEST, check_package, corrupt, seeded, versions
 from .datasets import read_image
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
@@ -240,13 +241,7 @@ def check_target(target: Path, made_with: dict) -> dict[str, str] | None:
             raise ValueError(f'{target} was not made by this program; name another folder')
         return None
     stamp = read_json(path, made_with=dict)
-    before = stamp['made_with']
-    differ = [key for key in made_with if made_with[key] != before.get(key)]
-    if differ:
-        was, now = ({key: made.get(key) for key in differ} for made in (before, made_with))
-        raise ValueError(
-            f'{target} was made with {was}, and this is {now}; remove it or name another folder'
-        )
+    check_made_with(target, stamp['made_with'], made_with)
     return stamp.get('contents', {})
 
 

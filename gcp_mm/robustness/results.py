@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
-from .._io import read_json, sha256, size_and_time, write_atomically
-from .baseline import Robustness, check_numbers
+from .._io import check_made_with, read_json, sha256, size_and_time, write_atomically
+from .baseline import Robustness, check_numbers, load_baseline, mean_of
 from .detection import report_detector
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
@@ -65,15 +65,9 @@ def resume_results(path: Path, new: dict) -> dict:
     if not path.exists():
         return new
     results = read_results(path)
-    for section in ('identity', 'roots'):
-        old = results[section]
-        for key, value in new[section].items():
-            if old.get(key, value) != value:
-                raise ValueError(
-                    f'{str(path)!r} holds results of another evaluation: its {key} is {old[key]}, '
-                    f'not {value}; give another `out`, or remove it'
-                )
-    results['roots'].update(new['roots'])
+    # A root may be new: parts of another benchmark follow.
+    roots = results['roots'] = {**new['roots'], **results['roots']}
+    check_made_with(path, results['identity'] | roots, new['identity'] | new['roots'])
     results['regenerated'] = sorted({*results['regenerated'], *new['regenerated']})
     return results
 
@@ -128,6 +122,23 @@ def read_results(path: str | Path) -> dict:
     return results
 
 
+def read_baseline(paths: Sequence[str | Path] = ()) -> Robustness:
+    """The network that metrics are normalized by.
+
+    Args:
+        paths: results of a classifier, or of runs of it with several seeds, which are averaged; by
+            default the numbers are AlexNet's.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file has other content, or results of other corruptions and perturbations.
+    """
+    networks = [robustness_of(read_results(path)) for path in paths]
+    if len(networks) > 1:
+        return mean_of(f'the mean of {len(networks)} networks', networks)
+    return networks[0] if networks else load_baseline()
+
+
 def write_results(path: str | Path, results: dict) -> None:
     """Write results atomically."""
     write_atomically(path, (json.dumps(results, indent=2) + '\n').encode())
@@ -145,7 +156,10 @@ def robustness_of(results: dict) -> Robustness:
         ValueError: for results of a detector.
     """
     if is_of_detector(results):
-        raise ValueError(f'{results["name"]!r} is a detector: it has no errors of classification')
+        raise ValueError(
+            f'{results["name"]!r} is a detector: it has no errors of classification; its mPC and '
+            'rPC are in the .md file beside its results'
+        )
     parts = results['parts']
     errors, flips, distances = {}, {}, {}
     for name in CORRUPTIONS + EXTRA_CORRUPTIONS:

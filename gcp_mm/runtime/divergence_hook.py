@@ -15,7 +15,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import autocast
 from torch.utils._pytree import tree_flatten
 
-from .._io import check_integer, write_atomically
+from .._io import write_atomically
+from ..ops.arguments import check_integer
 from .untouched import remember_buffers, remember_random, replaced, untouched
 from .wrapping import unwrap
 
@@ -59,7 +60,7 @@ class DivergenceHook(Hook):
     def __init__(self, policy: str = 'stop', max_skips: int = 5):
         if policy not in ('stop', 'skip'):
             raise ValueError(f"policy: expected 'stop' or 'skip', got {policy!r}")
-        check_integer('max_skips', max_skips, 1)
+        check_integer('max_skips', max_skips)
         self.max_skips = max_skips if policy == 'skip' else 0
         self.skips = 0  # in a row
         self._unscaled = 0  # steps in a row that a loss scaler leaves out

@@ -1,8 +1,8 @@
 """Feature vectors of a folder of images, by a classifier of MMPretrain.
 
 The vectors are a NumPy array on the disk, ``x.npy``, written as they are computed, so that they may
-be larger than the memory. Beside it ``x.json`` has the labels and names of the images. Until both
-are complete the array is ``x.partial.npy``, and ``x.partial.json`` says how many rows it has.
+be larger than the memory. Beside it ``x.json`` has the labels and names of the images. Until it is
+complete the array is ``x.partial.npy``.
 """
 
 import hashlib
@@ -18,10 +18,10 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, DefaultScope
 from numpy.lib.format import open_memmap
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .._io import read_json, size_and_time, write_atomically
+from .._io import read_json, write_atomically
 from .._lock import locked
 from ..checks.dataloaders import load_named
 from ..data import IMAGE_SUFFIXES
@@ -130,7 +130,7 @@ def extract_features(
     dtype: str = 'float32',
     force: bool = False,
 ) -> None:
-    """Write the feature vectors of a folder of images, or continue an interrupted extraction.
+    """Write the feature vectors of a folder of images.
 
     Args:
         model: classifier of MMPretrain in evaluation mode, as :func:`gcp_mm.get_model` gives it,
@@ -141,14 +141,14 @@ def extract_features(
         batch_size: images in a forward pass; of one size.
         workers: processes that read images; 0 reads them in this one.
         dtype: of the vectors in the file, 'float32' or 'float16'.
-        force: overwrite the file, and discard the partial ones of other features.
+        force: overwrite the file.
 
     Raises:
         BlockingIOError: if another process writes `out`.
         FileExistsError: if `out` exists and `force` is not set.
         FileNotFoundError, ValueError: for wrong arguments, a folder without images, a
-            damaged image, images of several sizes in a batch, the partial file of other features
-            or of images that have changed since, or features that are not finite in `dtype`.
+            damaged image, images of several sizes in a batch, or features that are not finite in
+            `dtype`.
         OSError: if the disk lacks the room.
         TypeError: if `model` is not an :class:`mmpretrain.models.ImageClassifier`.
     """
@@ -168,19 +168,10 @@ def _extract(model, images, out, stage, batch_size, workers, dtype, force):
         stage=stage,
         network=_network_hash(model),
     )
-    # The hash of those of the rows done is in the record.
-    stats = [f'{size_and_time(info["img_path"])}\n'.encode() for info in infos]
-    part, record = out.with_suffix('.partial.npy'), out.with_suffix('.partial.json')
-    made_with = dict(
-        stage=stage, dtype=dtype, network=description['network'], images=_hash(description)
-    )
-    done = _rows_done(record, made_with, stats, force) if part.exists() else 0
-    seen = hashlib.sha256(b''.join(stats[:done]))
-    vectors = open_memmap(part, 'r+') if done else None
-    rest = Subset(images, range(done, len(images)))
-    loader = DataLoader(rest, batch_size, num_workers=workers, collate_fn=_collate)
-    with tqdm(total=len(images), initial=done, desc=str(out), unit='image') as progress:
-        for batch in loader:
+    part, vectors, done = out.with_suffix('.partial.npy'), None, 0
+    loader = DataLoader(images, batch_size, num_workers=workers, collate_fn=_collate)
+    try:
+        for batch in tqdm(loader, desc=str(out), unit='batch'):
             inputs = model.data_preprocessor(batch, training=False)['inputs']
             block = (
                 _vectors(model.extract_feat(inputs, stage=stage))
@@ -195,16 +186,13 @@ def _extract(model, images, out, stage, batch_size, workers, dtype, force):
             if vectors is None:
                 vectors = _new_array(part, (len(images), block.shape[1]), dtype)
             vectors[done : done + len(block)] = block
-            vectors.flush()
-            seen.update(b''.join(stats[done : done + len(block)]))
             done += len(block)
-            content = dict(made_with, done=done, seen=seen.hexdigest())
-            write_atomically(record, json.dumps(content).encode())
-            progress.update(len(block))
-    out.unlink(missing_ok=True)  # old vectors never lie beside new labels
-    write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
-    part.replace(out)
-    record.unlink()
+        vectors.flush()
+        out.unlink(missing_ok=True)  # old vectors never lie beside new labels
+        write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _collate(samples):
@@ -227,9 +215,7 @@ def _check_arguments(model, out, stage, dtype, force):
             f'stage: one of {STAGES}, got {stage!r}; dtype: one of {DTYPES}, got {dtype!r}'
         )
     for path in (out, out.with_suffix('.json')):
-        # Between its last two steps an extraction leaves a description without vectors.
-        unfinished = path != out and out.with_suffix('.partial.json').exists()
-        if path.exists() and not force and not unfinished:
+        if path.exists() and not force:
             raise FileExistsError(f'{path} exists; name another file, or overwrite it with --force')
     if not isinstance(model, ImageClassifier):
         raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
@@ -248,23 +234,6 @@ def _vectors(features):
             f'{STAGES}'
         )
     return features
-
-
-def _rows_done(record, made_with, stats, force):
-    """Number of rows of the partial file, if those were made with the same arguments."""
-    if not record.exists():
-        return 0
-    found = read_json(record, done=int)
-    other = [key for key, value in made_with.items() if found.get(key) != value]
-    seen = hashlib.sha256(b''.join(stats[: found.get('done', 0)]))
-    if not other and seen.hexdigest() != found.get('seen'):
-        other = ['content of images that it has the vectors of']
-    if other and not force:
-        raise ValueError(
-            f'{record} belongs to other features (other {", ".join(other)}); finish them with '
-            'their own command, or discard them with --force (force=True)'
-        )
-    return 0 if other else found['done']
 
 
 def _new_array(path, shape, dtype):

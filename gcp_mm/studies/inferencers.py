@@ -53,26 +53,9 @@ def _check_channels(model, image):
         )
 
 
-def _empty_sample(head):
-    """A sample of the tasks of a head, without labels: heads of several labels fail without one."""
-    from mmpretrain.models import MultiTaskHead
-    from mmpretrain.structures import DataSample, MultiTaskDataSample
-
-    if not isinstance(head, MultiTaskHead):
-        return DataSample()
-    sample = MultiTaskDataSample()
-    for task, own in head.task_heads.items():
-        sample.set_field(_empty_sample(own), task)
-    return sample
-
-
 def _record(sample, head, classes):
-    """What a head says, as JSON: the class, all classes above its threshold, or each task's."""
-    from mmpretrain.models import MultiLabelClsHead, MultiTaskHead
-
-    if isinstance(head, MultiTaskHead):
-        heads = head.task_heads.items()
-        return dict(tasks={task: _record(sample.get(task), own, None) for task, own in heads})
+    """What a head says, as JSON: the class, or all classes above its threshold."""
+    from mmpretrain.models import MultiLabelClsHead
 
     def named(labels):
         scores = sample.pred_score[labels].tolist()
@@ -91,20 +74,10 @@ def _name(label, classes):
     return str(label) if classes is None else classes[label]
 
 
-def _draw(visualizer, image, sample, classes, draw_pred=True):
+def _draw(visualizer, image, sample, classes):
     """An image with what was found, large enough for its text."""
     size = max(SHORT_SIDE, min(image.shape[:2]))
-    options = dict(draw_gt=False, draw_pred=draw_pred, resize=size)
-    return visualizer.visualize_cls(_drawable(image), sample, classes, **options)
-
-
-def _lines(record, task=''):
-    """What was found, a line for each task of a record of :class:`Classifier`."""
-    if 'tasks' in record:
-        parts = record['tasks'].items()
-        return [line for name, part in parts for line in _lines(part, f'{task}{name}: ')]
-    found = (f'{one["class"]}, {one["score"]:.2f}' for one in record.get('labels', [record]))
-    return [task + '; '.join(found)]
+    return visualizer.visualize_cls(_drawable(image), sample, classes, draw_gt=False, resize=size)
 
 
 class Classifier:
@@ -115,7 +88,7 @@ class Classifier:
         covariance: whether to draw what decided each class.
 
     Raises:
-        TypeError: if `model` is no classifier.
+        TypeError: if `model` is no classifier, or one of several tasks.
         ValueError: for `covariance` without global covariance pooling and a linear head.
     """
 
@@ -127,6 +100,11 @@ class Classifier:
         if not isinstance(model, BaseClassifier):
             raise TypeError(f'model: expected a classifier, got {type(model).__name__}')
         neck, head = getattr(model, 'neck', None), getattr(model, 'head', None)
+        if isinstance(head, MultiTaskHead):
+            raise TypeError(
+                'model: expected a head of one task, got MultiTaskHead; for the logits of each '
+                'task call the model of gcp_mm.get_model'
+            )
         if covariance and not (
             isinstance(neck, GlobalCovariancePooling)
             and isinstance(getattr(head, 'fc', None), nn.Linear)
@@ -136,7 +114,6 @@ class Classifier:
                 f'{type(neck).__name__} and {type(head).__name__}'
             )
         self.model, self.covariance = model, covariance
-        self.several_tasks = isinstance(head, MultiTaskHead)
         self.inferencer = ImageClassificationInferencer(model)
         self.visualizer = UniversalVisualizer()
 
@@ -145,29 +122,12 @@ class Classifier:
         (data,) = self.inferencer.preprocess([image])
         _check_channels(self.model, data['inputs'][0])
         head, classes = getattr(self.model, 'head', None), self.inferencer.classes
-        if self.several_tasks:
-            data['data_samples'] = [_empty_sample(head)]
         (sample,) = self.inferencer.forward(data)
         record, figure = _record(sample, head, classes), None
-        drawing = _draw(self.visualizer, image, sample, classes, not self.several_tasks)
-        if self.several_tasks:
-            drawing = self._draw_tasks(record)
+        drawing = _draw(self.visualizer, image, sample, classes)
         if self.covariance:
             figure, record['covariance'] = self._explain(data, record['top5'][0]['score'])
         return drawing, record, figure
-
-    def _draw_tasks(self, record):
-        """Add what the tasks found to the picture that the visualizer holds."""
-        size = min(self.visualizer.get_image().shape[:2]) / 32
-        self.visualizer.draw_texts(
-            '\n'.join(_lines(record)),
-            np.array([size, size]),
-            font_sizes=int(size),
-            colors='white',
-            font_families='monospace',
-            bboxes=dict(facecolor='black', alpha=0.5, boxstyle='Round'),
-        )
-        return self.visualizer.get_image()
 
     def _explain(self, data, score):
         inputs = self.model.data_preprocessor(data)['inputs']

@@ -7,7 +7,7 @@ from mmengine.dist import all_reduce_params
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
-from .._io import check_integer
+from ..ops.arguments import check_integer
 from ..runtime.wrapping import unwrap
 from .kfac import capture_factors, inverse_factors, kfac_layers, precondition
 
@@ -58,7 +58,7 @@ class KFACOptimWrapper(OptimWrapper):
         clip_grad: dict | None = None,
     ):
         super().__init__(optimizer, clip_grad=clip_grad)
-        check_integer('interval', interval, 1)
+        check_integer('interval', interval)
         if not damping > 0:
             raise ValueError(f'damping: expected a positive number, got {damping!r}')
         if not 0 <= decay < 1:

@@ -10,7 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from .._io import append_jsonl, check_integer, drop_jsonl
+from .._io import append_jsonl, drop_jsonl
+from ..ops.arguments import check_integer
 from ..ops.precision import autocast_off
 from ..runtime.untouched import untouched
 from ..runtime.wrapping import unwrap
@@ -65,7 +66,7 @@ class LandscapeHook(Hook):
         num_points: int = 50,
         stem: str = 'backbone.maxpool',
     ):
-        check_integer('interval', interval, 1)
+        check_integer('interval', interval)
         check_integer('num_points', num_points, 2)
         try:
             low, high = map(float, eta_range)

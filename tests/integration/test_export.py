@@ -1,4 +1,7 @@
-"""The pooling and the neck as compilers and exporters take them."""
+"""The pooling as compilers take it, and the neck as the older ONNX exporter does.
+
+test_export_networks.py has the other exporters.
+"""
 
 import inspect
 
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcp_mm.models import GlobalCovariancePooling, MomentProbingHead, SoTHead
+from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling, triangle
 
 SHAPES = [(2, 6, 4), (2, 5, 12)]  # the Gram matrix and the covariance
@@ -72,75 +75,21 @@ def test_compiled_once_for_all_sizes():
         torch.testing.assert_close(pool(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def neck():
-    torch.manual_seed(0)
-    return GlobalCovariancePooling(12, reduction=(8,)).eval()
-
-
-@pytest.mark.parametrize('strict', [True, False])
-def test_exported(strict):
-    module, x = neck(), features((2, 12, 2, 3))
-    options = {}
-    if 'strict' in inspect.signature(torch.export.export).parameters:
-        options = dict(strict=strict, dynamic_shapes=[{0: torch.export.Dim('batch')}])
-    elif not strict:
-        pytest.skip('this PyTorch exports in one way only')
-    program = torch.export.export(module, (x,), **options)
-    run = program.module() if hasattr(program, 'module') else program
-    torch.testing.assert_close(run(x), module(x))
-    if options:
-        more = features((5, 12, 2, 3))
-        torch.testing.assert_close(run(more), module(more))
-
-
-class OfTokens(torch.nn.Module):
-    """A head as a function of the tokens, not of a tuple of stages."""
-
-    def __init__(self, head):
-        super().__init__()
-        self.head = head
-
-    def forward(self, x):
-        return self.head((x,))
-
-
-@pytest.mark.parametrize(
-    ('make', 'size'),
-    [
-        (neck, (12, 2, 3)),
-        (neck, (12, 9, 9)),
-        (lambda: OfTokens(SoTHead(5, 12, num_heads=2, width=6)), (9, 12)),
-        (lambda: OfTokens(MomentProbingHead(5, 12, 28, 4)), (9, 12)),
-    ],
-    ids=['gram', 'covariance', 'sot', 'moment_probing'],
-)
-@pytest.mark.parametrize('dynamo', [True, False])
-def test_onnx(dynamo, make, size, tmp_path):
+@pytest.mark.parametrize('size', [(12, 2, 3), (12, 9, 9)], ids=['gram', 'covariance'])
+def test_older_onnx_exporter(size, tmp_path):
+    """The one that torch.onnx.export has without dynamo, and alone before PyTorch 2.5."""
     onnxruntime = pytest.importorskip('onnxruntime')
-    module, x, path = make().eval(), features((2, *size)), tmp_path / 'network.onnx'
-    if 'dynamo' not in inspect.signature(torch.onnx.export).parameters:
-        if dynamo:
-            pytest.skip('this PyTorch has the older exporter only')
-        options = {}
-    elif dynamo:
-        pytest.importorskip('onnxscript')
-        options = dict(dynamo=True, dynamic_shapes=[{0: torch.export.Dim('batch')}])
-    else:
-        options = dict(dynamo=False)
-    if not dynamo:
-        options |= dict(dynamic_axes=dict(x={0: 'batch'}))
-    torch.onnx.export(module, (x,), str(path), input_names=['x'], **options)
+    torch.manual_seed(0)
+    module = GlobalCovariancePooling(12, reduction=(8,)).eval()
+    x, path = features((2, *size)), tmp_path / 'network.onnx'
+    options = dict(input_names=['x'], dynamic_axes=dict(x={0: 'batch'}))
+    if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
+        options['dynamo'] = False
+    torch.onnx.export(module, (x,), str(path), **options)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     for batch in (x, features((5, *size))):
         (out,) = session.run(None, dict(x=batch.numpy()))
         np.testing.assert_allclose(out, module(batch).detach().numpy(), rtol=1e-4, atol=1e-5)
-
-
-def test_traced():
-    module, x = neck(), features((2, 12, 2, 3))
-    traced = torch.jit.trace(module, x)
-    more = features((5, 12, 2, 3))
-    torch.testing.assert_close(traced(more), module(more))
 
 
 def test_shapes_without_data():

@@ -6,7 +6,6 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from gcp_mm.robustness.baseline import Robustness
 from tests.helpers.runs import CLS, ROOT
 
 GONE = '{}/gone'
@@ -34,6 +33,7 @@ MISTAKES = [
     ('check_data', [CLS, '--workers', 'x'], "'x'"),
     ('compare_robustness', [GONE], 'gone'),
     ('compare_robustness', ['{}/x.json'], 'x.json'),
+    ('test_robustness', [CLS, GONE, '--baseline', '{}/x.json'], 'x.json'),
     ('convert_checkpoint', [GONE, '{}/x.pth'], 'gone'),
     ('convert_checkpoint', ['{}/x.json', '{}/x.pth'], 'x.json'),
     ('convert_checkpoint', [GONE, '{}/x.foo'], 'x.foo'),
@@ -64,8 +64,6 @@ MISTAKES = [
     ('make_digits', ['--out', '{}/x.json'], 'x.json'),
     ('make_glyphs', ['{}/gone'], 'gone'),
     ('make_glyphs', ['{}', '--out', '{}/x'], 'found 0'),
-    ('measure_baseline', ['{}/b.json', GONE, '--name', 'x'], 'gone'),
-    ('measure_baseline', ['{}/b.json', '{}/x.json', '--name', 'x'], 'x.json'),
     ('plot_curves', [GONE], 'gone'),
     ('plot_curves', ['--lr', '{}/gone.py'], 'gone.py'),
     ('plot_curves', ['--lr', f'{CLS} param_scheduler.type=Foo'], 'Foo'),
@@ -118,7 +116,7 @@ def test_mistake_ends_a_tool_with_a_line(mistake, folder, tool, arguments, words
 def test_every_tool_has_mistakes():
     scripts = [path for path in (ROOT / 'tools').glob('*.py') if '__main__' in path.read_text()]
     assert all('    run(main)\n' in path.read_text() for path in scripts)
-    tried = {tool for tool, *_ in MISTAKES} | {'demo', 'digits_robustness'}  # without arguments
+    tried = {tool for tool, *_ in MISTAKES} | {'demo'}  # without arguments
     assert {path.stem for path in scripts} == tried
 
 
@@ -128,7 +126,6 @@ def inputs(folder):
     for name in ('a.pt', 'a.npy', 'in/a.json', 'in/images/3/a.png'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b'input')
-    Robustness('a', {}).save(folder / 'baseline.json')
     for link, target in dict(link='in', images='in/images', one='in/images/3').items():
         (folder / link).symlink_to(folder / target)
     pipeline = Config.fromfile(CLS).test_dataloader.dataset.pipeline
@@ -148,7 +145,6 @@ def inputs(folder):
         ('export', [CLS, '{}/a.pt', '{}/in/../a.pt', '--force']),
         ('extract_features', [CLS, '{}/a.pt', '{}/images', '{}/in/images/x.npy']),
         ('evaluate_features', ['{}/a.npy', '--out', '{}/a.npy']),
-        ('measure_baseline', ['{}/link/a.json', '{}/in/a.json', '--name', 'x']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in', '--out-dir', '{}/link', '--force']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in/images', '--out-dir', '{}/images', '--force']),
         ('test', ['{}/config.py', '{}/a.pt', '--show-dir', '{}/one']),
@@ -159,11 +155,6 @@ def test_no_tool_writes_over_its_inputs(mistake, inputs, tool, arguments):
     before = {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()}
     assert 'output ' in mistake(tool, arguments)
     assert {path: path.read_bytes() for path in inputs.rglob('*') if path.is_file()} == before
-
-
-def test_baseline_is_written_over_a_baseline_alone(mistake, inputs):
-    assert 'a.npy' in mistake('measure_baseline', ['{}/a.npy', '{}/in/a.json', '--name', 'x'])
-    assert (inputs / 'a.npy').read_bytes() == b'input'
 
 
 def test_drawing_named_like_an_input_is_not_written(mistake, inputs):

@@ -86,7 +86,6 @@ CANDIDATES = {
     'circuit, PyTorch': Candidate(lambda x: circuit(x, backend='pytorch')),
     EXTENSION: Candidate(lambda x: circuit(x, backend='cpp')),
     'auto': Candidate(global_covariance_pooling),
-    'auto, save=input': Candidate(lambda x: global_covariance_pooling(x, save='input')),
     GAP: Candidate(lambda x: x.mean(2), ITSELF),
     COVARIANCE: Candidate(lambda x: global_covariance_pooling(x, norm='none'), ITSELF),
 }

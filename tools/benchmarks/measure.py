@@ -1,6 +1,5 @@
 """Shared by the benchmarks: interleaved timing, steps of a network, memory, reports."""
 
-import json
 import platform
 import statistics
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from mmpretrain.structures import DataSample
 
-from gcp_mm._io import markdown_table, write_atomically
+from gcp_mm import _io
 from gcp_mm.ops import extension
 
 
@@ -106,21 +105,8 @@ def describe_machine(device):
     return machine
 
 
-def table(rows):
-    """A Markdown table of rows, equal dicts; numbers with three digits, nothing for None."""
-
-    def cell(value):
-        return '' if value is None else f'{value:.3g}' if isinstance(value, float) else value
-
-    return markdown_table(list(rows[0]), [map(cell, row.values()) for row in rows])
-
-
 def write_report(folder, name, machine, rows):
-    """Print the machine and a table of the rows, and write them to NAME.md and NAME.json."""
+    """Write the report of a benchmark: the machine, and a table of the rows."""
     text = '\n'.join(f'- {key}: {value}' for key, value in machine.items())
-    text += '\n\n' + table(rows) + '\n'
-    print(text)
-    content = json.dumps(dict(machine=machine, rows=rows), indent=1)
-    write_atomically(folder / f'{name}.md', text.encode())
-    write_atomically(folder / f'{name}.json', content.encode())
-    print(f'written: {folder}/{name}.md, {name}.json')
+    text += f'\n\n{_io.table_of_dicts(rows)}\n'
+    _io.write_report(folder, name, text, dict(machine=machine, rows=rows))

@@ -44,7 +44,7 @@ def changed(config=CLS, **options):
             r'custom_hooks\[0\]\.polcy',
         ),
         ({'optim_wrapper.type': 'KFACOptimWrapper', 'optim_wrapper.dampin': 1}, "'damping'"),
-        ({'model.neck.zzz': 1}, r'no such argument; it takes act_cfg, check_finite, class_tokens'),
+        ({'model.neck.zzz': 1}, r'no such argument; it takes act_cfg, class_tokens, conv_cfg'),
     ],
 )
 def test_unknown_key_of_our_own(options, message):

@@ -17,8 +17,6 @@ def run(x, iterations=5):
     expected, grad, expected_dx = reference(x, iterations)
     out, saved = extension.pool_forward(x, circuit)
     dx = extension.pool_backward(circuit, grad.float(), x, saved)
-    again = extension.pool_backward(circuit, grad.float(), x, [])
-    torch.testing.assert_close(again, dx, rtol=0, atol=0, equal_nan=True)
     return out, dx, sum(tensor.nbytes for tensor in saved), expected, expected_dx
 
 

@@ -163,9 +163,8 @@ def test_features_too_small_to_square_count_as_constant():
 
 
 @pytest.mark.parametrize('norm', ['newton_schulz', 'eigh', 'none'])
-@pytest.mark.parametrize('dtype', DECADES)
-@pytest.mark.parametrize('shape', [(2, 6, 3, 3), (1, 6, 1, 1), (3, 1, 2, 2), (1, 1, 1, 1)])
-@pytest.mark.parametrize('value', [0, 0.1, -3e4])
+@pytest.mark.parametrize(('dtype', 'value'), zip(DECADES, [-3e4, 0, 0.1, -3e4], strict=True))
+@pytest.mark.parametrize('shape', [(2, 6, 3, 3), (1, 1, 1, 1)])
 def test_constant_maps_and_single_positions(shape, value, dtype, norm):
     """Zeros and zero gradients, whatever the mean."""
     x = torch.full(shape, value, dtype=dtype) + torch.arange(shape[1])[:, None, None].to(dtype)
@@ -220,9 +219,8 @@ def test_two_thousand_calls_in_constant_memory():
         generator = torch.Generator().manual_seed(i)
         b, d, n = (int(torch.randint(1, top, (), generator=generator)) for top in (5, 65, 120))
         x = torch.randn(b, d, n, generator=generator, requires_grad=True)
-        method = ('auto', 'newton_schulz')[i // 2 % 2]
-        save = ('activations', 'input')[i % 2]
-        global_covariance_pooling(x, method=method, save=save).sum().backward()
+        method = ('auto', 'newton_schulz')[i % 2]
+        global_covariance_pooling(x, method=method).sum().backward()
 
     def resident():
         gc.collect()

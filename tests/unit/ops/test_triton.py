@@ -31,8 +31,6 @@ def pool(x, grad, iterations=5):
     circuit = find_circuit('gram', iterations)
     out, saved = pool_forward(x, circuit)
     dx = pool_backward(circuit, grad.float(), x, saved)
-    again = pool_backward(circuit, grad.float(), x, [])
-    torch.testing.assert_close(again, dx, rtol=0, atol=0, equal_nan=True)
     return out, dx, saved
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from gcp_mm.robustness import CORRUPTIONS, CorruptImage
+from gcp_mm.robustness.corrupt_image import CorruptImage
 from gcp_mm.robustness.corruptions import corrupt, corrupt_scene, seeded
+from gcp_mm.robustness.errors import CORRUPTIONS
 
 RANDOM = ('gaussian_noise', 'impulse_noise', 'glass_blur', 'snow', 'fog', 'elastic_transform')
 

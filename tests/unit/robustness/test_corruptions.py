@@ -71,15 +71,6 @@ def test_noise_is_as_strong_as_published(severity):
         assert (high - low) / 2 / 255 == pytest.approx(wanted, rel=0.03)
 
 
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_pixelate_is_the_published_one(photo, severity):
-    """It reduces and enlarges by boxes."""
-    part = (0.6, 0.5, 0.4, 0.3, 0.25)[severity - 1]
-    small = Image.fromarray(photo(224)).resize((int(224 * part),) * 2, Image.BOX)
-    wanted = np.asarray(small.resize((224, 224), Image.BOX))
-    assert np.array_equal(corrupt(photo(224), 'pixelate', severity, make_rng()), wanted)
-
-
 @pytest.mark.parametrize('size', [64, 224])
 @pytest.mark.parametrize(('severity', 'part'), [(4, 0.07), (5, 0.12)])
 def test_elastic_transform_displaces_as_published(size, severity, part):

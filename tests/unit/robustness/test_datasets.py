@@ -9,8 +9,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from torchvision.transforms import v2
 
-from gcp_mm.robustness import ImageNetC, ImageNetP
-from gcp_mm.robustness.datasets import IMAGENET_WNIDS, label_map, read_frames
+from gcp_mm.robustness.datasets import IMAGENET_WNIDS, ImageNetC, ImageNetP, label_map, read_frames
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 
 

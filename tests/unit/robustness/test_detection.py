@@ -1,22 +1,18 @@
 """mPC and rPC of detectors, their tables, and the parts of an evaluation."""
 
-import contextlib
-import json
 import re
 
 import pytest
 from mmengine.config import ConfigDict
 
-from gcp_mm.robustness import CORRUPTIONS
 from gcp_mm.robustness.detection import (
-    compare_detectors,
     main_metrics,
     performance,
     report_detector,
 )
 from gcp_mm.robustness.detectors import corrupt_images
-from gcp_mm.robustness.results import read_results, robustness_of
-from tests.helpers.damaged_json import damaged
+from gcp_mm.robustness.errors import CORRUPTIONS
+from gcp_mm.robustness.results import robustness_of
 
 BOX, MASK = 'coco/bbox_mAP', 'coco/segm_mAP'
 
@@ -80,37 +76,6 @@ def test_report():
 def test_main_metrics():
     assert main_metrics([BOX, 'coco/bbox_mAP_50', MASK]) == [BOX, MASK]
     assert main_metrics(['recall', 'precision']) == ['recall', 'precision']
-
-
-def test_comparison_of_detectors_and_of_runs():
-    boxes = results('C')
-    for part in boxes['parts'].values():
-        del part[MASK]
-    groups = {'runs': [results(), results(factor=0.5)], 'boxes': [boxes]}
-    page = compare_detectors(groups)
-    assert '| runs | 0.300 ± 0.141 | 0.205 ± 0.097 | 68.2 ± 0.0 |' in page
-    assert '| boxes | 0.400 | 0.273 | 68.2 |' in page
-    assert '| boxes | - | - | - |' in page.partition(f'## {MASK}')[2]
-    del boxes['parts']['snow/5']
-    assert '- C: no mPC: 1 of 75 parts missing: snow/5' in compare_detectors(groups)
-
-
-def test_damaged_results_are_named(tmp_path):
-    """Unless the report can be made of them all the same."""
-    content = results(skipped=[dict(file='a', reason='b')])
-    content['parts'] = dict(list(content['parts'].items())[:3])
-    path, named = tmp_path / 'a.json', 0
-    for text in damaged(content):
-        path.write_text(text)
-        with contextlib.suppress(ValueError):
-            report_detector(read_results(path))
-            continue
-        named += 1
-        with pytest.raises(ValueError, match=re.escape(repr(str(path)))):
-            read_results(path)
-    assert named > 20
-    path.write_text(json.dumps(content))
-    assert read_results(path) == content
 
 
 def test_results_of_a_detector_are_no_baseline():

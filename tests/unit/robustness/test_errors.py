@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from gcp_mm.robustness import (
+from gcp_mm.robustness.baseline import Robustness, load_baseline
+from gcp_mm.robustness.errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
-    Robustness,
     corruption_errors,
-    load_baseline,
     mean_corruption_error,
     relative_mean_corruption_error,
 )

@@ -1,10 +1,12 @@
-"""Results are continued only on the files that they are of."""
+"""Results of another form are refused; they are continued only on the files that they are of."""
 
+import json
 import os
+import re
 
 import pytest
 
-from gcp_mm.robustness.results import check_files, files_hash
+from gcp_mm.robustness.results import check_files, files_hash, read_results
 
 
 @pytest.fixture
@@ -40,3 +42,34 @@ def test_results_without_a_record_of_their_files(folder):
     with pytest.raises(ValueError, match=str(folder)):
         check_files('robustness.json', dict(parts={'clean': {}}), {'clean': folder})
     check_files('robustness.json', dict(parts={}), {'clean': folder})
+
+
+def text_of(name, numbers, **changes):
+    """Text of a file of results of one part."""
+    results = dict(name='a', checkpoint='b', identity=dict(checkpoint_sha256='c'), roots={})
+    return json.dumps(results | dict(regenerated=[], parts={name: numbers}) | changes)
+
+
+CLEAN = dict(error=0.1, skipped=[])
+AP = {'coco/bbox_mAP': 0.4}
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        text_of('clean', CLEAN)[:-20],
+        text_of('clean', CLEAN, parts=None),
+        text_of('clean', CLEAN | dict(error=10)),  # percent, not a fraction
+        text_of('clean', CLEAN | dict(skipped=[{}])),
+        text_of('clean', {'coco/bbox_mAP': 'x'}, images=5, skipped=[]),
+    ],
+    ids=['cut short', 'no parts', 'percent', 'no reason', 'of a detector'],
+)
+def test_damaged_results_are_named(text, tmp_path):
+    path = tmp_path / 'robustness.json'
+    for right in (text_of('clean', CLEAN), text_of('clean', AP, images=5, skipped=[])):
+        path.write_text(right)
+        assert read_results(path) == json.loads(right)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(repr(str(path)))):
+        read_results(path)

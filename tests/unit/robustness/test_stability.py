@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from gcp_mm.robustness import (
+from gcp_mm.robustness.baseline import load_baseline
+from gcp_mm.robustness.stability import (
     PERTURBATIONS,
     flip_probability,
-    load_baseline,
     mean_flip_rate,
     mean_top5_distance,
     top5_distance,

@@ -1,7 +1,6 @@
 """Feature vectors: from the network to a file."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -93,67 +92,28 @@ def test_half_precision_halves_the_file(model, folders, extracted, tmp_path):
     assert out.stat().st_size == 128 + half.nbytes == 128 + full.nbytes // 2
 
 
-@pytest.fixture
-def stopped(model, folders, tmp_path):
-    """A run that stopped at an image cut short, after two batches of four; it is mended since."""
+def test_a_stopped_run_leaves_nothing(model, folders, tmp_path):
+    """At an image cut short, after two batches of four."""
     folder = shutil.copytree(folders / 'train', tmp_path / 'in')
     broken = sorted((folder / '1').glob('*.png'))[2]
-    content = broken.read_bytes()
-    broken.write_bytes(content[:-40])
+    broken.write_bytes(broken.read_bytes()[:-40])
     with pytest.raises(ValueError, match=rf"image '{broken}' .*truncated"):
         extract_features(model, folder, tmp_path / 'x.npy', batch_size=4)
-    assert not (tmp_path / 'x.npy').exists()
-    broken.write_bytes(content)
-    return folder
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
-def test_stopped_run_continues(model, stopped, extracted, tmp_path, monkeypatch):
-    seen = []
-    extract = model.extract_feat
-    monkeypatch.setattr(
-        model, 'extract_feat', lambda x, **kw: (seen.append(len(x)), extract(x, **kw))[1]
-    )
-    extract_features(model, stopped, tmp_path / 'x.npy', batch_size=5)
-    assert seen == [5, 5, 5, 1]
-    features, expected = read_features(tmp_path / 'x.npy'), extracted['train']
-    np.testing.assert_allclose(features.vectors, expected.vectors, rtol=1e-3, atol=1e-4)
-    assert (features.files, features.labels) == (expected.files, expected.labels)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'x.json', 'x.npy']
-
-
-def test_a_run_stopped_before_its_last_step_continues(model, folders, tmp_path, monkeypatch):
+def test_a_killed_run_leaves_no_complete_file(model, folders, tmp_path, monkeypatch):
+    """Before its last step; a left-over of a killed one is written over."""
     with monkeypatch.context() as patch:
         patch.setattr('pathlib.Path.replace', lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             extract_features(model, folders / 'val', tmp_path / 'x.npy')
-    extract_features(model, folders / 'val', tmp_path / 'x.npy')
+    with pytest.raises(FileNotFoundError):
+        read_features(tmp_path / 'x.npy')
+    (tmp_path / 'x.partial.npy').write_text('left over')
+    extract_features(model, folders / 'val', tmp_path / 'x.npy', force=True)
     assert read_features(tmp_path / 'x.npy').vectors.shape == (9, 8256)
-
-
-def test_partial_file_of_other_features_is_not_continued(model, stopped, tmp_path):
-    out = tmp_path / 'x.npy'
-    with pytest.raises(ValueError, match=r'other stage, images\); .*--force'):
-        extract_features(model, stopped, out, stage='backbone')
-    other = get_model('resnet18-gcp_1xb64-5e_digits')
-    with pytest.raises(ValueError, match=r'other network, images\)'):
-        extract_features(other, stopped, out)
-    extract_features(model, stopped, out, stage='backbone', force=True)
-    assert read_features(out).vectors.shape == (24, 512)
-
-
-@pytest.mark.parametrize('change', ['content', 'time'])
-def test_images_replaced_meanwhile_are_not_continued(model, stopped, tmp_path, change):
-    first = sorted((stopped / '0').rglob('*.png'))[0]
-    if change == 'content':
-        times = first.stat().st_atime_ns, first.stat().st_mtime_ns
-        Image.new('RGB', (32, 32)).save(first)
-        os.utime(first, ns=times)
-    else:
-        os.utime(first)
-    with pytest.raises(ValueError, match=r'x\.partial\.json .*content of images'):
-        extract_features(model, stopped, tmp_path / 'x.npy')
-    extract_features(model, stopped, tmp_path / 'x.npy', force=True)
-    assert len(read_features(tmp_path / 'x.npy').vectors) == 24
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['x.json', 'x.npy']
 
 
 def test_one_extraction_at_a_time(model, folders, tmp_path, monkeypatch):
@@ -278,7 +238,4 @@ def test_a_description_of_something_else_is_kept(model, folders, tmp_path):
     (tmp_path / 'a.json').write_text('{}')
     with pytest.raises(FileExistsError, match=r'a\.json'):
         extract_features(model, folders / 'val', tmp_path / 'a.npy')
-    (tmp_path / 'a.json').unlink()
-    (tmp_path / 'a.partial.json').write_text('{"done": 9}')  # its vectors were removed
-    extract_features(model, folders / 'val', tmp_path / 'a.npy', batch_size=5)
-    assert len(read_features(tmp_path / 'a.npy').vectors) == 3 * len(CLASSES)
+    assert (tmp_path / 'a.json').read_text() == '{}'
