@@ -220,3 +220,15 @@ def test_traffic_of_two_processes(run_tool, tmp_path):
     assert 0 < errors[1] < 2**-7
     assert errors[3] < errors[2]
     assert len(json.loads((tmp_path / 'links.json').read_text())['rows']) == 8
+
+
+@pytest.mark.slow
+def test_evaluation_beside_the_official_loop(run_tool, tmp_path):
+    """The tool itself compares what the two loops give to the network."""
+    arguments = ['--images', 40, '--corrupt', 1, '--repeats', 1, '--workers', 0, '--out', tmp_path]
+    done = run_tool(TOOLS / 'benchmark_robustness.py', *map(str, arguments))
+    assert done.returncode == 0, done.stdout
+    rows = json.loads((tmp_path / 'evaluation.json').read_text())['rows']
+    assert all(row['images a second'] > 0 for row in rows)
+    rows = json.loads((tmp_path / 'making.json').read_text())['rows']
+    assert rows[0]['processes'] == 1

@@ -10,6 +10,7 @@ import argparse
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,20 +30,30 @@ PART = 'noise/1'
 LOOPS = ('official loop', 'tools/test_robustness.py')
 
 
-def official_loader(folder, batch, workers):
-    steps = [transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(0.5, 0.25)]
+def official_loader(folder, preprocessor, batch, workers):
+    mean, std = (torch.tensor(preprocessor[key]) / 255 for key in ('mean', 'std'))
+    steps = [transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(mean, std)]
     images = datasets.ImageFolder(folder, transforms.Compose(steps))
     return DataLoader(images, batch, num_workers=workers)
 
 
 def official_loop(model, loader):
-    """Accuracy, as in the script test.py of ImageNet-C's repository."""
+    """Top-1 error, as in the script test.py of ImageNet-C's repository."""
     model.eval()
     correct = 0
     with torch.no_grad():
         for images, labels in loader:
             correct += (model(images).argmax(1) == labels).sum().item()
-    return correct / len(loader.dataset)
+    return 1 - correct / len(loader.dataset)
+
+
+def check_equal(model, official, ours):
+    """Raise AssertionError unless both loaders give a network the same images and labels."""
+    images, labels = next(iter(official))
+    batch = next(iter(ours))
+    inputs = model.data_preprocessor(dict(inputs=torch.stack(batch['inputs'])))['inputs']
+    torch.testing.assert_close(images, inputs)
+    assert labels.tolist() == [sample.gt_label for sample in batch['data_samples']]
 
 
 def exhaust(loader):
@@ -62,15 +73,17 @@ def compare_loops(root, args):
     def run(runner):
         runner.call_hook('before_run')
         model = unwrap(runner.model)
-        official = official_loader(root / PART, args.batch, args.workers)
+        loader_of = partial(official_loader, root / PART, cfg.data_preprocessor)
+        official = loader_of(args.batch, args.workers)
         mine = runner.build_dataloader(ours[0])
+        check_equal(model, official, mine)
         evaluations = {
             LOOPS[0]: lambda: official_loop(model, official),
             LOOPS[1]: lambda: (files_hash(root / PART), run_part(runner, *ours)),
         }
         loading = {LOOPS[0]: lambda: exhaust(official), LOOPS[1]: lambda: exhaust(mine)}
         cpu = torch.device('cpu')
-        return interleave(evaluations, args.repeats, cpu), interleave(loading, args.repeats, cpu)
+        return tuple(interleave(steps, args.repeats, cpu) for steps in (evaluations, loading))
 
     count = len(list((root / PART).glob('*/*')))
     evaluations, loading = launch(cfg, run)
