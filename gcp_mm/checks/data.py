@@ -6,7 +6,6 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 from itertools import product
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -26,29 +25,6 @@ FILES = {'data_root', 'data_prefix', 'ann_file'}  # keys of datasets that read s
 DETECTION = ('bbox_head', 'mask_head')
 # Metrics that compare the labels of the data with the numbers of the head's outputs
 COMPARING = {'Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'}
-
-
-class Places(NamedTuple):
-    """Paths in a config of what depends on the classes of its data.
-
-    Attributes:
-        datasets: whose `metainfo.classes` they are, of training, validation and test.
-        heads: whose number they are, the `num_classes` of each.
-    """
-
-    datasets: list[str]
-    heads: list[str]
-
-
-NOWHERE = Places(['the dataset'], [])
-
-
-def places_of_classes(cfg: Config) -> Places:
-    """Where a config says what the classes are, or should."""
-    loaders = (f'{split}_dataloader' for split in ('train', 'val', 'test'))
-    nodes = (each for name in loaders for each in walk(cfg.get(name), name))
-    datasets = [path for path, node in nodes if FILES & node.keys()]
-    return Places(datasets, [path for path, _ in find_heads(cfg)])
 
 
 def find_datasets(dataloader: dict | None) -> Iterator[dict]:

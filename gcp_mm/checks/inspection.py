@@ -18,9 +18,7 @@ from .annotations import (
 )
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
-    NOWHERE,
     REMEDY,
-    Places,
     file_and_classes,
     find_annotated,
     find_datasets,
@@ -31,7 +29,6 @@ from .data import (
     missing_file,
     open_dataset,
     open_datasets,
-    places_of_classes,
     reads_coco,
 )
 
@@ -48,7 +45,7 @@ def check_annotations(context: Context) -> list[Finding]:
     if not is_first_process(context.cfg):  # files may be large, and are the same for all
         return [Finding('annotations', 'skipped', 'the first process of the run reads them')]
     heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
-    number, found, places = 0, [], places_of_classes(context.cfg)
+    number, found = 0, []
     for split in splits_of(context):
         loader, contents, datasets = f'{split}_dataloader', {}, []
         for config, opened, _ in open_datasets(context, loader):
@@ -57,7 +54,7 @@ def check_annotations(context: Context) -> list[Finding]:
             dataset = copy.copy(opened)  # to leave the list of `opened` unread
             if not reads_coco(dataset) and not (heads and dataset.ann_file):
                 continue
-            found += read_dataset(dataset, config, loader, 'annotations', contents, places)
+            found += read_dataset(dataset, config, loader, 'annotations', contents)
             found += _other_labels(dataset, heads, loader)
             found += _absent_images(dataset, loader)
             number += 1
@@ -178,7 +175,7 @@ def _inspect_evaluators(cfg, split, datasets, check, contents):
 
 def check_lists(context: Context) -> Iterator[Finding]:
     """Read what all dataloaders and evaluators of a config read, and look for every image."""
-    cfg, places, failed = context.cfg, places_of_classes(context.cfg), False
+    cfg, failed = context.cfg, False
     for split in ('train', 'val', 'test'):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
@@ -186,9 +183,8 @@ def check_lists(context: Context) -> Iterator[Finding]:
             yield Finding(loader, 'skipped' if failed else 'ok', 'the same as val_dataloader')
         else:
             contents, datasets, failed = {}, [], False
-            options = (context.scope, contents, datasets, places)
             for config in find_datasets(cfg.get(loader)):
-                for finding in inspect_dataset(config, loader, *options):
+                for finding in inspect_dataset(config, loader, context.scope, contents, datasets):
                     failed |= finding.status == 'error'
                     yield finding
         found = _inspect_evaluators(cfg, split, datasets, evaluator, contents)
@@ -207,7 +203,6 @@ def read_dataset(
     loader: str,
     check: str,
     contents: dict,
-    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read the list of a dataset, and look for what is wrong with its objects.
 
@@ -216,12 +211,12 @@ def read_dataset(
         config: its config.
         loader: name of its dataloader.
         check: name of the check.
-        contents, places: as of :func:`.inspect_annotations`.
+        contents: as of :func:`.inspect_annotations`.
     """
     try:
         if reads_coco(dataset):
             evaluated, steps = loader != 'train_dataloader', config.get('pipeline', ())
-            return inspect_annotations(dataset, steps, check, contents, evaluated, places)
+            return inspect_annotations(dataset, steps, check, contents, evaluated)
         dataset.serialize_data = False
         dataset.full_init()
     except Exception as error:  # whatever a list that is cut short leads to
@@ -240,7 +235,6 @@ def inspect_dataset(
     scope: str | None = None,
     contents: dict | None = None,
     datasets: list | None = None,
-    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read a dataset's list of images, and look for each of them.
 
@@ -248,7 +242,7 @@ def inspect_dataset(
         config: of one dataset.
         loader: name of its dataloader.
         scope: the framework's registry, 'mmpretrain' or 'mmdet'.
-        contents, places: as of :func:`.inspect_annotations`.
+        contents: as of :func:`.inspect_annotations`.
         datasets: to which the dataset is added, if it reads a file in COCO's format.
 
     Returns:
@@ -268,7 +262,7 @@ def inspect_dataset(
         return [Finding(loader, 'skipped', text)]
     contents = {} if contents is None else contents
     with DefaultScope.overwrite_default_scope(scope):
-        findings = read_dataset(dataset, config, loader, loader, contents, places)
+        findings = read_dataset(dataset, config, loader, loader, contents)
     if datasets is not None and _is_to_be_evaluated(dataset, contents, {}):
         datasets.append(dataset)
     if any(finding.status == 'error' for finding in findings):
