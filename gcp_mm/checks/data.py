@@ -162,23 +162,16 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
 
 def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
-    """Warnings of a dataset of class folders.
-
-    These are files that it leaves out for their suffix or place and, in training, classes without
-    an image. In a validation an empty folder keeps the place of its class.
-    """
+    """A warning of the files that a dataset of class folders leaves out for suffix or place."""
     is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
     if is_used is None or dataset.ann_file or not osp.isdir(root):
         return []
-    beside, others, empty = [], [], set(class_folders(dataset))
+    beside, others = [], []
     for folder, folders, files in os.walk(root, followlinks=True):
         if folder == root and dataset.with_label and folders:
             beside = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
             continue
         others += [file for file in files if not file.startswith('.') and not is_used(file)]
-        if any(map(is_used, files)):
-            empty.discard(osp.relpath(folder, root).split(os.sep)[0])
-    texts = []
     left_out = [f'{count_suffixes(beside)} outside the class folders'] if beside else []
     if others:
         images = {each for each in IMAGE_SUFFIXES if any(o.lower().endswith(each) for o in others)}
@@ -187,15 +180,8 @@ def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
             f'{count_suffixes(others)} by suffix; to take in those that are images set '
             f'{loader}.dataset.extensions, such as {wanted}'
         )
-    if left_out:
-        text = f'{loader}.dataset: files in {root!r} left out: {", and ".join(left_out)}'
-        texts.append(text)
-    if empty and loader == 'train_dataloader':
-        texts.append(
-            f'{loader}.dataset: {len(empty)} class folders in {root!r} hold no image to learn '
-            f'from, the first is {min(empty)!r}: add images, or remove the folders from every split'
-        )
-    return texts
+    text = f'{loader}.dataset: files in {root!r} left out: {", and ".join(left_out)}'
+    return [text] if left_out else []
 
 
 def missing_file(path: str, name: str) -> str:

@@ -33,8 +33,6 @@ from .data import (
 )
 
 LISTED = 100_000  # images that are looked for at the start of a run
-# Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
-IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
 
 
 def check_annotations(context: Context) -> list[Finding]:
@@ -279,9 +277,6 @@ def inspect_dataset(
         )
         return [Finding(loader, 'error', text)]
     counted = [f'{len(images):,} images']
-    complete = IMAGENET_IMAGES.get(config.get('split')) if kind == 'ImageNet' else None
-    if complete and complete != len(images):
-        counted[0] += f' (the complete set: {complete:,})'
     if 'gt_label' in images[0]:
         error, text = _count_labels(dataset, loader)
         counted.append(text)
@@ -315,9 +310,7 @@ def _count_labels(dataset, loader):
     if labels and (min(labels) < 0 or max(labels) >= classes):
         got = f'{min(labels)} to {max(labels)}'
         return f'expected labels 0 to {classes - 1}, got {got}; {REMEDY}', ''
-    folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file
-    without = len({*folders.values()} - labels)
-    return '', f'{len(labels):,} classes' + (f' and {without:,} folders without' if without else '')
+    return '', f'{len(labels):,} classes'
 
 
 def _count_objects(dataset, loader):
