@@ -150,7 +150,7 @@ def check_metrics(context: Context) -> list[Finding]:
 def check_step(context: Context) -> list[Finding]:
     """Take a step of the optimizer as training does, and see which parts the gradient reaches."""
     cfg, model = context.cfg, context.model
-    if context.batch is None or 'runner_type' in cfg:  # which has optimizers of its own
+    if context.batch is None:
         return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
     config = copy.deepcopy(cfg.optim_wrapper)
     if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
