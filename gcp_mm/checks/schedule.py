@@ -96,16 +96,19 @@ def check_schedule(context: Context) -> list[Finding]:
     if not length:
         text = 'train_cfg has neither max_epochs nor max_iters'
         return [Finding('schedule', 'skipped', text)]
-    if context.has_failed('keys', 'param_scheduler'):
-        return [Finding('schedule', 'skipped', 'a scheduler cannot be built, as its keys say')]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
     try:
-        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(cfg, length, unit)]
+        hook = checkpoint_hook(cfg)
+        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(hook, cfg, length, unit)]
         if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
             texts += _check_schedulers(cfg, length * steps, 'iterations', steps)
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
+    if hook and hook.args and not context.has_failed('keys', 'default_hooks.checkpoint'):
+        # It hands them on when it first saves, to where there is no such argument.
+        text = f'default_hooks.checkpoint: {type(hook).__name__} does not take {sorted(hook.args)}'
+        return [Finding('schedule', 'error', f'{text}: correct or remove them')]
     if cfg.get('val_dataloader') and train.get('val_begin', 1) > length:
         texts.append(
             f'train_cfg.val_begin={train.val_begin}, and the training has {length} {unit}: nothing '
@@ -211,8 +214,7 @@ def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
     return hook if isinstance(hook, CheckpointHook) else None
 
 
-def _check_hook(cfg, length, unit) -> Iterator[str]:
-    hook = checkpoint_hook(cfg)
+def _check_hook(hook, cfg, length, unit) -> Iterator[str]:
     if hook is None:
         if not (cfg.get('default_hooks') or {}).get('checkpoint'):
             yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'

@@ -82,6 +82,9 @@ def test_names_in_another_order_and_misspelt(make):
 def test_one_class_is_written_as_a_tuple(make):
     found = errors(make('bolt', metainfo=('blt',)))
     assert "metainfo=dict(classes=('bolt',)) in " in found[0]
+    found = errors(make('bolt', metainfo=('bolt')))  # no tuple: its classes are its letters
+    assert "metainfo.classes are ['b', 'o', 'l', 't']" in found[0]
+    assert "metainfo=dict(classes=('bolt',)) in " in found[0]
 
 
 def test_check_data_says_the_same(make):

@@ -269,6 +269,13 @@ def test_checkpoints(hook, message):
     assert not found or message in found[0]
 
 
+def test_argument_that_a_checkpoint_hook_would_fail_with_when_it_saves():
+    cfg = training()
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, intrvl=1))
+    (text,) = texts('error', check_schedule, cfg)
+    assert text.startswith("default_hooks.checkpoint: CheckpointHook does not take ['intrvl']")
+
+
 def test_checkpoints_by_epoch_in_a_training_of_iterations():
     cfg = training(max_iters=100)
     cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
