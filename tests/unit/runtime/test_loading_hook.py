@@ -112,15 +112,12 @@ def assert_same(resumed, straight, first=3):
     [
         [POLY],
         [dict(type='PolyLR', power=1, by_epoch=False)],  # to the end, as ShuffleNetV2's
-        [dict(type='CosineAnnealingLR', eta_min=0.01, **ITERATIONS)],
         [
             dict(type='LinearLR', start_factor=0.1, end=2, **ITERATIONS),
             dict(type='MultiStepLR', milestones=[3, 5], **ITERATIONS),
         ],
         [dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=8), STEPS],
         [POLY, dict(type='CosineAnnealingMomentum', eta_min=0.5, **ITERATIONS)],
-        [STEPS],
-        [],
     ],
 )
 def test_another_batch(tmp_path, schedulers, batch):
