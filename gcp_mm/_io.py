@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import glob
 import hashlib
 import io
 import json
@@ -20,8 +19,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file atomically: at any moment it has its old content or its new one.
 
     The content goes to ``<path>.<host>-<process>.part`` and to the disk (fsync) before that is
-    renamed. A process killed in between leaves the ``.part``, which the next attempt to write the
-    file on that machine removes.
+    renamed. A process killed in between leaves the ``.part``, which can be removed.
 
     Args:
         path: path of the file; its folder is made if it is absent.
@@ -30,13 +28,10 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     Raises:
         OSError: if the disk is full or cannot be written. Nothing is left of the attempt.
     """
-    path, host = Path(path), socket.gethostname()
-    part = path.with_name(f'{path.name}.{host}-{os.getpid()}.part')
+    path = Path(path)
+    part = path.with_name(f'{path.name}.{socket.gethostname()}-{os.getpid()}.part')
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        for left in part.parent.glob(f'{glob.escape(path.name)}.{glob.escape(host)}-*.part'):
-            if _ended(left.name.rpartition('-')[2].removesuffix('.part')):
-                left.unlink(missing_ok=True)
         with part.open('wb') as file:
             file.write(content)
             file.flush()
@@ -102,17 +97,6 @@ def plain(value: object) -> object:
         return plain(value.tolist())
     known = value is None or isinstance(value, bool | int | float | str)
     return value if known else str(value)
-
-
-def _ended(process):
-    """Whether the process of that number, of this machine, has ended."""
-    if os.name != 'posix' or not process.isdecimal():  # on Windows the signal 0 is none
-        return False
-    try:
-        os.kill(int(process), 0)
-    except OSError as error:
-        return error.errno == errno.ESRCH  # or it is of another user
-    return False
 
 
 def write_figure(path: str | Path, figure, dpi: int) -> None:

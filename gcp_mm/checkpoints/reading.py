@@ -20,30 +20,17 @@ from urllib.parse import urlparse
 import mmengine.fileio
 import torch
 from mmengine.fileio.backends import prefix_to_backends
-from mmengine.runner.checkpoint import (
-    get_deprecated_model_names,
-    get_external_models,
-    get_torchvision_models,
-)
+from mmengine.runner.checkpoint import get_external_models, get_torchvision_models
 
 from .._io import near_paths, sha256
 from .unpickling import Unpickler
-
-
-def _openmmlab_models() -> dict[str, str]:
-    models = get_external_models()
-    return {
-        **models,
-        **{old: models.get(new, '') for old, new in get_deprecated_model_names().items()},
-    }
-
 
 # Tables of addresses by name, by the scheme that stands for them
 NAMED = {
     'torchvision': get_torchvision_models,
     'modelzoo': get_torchvision_models,
-    'openmmlab': _openmmlab_models,
-    'open-mmlab': _openmmlab_models,
+    'openmmlab': get_external_models,
+    'open-mmlab': get_external_models,
 }
 
 

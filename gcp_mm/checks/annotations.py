@@ -12,7 +12,6 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import TRANSFORMS
 
 from .context import Finding
-from .data import NOWHERE, Places
 
 NUMBERS = {int, float}  # of which bool is none
 LARGEST = 2**53  # whole numbers beyond it are not exact in NumPy's arrays
@@ -134,7 +133,6 @@ def inspect_annotations(
     check: str,
     contents: dict,
     evaluated: bool,
-    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Compare the objects in a dataset's file with those that it gives to the loss.
 
@@ -144,7 +142,6 @@ def inspect_annotations(
         check: name of the check.
         contents: as of :func:`read_annotations`.
         evaluated: whether it is for evaluation, where the file decides what counts.
-        places: in the config, where its classes belong.
 
     Returns:
         An error for a malformed file, classes that are absent or in another order, a mask that
@@ -157,7 +154,7 @@ def inspect_annotations(
         return [Finding(check, 'error', fault)]
     _load(dataset, content)
     if not has_its_classes(dataset, content):
-        return [Finding(check, 'error', f'{path!r}: {_name_classes(dataset, content, places)}')]
+        return [Finding(check, 'error', f'{path!r}: {_name_classes(dataset, content)}')]
     loaders = [TRANSFORMS.build(step) for step in pipeline if step.get('with_mask')]
     total, left_out = len(content.get('annotations', ())), Counter()
     for fault in _compare(content, dataset, loaders, left_out):
@@ -204,18 +201,17 @@ def _kept(dataset, content):
     return [names[key] for key in dataset.cat_ids]
 
 
-def _name_classes(dataset, content, places):
+def _name_classes(dataset, content):
     """Say that classes are not the categories of a file, and what to write instead."""
     classes, kept = list(dataset.metainfo['classes']), _kept(dataset, content)
     names = [category['name'] for category in content['categories']]
     right = tuple(kept if len(kept) == len(classes) else names)
     own = type(dataset).METAINFO.get('classes')
     whose = f'the {len(own)} of {type(dataset).__name__}' if own == tuple(classes) else classes
-    heads = ''.join(f' and {path}={len(right)}' for path in places.heads)
     return (
         f'its categories are {names}, and metainfo.classes are {whose}: labels would mean other '
-        f'classes than their names say: set metainfo=dict(classes={right!r}) in '
-        f'{", ".join(places.datasets)}{heads}'
+        f'classes than their names say: set metainfo=dict(classes={right!r}) in the datasets of '
+        f'all splits, and num_classes={len(right)} in the heads'
     )
 
 

@@ -6,7 +6,6 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 from itertools import product
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -26,29 +25,6 @@ FILES = {'data_root', 'data_prefix', 'ann_file'}  # keys of datasets that read s
 DETECTION = ('bbox_head', 'mask_head')
 # Metrics that compare the labels of the data with the numbers of the head's outputs
 COMPARING = {'Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'}
-
-
-class Places(NamedTuple):
-    """Paths in a config of what depends on the classes of its data.
-
-    Attributes:
-        datasets: whose `metainfo.classes` they are, of training, validation and test.
-        heads: whose number they are, the `num_classes` of each.
-    """
-
-    datasets: list[str]
-    heads: list[str]
-
-
-NOWHERE = Places(['the dataset'], [])
-
-
-def places_of_classes(cfg: Config) -> Places:
-    """Where a config says what the classes are, or should."""
-    loaders = (f'{split}_dataloader' for split in ('train', 'val', 'test'))
-    nodes = (each for name in loaders for each in walk(cfg.get(name), name))
-    datasets = [path for path, node in nodes if FILES & node.keys()]
-    return Places(datasets, [path for path, _ in find_heads(cfg)])
 
 
 def find_datasets(dataloader: dict | None) -> Iterator[dict]:
@@ -186,23 +162,16 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
 
 def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
-    """Warnings of a dataset of class folders.
-
-    These are files that it leaves out for their suffix or place and, in training, classes without
-    an image. In a validation an empty folder keeps the place of its class.
-    """
+    """A warning of the files that a dataset of class folders leaves out for suffix or place."""
     is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
     if is_used is None or dataset.ann_file or not osp.isdir(root):
         return []
-    beside, others, empty = [], [], set(class_folders(dataset))
+    beside, others = [], []
     for folder, folders, files in os.walk(root, followlinks=True):
         if folder == root and dataset.with_label and folders:
             beside = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
             continue
         others += [file for file in files if not file.startswith('.') and not is_used(file)]
-        if any(map(is_used, files)):
-            empty.discard(osp.relpath(folder, root).split(os.sep)[0])
-    texts = []
     left_out = [f'{count_suffixes(beside)} outside the class folders'] if beside else []
     if others:
         images = {each for each in IMAGE_SUFFIXES if any(o.lower().endswith(each) for o in others)}
@@ -211,15 +180,8 @@ def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
             f'{count_suffixes(others)} by suffix; to take in those that are images set '
             f'{loader}.dataset.extensions, such as {wanted}'
         )
-    if left_out:
-        text = f'{loader}.dataset: files in {root!r} left out: {", and ".join(left_out)}'
-        texts.append(text)
-    if empty and loader == 'train_dataloader':
-        texts.append(
-            f'{loader}.dataset: {len(empty)} class folders in {root!r} hold no image to learn '
-            f'from, the first is {min(empty)!r}: add images, or remove the folders from every split'
-        )
-    return texts
+    text = f'{loader}.dataset: files in {root!r} left out: {", and ".join(left_out)}'
+    return [text] if left_out else []
 
 
 def missing_file(path: str, name: str) -> str:

@@ -18,9 +18,7 @@ from .annotations import (
 )
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
 from .data import (
-    NOWHERE,
     REMEDY,
-    Places,
     file_and_classes,
     find_annotated,
     find_datasets,
@@ -31,13 +29,10 @@ from .data import (
     missing_file,
     open_dataset,
     open_datasets,
-    places_of_classes,
     reads_coco,
 )
 
 LISTED = 100_000  # images that are looked for at the start of a run
-# Images of the complete ImageNet (ILSVRC 2012), to be read beside what was found
-IMAGENET_IMAGES = dict(train=1_281_167, val=50_000)
 
 
 def check_annotations(context: Context) -> list[Finding]:
@@ -48,7 +43,7 @@ def check_annotations(context: Context) -> list[Finding]:
     if not is_first_process(context.cfg):  # files may be large, and are the same for all
         return [Finding('annotations', 'skipped', 'the first process of the run reads them')]
     heads = list(find_heads(context.cfg)) if context.scope == 'mmpretrain' else []
-    number, found, places = 0, [], places_of_classes(context.cfg)
+    number, found = 0, []
     for split in splits_of(context):
         loader, contents, datasets = f'{split}_dataloader', {}, []
         for config, opened, _ in open_datasets(context, loader):
@@ -57,7 +52,7 @@ def check_annotations(context: Context) -> list[Finding]:
             dataset = copy.copy(opened)  # to leave the list of `opened` unread
             if not reads_coco(dataset) and not (heads and dataset.ann_file):
                 continue
-            found += read_dataset(dataset, config, loader, 'annotations', contents, places)
+            found += read_dataset(dataset, config, loader, 'annotations', contents)
             found += _other_labels(dataset, heads, loader)
             found += _absent_images(dataset, loader)
             number += 1
@@ -178,7 +173,7 @@ def _inspect_evaluators(cfg, split, datasets, check, contents):
 
 def check_lists(context: Context) -> Iterator[Finding]:
     """Read what all dataloaders and evaluators of a config read, and look for every image."""
-    cfg, places, failed = context.cfg, places_of_classes(context.cfg), False
+    cfg, failed = context.cfg, False
     for split in ('train', 'val', 'test'):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
         if split == 'test' and cfg.get(loader) and cfg[loader] == cfg.get('val_dataloader'):
@@ -186,9 +181,8 @@ def check_lists(context: Context) -> Iterator[Finding]:
             yield Finding(loader, 'skipped' if failed else 'ok', 'the same as val_dataloader')
         else:
             contents, datasets, failed = {}, [], False
-            options = (context.scope, contents, datasets, places)
             for config in find_datasets(cfg.get(loader)):
-                for finding in inspect_dataset(config, loader, *options):
+                for finding in inspect_dataset(config, loader, context.scope, contents, datasets):
                     failed |= finding.status == 'error'
                     yield finding
         found = _inspect_evaluators(cfg, split, datasets, evaluator, contents)
@@ -207,7 +201,6 @@ def read_dataset(
     loader: str,
     check: str,
     contents: dict,
-    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read the list of a dataset, and look for what is wrong with its objects.
 
@@ -216,12 +209,12 @@ def read_dataset(
         config: its config.
         loader: name of its dataloader.
         check: name of the check.
-        contents, places: as of :func:`.inspect_annotations`.
+        contents: as of :func:`.inspect_annotations`.
     """
     try:
         if reads_coco(dataset):
             evaluated, steps = loader != 'train_dataloader', config.get('pipeline', ())
-            return inspect_annotations(dataset, steps, check, contents, evaluated, places)
+            return inspect_annotations(dataset, steps, check, contents, evaluated)
         dataset.serialize_data = False
         dataset.full_init()
     except Exception as error:  # whatever a list that is cut short leads to
@@ -240,7 +233,6 @@ def inspect_dataset(
     scope: str | None = None,
     contents: dict | None = None,
     datasets: list | None = None,
-    places: Places = NOWHERE,
 ) -> list[Finding]:
     """Read a dataset's list of images, and look for each of them.
 
@@ -248,7 +240,7 @@ def inspect_dataset(
         config: of one dataset.
         loader: name of its dataloader.
         scope: the framework's registry, 'mmpretrain' or 'mmdet'.
-        contents, places: as of :func:`.inspect_annotations`.
+        contents: as of :func:`.inspect_annotations`.
         datasets: to which the dataset is added, if it reads a file in COCO's format.
 
     Returns:
@@ -268,7 +260,7 @@ def inspect_dataset(
         return [Finding(loader, 'skipped', text)]
     contents = {} if contents is None else contents
     with DefaultScope.overwrite_default_scope(scope):
-        findings = read_dataset(dataset, config, loader, loader, contents, places)
+        findings = read_dataset(dataset, config, loader, loader, contents)
     if datasets is not None and _is_to_be_evaluated(dataset, contents, {}):
         datasets.append(dataset)
     if any(finding.status == 'error' for finding in findings):
@@ -285,9 +277,6 @@ def inspect_dataset(
         )
         return [Finding(loader, 'error', text)]
     counted = [f'{len(images):,} images']
-    complete = IMAGENET_IMAGES.get(config.get('split')) if kind == 'ImageNet' else None
-    if complete and complete != len(images):
-        counted[0] += f' (the complete set: {complete:,})'
     if 'gt_label' in images[0]:
         error, text = _count_labels(dataset, loader)
         counted.append(text)
@@ -321,9 +310,7 @@ def _count_labels(dataset, loader):
     if labels and (min(labels) < 0 or max(labels) >= classes):
         got = f'{min(labels)} to {max(labels)}'
         return f'expected labels 0 to {classes - 1}, got {got}; {REMEDY}', ''
-    folders = getattr(dataset, 'folder_to_idx', {})  # where there is no annotation file
-    without = len({*folders.values()} - labels)
-    return '', f'{len(labels):,} classes' + (f' and {without:,} folders without' if without else '')
+    return '', f'{len(labels):,} classes'
 
 
 def _count_objects(dataset, loader):

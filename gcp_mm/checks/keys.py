@@ -1,54 +1,17 @@
-"""Keys of a config that nothing reads, and types that no registry has."""
+"""Keys of a config that no class of this project, and no part of the Runner, has."""
 
-import copy
 import difflib
 import inspect
-import os.path as osp
-import re
 from collections.abc import Iterator
 from importlib import import_module
 
 from mmengine import registry as mmengine_registry
-from mmengine.hooks import CheckpointHook
-from mmengine.registry import (
-    DATA_SAMPLERS,
-    DATASETS,
-    EVALUATOR,
-    HOOKS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    TRANSFORMS,
-    DefaultScope,
-    Registry,
-)
+from mmengine.registry import OPTIMIZERS, DefaultScope, Registry
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
 
 from .context import Context, Finding, name_of, walk
 
-# Metrics are left out: some have the name of their dataset.
 ROOTS = [root for root in vars(mmengine_registry).values() if isinstance(root, Registry)]
-ROOTS.remove(METRICS)
-DATASET = r'\w+_dataloader\.dataset(\.dataset|\.datasets\[\d+\])*'
-SCHEDULER = r'param_scheduler(\.\w+)?(\[\d+\])?'
-# Registries that a `type` is looked up in, by its path in the config
-REGISTRIES = {
-    r'model(\.(backbone|neck|head|rpn_head|roi_head|bbox_head|mask_head)(\[\d+\])?)*': [MODELS],
-    r'(model\.)?data_preprocessor': [MODELS],
-    r'(default_hooks\.\w+|custom_hooks\[\d+\])': [HOOKS],
-    r'(train|val|test)_cfg': [LOOPS],
-    r'(val|test)_evaluator(\.metrics)?(\[\d+\])?': [METRICS, EVALUATOR],
-    SCHEDULER: [PARAM_SCHEDULERS],
-    r'optim_wrapper': [OPTIM_WRAPPERS],
-    r'optim_wrapper(\.\w+)?\.optimizer': [OPTIMIZERS],
-    r'\w+_dataloader\.(batch_)?sampler': [DATA_SAMPLERS],
-    DATASET: [DATASETS],
-    rf'{DATASET}\.pipeline\[\d+\]': [TRANSFORMS],
-}
 # What mmengine's Runner builds of a config; other entries at its top are variables of its author.
 ALWAYS = ('model', 'data_preprocessor', 'default_hooks', 'custom_hooks', 'visualizer')
 PARTS = dict(
@@ -58,61 +21,49 @@ PARTS = dict(
     ),
     test=(*ALWAYS, 'test_dataloader', 'test_cfg', 'test_evaluator'),
 )
-# Keys that are read before the constructor is called, or from the config of another class
-READ_BEFORE = {
-    *('type', '_scope_', '_delete_', 'priority', 'convert_to_iter_based', 'constructor'),
-    *('paramwise_cfg', 'by_epoch'),
-}
-# Keys that a class of the frameworks reads from the config of another before that is built
-FRAMEWORKS_READ = {'bg_cls_weight', 'pretrained'}
+# Keys that are read before the constructor is called
+READ_BEFORE = {'type', '_scope_', '_delete_', 'priority', 'constructor', 'paramwise_cfg'}
 # What the Runner adds to a config when it builds
-SUPPLIED = {'dataloader', 'evaluator', 'optimizer', 'params', 'runner'}
+SUPPLIED = {'dataloader', 'evaluator', 'optimizer', 'runner'}
 # Beneath these keys mmcv reads some on its own, and gives the number of channels.
 LAYERS = {'norm_cfg', 'conv_cfg', 'act_cfg', 'upsample_cfg', 'init_cfg', 'override', 'policies'}
-FRAMEWORKS = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet')
-# Built with just these keys, so that another one is a TypeError whoever wrote the class
-BUILT_AS_IT_IS = re.compile(
-    rf'model|(train|val|test)_cfg|optim_wrapper(\.\w+)?\.optimizer|{SCHEDULER}'
-)
 
 
 def check_keys(context: Context) -> list[Finding]:
     """Compare the keys in a config with the arguments of the classes that they are for.
 
-    An unknown or missing one of a class of this package is an error. Of a class of the frameworks
-    an unknown one is a warning, if its constructor names all that it takes: another package may
-    build it in its own way. It is an error of the model, an optimizer or a loop, which mmengine
-    builds; so is a `type` that no registry has, where mmengine, MMPretrain or MMDetection build it.
+    An unknown or missing one of a class of this project is an error. Classes of the frameworks
+    refuse theirs themselves, when a run builds them before its first step.
     """
-    found = [*_misspelt_parts(context.cfg), *_strings_of_classes(context), *_untyped(context)]
+    found = [*_misspelt_parts(context.cfg), *_unknown_optimizers(context.cfg)]
     number = 0
     unknown = []  # paths of keys that no class takes: what is beneath them is not of interest
-    for path, node, scope in _modules(context):
-        if any(_is_in(path, parent) for parent in unknown):
+    for path, node in _modules(context):
+        classes = find_classes(node['type'])
+        own = next((each for each in classes if package_of(each) == 'gcp_mm'), None)
+        if own is None or _is_layer(path) or any(_is_in(path, parent) for parent in unknown):
             continue
         number += 1
-        findings = _check_module(path, node, scope)
-        paths = [finding.text.split(':')[0] for finding in findings]
-        unknown += [each for each in paths if each != path]
-        found += findings
+        texts = _unknown_keys(path, node, parameters_of(own))
+        unknown += [text.split(':')[0] for text in texts]
+        texts += _missing_keys(path, node, own_parameters(own)[0])
+        found += [Finding('keys', 'error', text) for text in texts]
     return found or [
-        Finding('keys', 'ok', f'the keys of {number} modules are arguments of their classes')
+        Finding('keys', 'ok', f'the keys of {number} modules of gcp_mm are their arguments')
     ]
 
 
-def find_classes(kind, registries: list[Registry] = ROOTS, scope: str | None = None) -> list:
+def find_classes(kind, registries: list[Registry] = ROOTS) -> list:
     """Classes and functions that a config's `type` can mean, one of each registry that has it.
 
     Args:
-        kind: the `type`. Without a scope it is looked for in `scope`, then in mmengine's, as a
-            Registry does when it builds.
+        kind: the `type`. Without a scope it is looked for in the current default scope, then in
+            mmengine's, as a Registry does when it builds.
         registries: mmengine's root registries to look in.
-        scope: of a `_scope_` in the config; None for the current default scope.
     """
     if not isinstance(kind, str):
         return [kind]
-    own_scope, name = Registry.split_scope_key(kind)
-    scope = own_scope or scope
+    scope, name = Registry.split_scope_key(kind)
     if scope is None and DefaultScope.get_current_instance() is not None:
         scope = DefaultScope.get_current_instance().scope_name
     if scope in ('mmpretrain', 'mmdet'):
@@ -166,21 +117,12 @@ def parameters_of(found) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def _modules(context) -> Iterator[tuple[str, dict, str | None]]:
-    """Path, config and scope of everything with a `type`, given or by default."""
+def _modules(context) -> Iterator[tuple[str, dict]]:
+    """Path and config of everything with a `type`."""
     for part in PARTS[context.split]:
-        scopes = [(part, context.scope)]
         for path, node in walk(context.cfg.get(part), part):
-            if node.get('_scope_'):
-                scopes.append((path, node['_scope_']))
-            scope = next(scope for parent, scope in reversed(scopes) if _is_in(path, parent))
-            if path == 'train_cfg' and node:
-                kind = 'EpochBasedTrainLoop' if node.get('by_epoch', True) else 'IterBasedTrainLoop'
-                node = {'type': f'mmengine.{kind}', **node}
-            elif path in ('val_cfg', 'test_cfg'):
-                node = {'type': f'mmengine.{path[:-4].title()}Loop', **node}
             if node.get('type'):
-                yield path, node, scope
+                yield path, node
 
 
 def _is_in(path, parent):
@@ -199,97 +141,13 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
             yield Finding('keys', 'warning', text)
 
 
-def _untyped(context) -> Iterator[Finding]:
-    """Hooks without a class, and keys of dataloaders, which have none."""
-    hooks = context.cfg.get('default_hooks') or {}
-    for name, hook in hooks.items():
-        if isinstance(hook, dict) and 'type' not in hook:
-            near = difflib.get_close_matches(name, [each for each in hooks if each != name], n=1)
-            meant = f'did you mean default_hooks.{near[0]}? Else ' if near else ''
-            yield Finding('keys', 'error', f'default_hooks.{name}: {meant}set its type')
-    parameters = own_parameters(DataLoader)[0] | {'num_batch_per_epoch': None}
-    for part in PARTS[context.split]:
-        loader = context.cfg.get(part)
-        if part.endswith('_dataloader') and isinstance(loader, dict) and 'dataset' in loader:
-            for text in _unknown_keys(part, {**loader, 'type': 'DataLoader'}, parameters):
-                yield Finding('keys', 'error', text)
-
-
-def _strings_of_classes(context) -> Iterator[Finding]:
-    """Names of classes that are one string, of which each letter would be a class."""
-    for part in PARTS[context.split]:
-        for path, node in walk(context.cfg.get(part), part):
-            names = (node.get('metainfo') or {}).get('classes')
-            if isinstance(names, str) and '://' not in names and not osp.isfile(names):
-                text = (
-                    f'{path}.metainfo.classes={names!r} is a string, and no file of names: write '
-                )
-                yield Finding('keys', 'error', f'{text}{[names]!r}; a tuple of one takes a comma')
-
-
-def _check_module(path, node, scope) -> list[Finding]:
-    """What is wrong with the type and the keys of a module."""
-    registries = next((r for each, r in REGISTRIES.items() if re.fullmatch(each, path)), None)
-    classes = find_classes(node['type'], registries or ROOTS, scope)
-    if not classes:
-        text = _unknown_type(path, node['type'], registries, scope)
-        return [Finding('keys', 'error', text)] if text else []
-    own = [found for found in classes if package_of(found) == 'gcp_mm']
-    check = _check_own if own else _check_framework
-    # Of several classes of one name, that of another registry may be meant.
-    return min((check(path, node, found) for found in own or classes), key=len)
-
-
-def _unknown_type(path, kind, registries, scope) -> str:
-    """Say that no registry has a `type`; '' where it may be for no registry, or of others."""
-    own_scope, name = Registry.split_scope_key(kind)
-    if registries is None or (own_scope or scope) not in ('mmpretrain', 'mmdet'):
-        return ''
-    child = registries[0].children[own_scope or scope]
-    names = sorted({*registries[0].module_dict, *child.module_dict})
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f'did you mean {near[0]!r}? Else ' if near else ''
-    return (
-        f'{path}.type: nothing registers {kind!r}; {meant}install the packages that it needs, or '
-        'add its module to custom_imports'
-    )
-
-
-def _check_own(path, node, found):
-    texts = _unknown_keys(path, node, parameters_of(found))
-    if not _is_layer(path):
-        texts += _missing_keys(path, node, own_parameters(found)[0])
-    return [Finding('keys', 'error', text) for text in texts]
-
-
-def _check_framework(path, node, found):
-    as_it_is = BUILT_AS_IT_IS.fullmatch(path)
-    package = package_of(found)
-    if not (package in FRAMEWORKS or (as_it_is and package == 'torch')) or _is_layer(path):
-        return []
-    parameters, closed = own_parameters(found)
-    if re.fullmatch(SCHEDULER, path):  # of which the first base hands on all that it takes
-        parameters, closed = parameters_of(found), True
-    # CheckpointHook hands on what else it takes to where there is no argument of that name.
-    node = {key: value for key, value in node.items() if key not in FRAMEWORKS_READ}
-    if not closed and found is not CheckpointHook:
-        return _refused(path, node, found)
-    status = 'error' if as_it_is else 'warning'
-    return [Finding('keys', status, text) for text in _unknown_keys(path, node, parameters)]
-
-
-def _refused(path, node, found):
-    """The key behind `**kwargs` that a part of the model refuses, if there is one: it is built."""
-    texts = _unknown_keys(path, node, parameters_of(found)) if path.startswith('model.') else []
-    options = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
-    try:
-        if texts:
-            found(**copy.deepcopy(options))
-    except Exception as error:  # of other things, the run says it
-        match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        name = f'{path}.{match[1]}:' if match else ' '
-        return [Finding('keys', 'error', text) for text in texts if text.startswith(name)]
-    return []
+def _unknown_optimizers(cfg) -> Iterator[Finding]:
+    """Optimizers that nothing registers: mmengine would say 'None is not a callable object'."""
+    for path, node in walk(cfg.get('optim_wrapper'), 'optim_wrapper'):
+        kind = node.get('type')
+        if path.endswith('.optimizer') and kind and not find_classes(kind, [OPTIMIZERS]):
+            text = f'{path}.type: nothing registers {kind!r}: correct it, or add its module to '
+            yield Finding('keys', 'error', f'{text}custom_imports')
 
 
 def _is_layer(path):

@@ -1,7 +1,6 @@
 """The cores that a run computes on, and the folder that it writes to."""
 
 import os
-from pathlib import Path
 
 import torch
 from mmengine.device import get_device
@@ -56,16 +55,8 @@ def check_work_dir(context: Context) -> list[Finding]:
         return [Finding('work_dir', 'ok', f'no earlier checkpoint is in {folder}')]
     newest = max(found, key=found.get)
     text = (
-        f'work_dir: {folder!r} holds another training{_other_config(cfg)}, up to {newest.name}. '
+        f'work_dir: {folder!r} holds another training, up to {newest.name}. '
         'This one will write over its checkpoints: continue it with --resume, or name another '
         'folder with --work-dir'
     )
     return [Finding('work_dir', 'warning', text)]
-
-
-def _other_config(cfg):
-    """Whose training a folder holds, if that is of a config of another name."""
-    # mmengine writes the config of a run beside its checkpoints.
-    names = sorted(path.name for path in Path(cfg.work_dir).glob('*.py'))
-    own = cfg.filename and Path(cfg.filename).name
-    return f', of {names[-1]}' if names and own and own not in names else ''

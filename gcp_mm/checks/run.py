@@ -23,7 +23,7 @@ from .network import (
 )
 from .packages import check_packages
 from .schedule import check_batch, check_schedule
-from .trial import check_collation, check_metrics, check_step, check_visualizer
+from .trial import check_collation, check_metrics, check_step
 
 TRAINING = (check_schedule, check_batch, check_work_dir, check_collation)
 FAST = (
@@ -42,8 +42,7 @@ LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
     'network': (
-        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step),
-        *(check_visualizer, check_disk),
+        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step, check_disk),
     ),
     'data': (check_lists,),
     'images': (check_lists, check_images),

@@ -13,7 +13,7 @@ from .context import Context, Finding, name_of
 from .inspection import count_steps
 
 # Schedulers whose shape depends on where they end; of the others the end only cuts the rest off.
-STRETCHED = ('LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
+STRETCHED = ('ConstantLR', 'LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
 # A rate below this share of the highest one changes no weight much: the paper's LRfast, a power of
 # 11 that 53 epochs would bring to zero, ends after 30 at 0.0003 of it.
 LOW = 0.01
@@ -96,16 +96,19 @@ def check_schedule(context: Context) -> list[Finding]:
     if not length:
         text = 'train_cfg has neither max_epochs nor max_iters'
         return [Finding('schedule', 'skipped', text)]
-    if context.has_failed('keys', 'param_scheduler'):
-        return [Finding('schedule', 'skipped', 'a scheduler cannot be built, as its keys say')]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
     try:
-        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(cfg, length, unit)]
+        hook = checkpoint_hook(cfg)
+        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(hook, cfg, length, unit)]
         if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
             texts += _check_schedulers(cfg, length * steps, 'iterations', steps)
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
+    if hook and hook.args and not context.has_failed('keys', 'default_hooks.checkpoint'):
+        # It hands them on when it first saves, to where there is no such argument.
+        text = f'default_hooks.checkpoint: {type(hook).__name__} does not take {sorted(hook.args)}'
+        return [Finding('schedule', 'error', f'{text}: correct or remove them')]
     if cfg.get('val_dataloader') and train.get('val_begin', 1) > length:
         texts.append(
             f'train_cfg.val_begin={train.val_begin}, and the training has {length} {unit}: nothing '
@@ -158,9 +161,6 @@ def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
     for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
         name = name_of(each)
         rises = key == 'T_max' and stop < min(length, scheduler.end)
-        if _warms_up(scheduler) and scheduler.end - scheduler.begin > length / 2:
-            yield _long_warm_up(path, scheduler, named, length, unit, steps)
-            continue
         if stop == length or (stop > length and (name not in STRETCHED or _share(rates()) < LOW)):
             continue
         if rises:
@@ -179,7 +179,8 @@ def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
                 f'{rates()[-1]:.3g}'
             )
         right = length - scheduler.begin if key == 'T_max' else length
-        yield f'{path}.{key}={each[key]}: {name} {what}: set {path}.{key}={right}'
+        remedy = f'{path}.{key}={right}{" or less" if stop > length else ""}'
+        yield f'{path}.{key}={each[key]}: {name} {what}: set {remedy}'
 
 
 def _share(rates):
@@ -187,46 +188,16 @@ def _share(rates):
     return rates[-1] / max(rates) if max(rates) else 1
 
 
-def _warms_up(scheduler):
-    """Whether a scheduler begins below the rate that it leads to."""
-    if 'Warmup' in type(scheduler).__name__:
-        return True
-    first = getattr(scheduler, 'start_factor', getattr(scheduler, 'factor', 1))
-    return first < getattr(scheduler, 'end_factor', 1)
-
-
-def _long_warm_up(path, scheduler, named, length, unit, steps):
-    begin, end, counted = scheduler.begin, scheduler.end, unit.replace('iterations', 'steps')
-    made = f' ({length // steps} epochs of {steps})' if steps else ''
-    right = begin + max(1, length // 10)
-    remedies = [f'{path}.end={right}']
-    for other, each in named:
-        if each.get('begin') == end:
-            remedies.append(f'{other}.begin={right}')
-            if each.get('T_max'):
-                remedies.append(f'{other}.T_max={each.get("end", length) - right}')
-    return (
-        f'{path} warms up for {end - begin} {counted}, and the training has {length}{made}: set '
-        f'{" and ".join(remedies)}'
-    )
-
-
 def _check_milestones(path, config, scheduler, length, unit) -> Iterator[str]:
-    begin, end = scheduler.begin, scheduler.end
-    last = min(length, end) - begin  # mmengine counts them from `begin`
-    late = [m for m in config.get('milestones', ()) if m >= last]
-    if not late:
-        return
-    if end < length and max(late) < length - begin:
-        reached, remedy = f'up to end={end}', f'set {path}.end={length}'
-    else:
-        reached = f'of {length} {unit}'
-        remedy = f'set milestones below {last}, or leave them out'
-    counted = f', counted from begin={begin},' if begin else ''
-    yield (
-        f'{path}.milestones={list(config["milestones"])}: {reached} none comes{counted} to '
-        f'{", ".join(map(str, late))}: {remedy}'
-    )
+    begin, end = scheduler.begin, min(length, scheduler.end)
+    late = [m for m in config.get('milestones', ()) if m >= end - begin]  # counted from `begin`
+    if late:
+        remedy = f'set milestones below {end - begin}'
+        remedy += f', or {path}.end={length}' if end < length else ''
+        yield (
+            f'{path}.milestones={list(config["milestones"])}: counted from begin={begin} to '
+            f'{end} of {length} {unit}, none comes to {", ".join(map(str, late))}: {remedy}'
+        )
 
 
 def _stop(scheduler):
@@ -243,8 +214,7 @@ def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
     return hook if isinstance(hook, CheckpointHook) else None
 
 
-def _check_hook(cfg, length, unit) -> Iterator[str]:
-    hook = checkpoint_hook(cfg)
+def _check_hook(hook, cfg, length, unit) -> Iterator[str]:
     if hook is None:
         if not (cfg.get('default_hooks') or {}).get('checkpoint'):
             yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'
@@ -294,18 +264,10 @@ def check_batch(context: Context) -> list[Finding]:
         remedy += '' if batch == base else f', and {by_hand}'
         text = f'auto_scale_lr, {does}; for {made} the linear rule gives lr={right:g}: {remedy}'
         return [Finding('batch', 'warning', text)]
-    needed, rest = divmod(base, images * steps)
-    smaller, rest_of_batch = divmod(base, processes * steps)
-    remedies = {
-        'pass --auto-scale-lr': steps == 1,
-        f'run {needed} process{"es" if needed > 1 else ""}': not rest,
-        f'set train_dataloader.batch_size={smaller}': not rest_of_batch,
-        by_hand: True,
-    }
+    remedy = by_hand if steps > 1 else f'pass --auto-scale-lr, or {by_hand}'
     text = (
         f'auto_scale_lr.base_batch_size says {base}, and {made} are {batch}: if lr={rate:g} was '
-        f'found for {base}, the linear rule gives lr={right:g}: '
-        f'{", or ".join(text for text, possible in remedies.items() if possible)}. If it was found '
-        f'for {batch}, set auto_scale_lr.base_batch_size={batch}'
+        f'found for {base}, the linear rule gives lr={right:g}: {remedy}. If it was found for '
+        f'{batch}, set auto_scale_lr.base_batch_size={batch}'
     )
     return [Finding('batch', 'warning', text)]

@@ -1,24 +1,17 @@
-"""The metrics, a step of the optimizer and the visualizer of a config, tried before a run."""
+"""The metrics and a step of the optimizer of a config, tried before a run."""
 
 import copy
-import dis
-import inspect
 import io
 import re
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
-from importlib import import_module
 
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import OPTIM_WRAPPERS, VISUALIZERS
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
-from mmengine.visualization.vis_backend import BaseVisBackend
 from torch.utils.data import DataLoader
 
 from ..data import sizes_of
@@ -150,7 +143,7 @@ def check_metrics(context: Context) -> list[Finding]:
 def check_step(context: Context) -> list[Finding]:
     """Take a step of the optimizer as training does, and see which parts the gradient reaches."""
     cfg, model = context.cfg, context.model
-    if context.batch is None or 'runner_type' in cfg:  # which has optimizers of its own
+    if context.batch is None:
         return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
     config = copy.deepcopy(cfg.optim_wrapper)
     if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
@@ -190,49 +183,3 @@ def check_step(context: Context) -> list[Finding]:
 def _note(reached, part, gradient):
     if part not in reached and gradient.any():
         reached.add(part)
-
-
-def check_visualizer(context: Context) -> list[Finding]:
-    """Build the visualizer, and load the packages of its backends, which write nothing yet."""
-    config = copy.deepcopy(context.cfg.get('visualizer'))
-    if not config:
-        return [Finding('visualizer', 'skipped', 'the config has none')]
-    kind = Visualizer
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            visualizer = VISUALIZERS.build({**config, 'name': NAME, 'save_dir': folder})
-            kind = type(visualizer)
-        except Exception as error:
-            return [Finding('visualizer', 'error', f'visualizer: {type(error).__name__}: {error}')]
-        finally:  # mmengine keeps it for the whole process
-            for each in (Visualizer, kind):
-                each._instance_dict.pop(NAME, None)
-    backends = visualizer._vis_backends.values()
-    found = [
-        Finding('visualizer', 'error', text) for text in map(_missing_package, backends) if text
-    ]
-    names = [type(backend).__name__ for backend in backends]
-    return found or [Finding('visualizer', 'ok', ', '.join([kind.__name__, *names]))]
-
-
-def _missing_package(backend: BaseVisBackend) -> str:
-    """Say that the package a backend writes with does not load.
-
-    A backend imports it only where it also opens files or connections, so the names come from the
-    compiled code of that method: of several, as of TensorBoard's writers, one is enough.
-    """
-    code = inspect.unwrap(type(backend)._init_env).__code__
-    names = [step.argval for step in dis.get_instructions(code) if step.opname == 'IMPORT_NAME']
-    names = [name for name in names if name.split('.')[0] not in sys.stdlib_module_names]
-    errors = []
-    for name in names:
-        try:
-            import_module(name)
-        except ImportError as error:
-            errors.append(str(error))
-    if not names or len(errors) < len(names):
-        return ''
-    return (
-        f'visualizer: {type(backend).__name__} cannot be used ({"; ".join(errors)}): install the '
-        'package, or take it out of visualizer.vis_backends'
-    )

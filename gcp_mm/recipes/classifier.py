@@ -6,7 +6,6 @@ import numpy as np
 
 from .folders import Folders
 from .network import Network
-from .pictures import Pictures
 from .schedule import Regime, plan, schedule_text
 from .text import comment, literal, up_to
 
@@ -53,7 +52,7 @@ def choose_channels(positions: int) -> int:
 
 def classifier(
     folders: Folders,
-    pictures: Pictures,
+    sizes: np.ndarray,
     lists: dict[str, str],
     network: Network,
     *,
@@ -64,7 +63,8 @@ def classifier(
     """Write the config of a classifier.
 
     Args:
-        folders, pictures: the dataset.
+        folders: the dataset.
+        sizes: (n, 2), widths and heights of its pictures.
         lists: file of each split that lists its pictures, where the dataset was split.
         network: ResNet, pooling and weights.
         size: side of the images in pixels; None for one that fits the pictures.
@@ -80,19 +80,18 @@ def classifier(
     elif fine:
         size, reason = SIZES[1], 'of most pretrained networks'
     else:
-        size, reason = choose_size(pictures.sizes)
+        size, reason = choose_size(sizes)
     number, top = len(folders.classes), '(1, 5)' if len(folders.classes) >= MANY else '(1,)'
     images = len(folders.samples['train'])
     batch = next(batch for limit, batch in BATCHES if images <= limit)
     regime = FINE if fine else SCRATCH
     schedule = plan(images, batch, processes, regime)
-    low, high = pictures.sizes.min(), pictures.sizes.max()
+    low, high = sizes.min(), sizes.max()
     counts = {split: len(files) for split, files in folders.samples.items()}
     about = comment(
         f'{folders.root}: {number} classes, {counts["train"]:,} pictures to train on and '
         f'{counts["val"]:,} to validate, {up_to(low, high)} pixels wide and high.',
         *folders.notes,
-        *pictures.notes,
     )
     return f"""\
 {about}

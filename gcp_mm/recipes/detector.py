@@ -6,7 +6,6 @@ import numpy as np
 
 from .coco import Objects
 from .network import Network
-from .pictures import Pictures
 from .schedule import Regime, plan, schedule_text
 from .text import comment, literal, up_to
 
@@ -52,7 +51,7 @@ def anchor_scale(boxes: np.ndarray, factor: float) -> int:
 
 def detector(
     objects: Objects,
-    pictures: Pictures,
+    sizes: np.ndarray,
     lists: dict[str, str],
     network: Network,
     *,
@@ -64,7 +63,8 @@ def detector(
     """Write the config of Faster R-CNN or, with masks, of Mask R-CNN.
 
     Args:
-        objects, pictures: the dataset.
+        objects: the dataset.
+        sizes: (n, 2), widths and heights of its pictures.
         lists: annotation file of each split, where the dataset was split.
         network: ResNet and weights.
         size: longest side of the resized pictures; None for what fits them.
@@ -77,12 +77,12 @@ def detector(
     """
     files = lists or objects.annotation_files
     reason = 'as asked for' if size else 'most pictures are no larger'
-    scale = scale_to(size, pictures.sizes) if size else picture_scale(pictures.sizes)
+    scale = scale_to(size, sizes) if size else picture_scale(sizes)
     used = {split: objects.objects(split) for split in files}
     images = len({each['image_id'] for each in used['train']})
     regime = FINE if network.weights else SCRATCH
     schedule = plan(images, BATCH * processes, processes, regime)
-    factor = float(np.median(np.min(scale / np.sort(pictures.sizes, 1)[:, ::-1], axis=1)))
+    factor = float(np.median(np.min(scale / np.sort(sizes, 1)[:, ::-1], axis=1)))
     boxes = np.array([each['bbox'][2:] for each in used['train']])
     anchors = anchor_scale(boxes, factor)
     clip = '    clip_grad=dict(max_norm=10),\n'
@@ -91,14 +91,13 @@ def detector(
     steps = 'with_bbox=True, with_mask=True' if masks else 'with_bbox=True'
     sides, metric = np.sqrt(boxes.prod(1)), ['bbox', 'segm'] if masks else 'bbox'
     root = Path() if objects.was_split else objects.root
-    low, high = pictures.sizes.min(), pictures.sizes.max()
+    low, high = sizes.min(), sizes.max()
     about = comment(
         f'{objects.root}: {len(objects.classes)} classes, {counts["train"]:,} pictures with '
         f'{numbers["train"]:,} objects to train on, {counts["val"]:,} with {numbers["val"]:,} to '
         f'validate; pictures of {up_to(low, high)} pixels wide and high, most objects of '
         f'{up_to(*np.quantile(sides, [0.1, 0.9]))}.',
         *objects.notes,
-        *pictures.notes,
     )
     return f"""\
 {about}

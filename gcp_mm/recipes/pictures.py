@@ -2,9 +2,7 @@
 
 import io
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,35 +14,21 @@ from ..data import LoadCheckedImage, check_intact_image
 
 HEADERS = 5000  # pictures whose size is read
 DECODED = 64  # of which these are decoded
-SMALL = 16  # pixels
-LARGE = 16  # million pixels, whose decoding takes longer than a training step
-# Modes of Pillow for pictures that the frameworks' loader turns into three channels of 8 bits
-GRAY = ('1', 'L', 'LA')
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What was found.
-
-    Attributes:
-        sizes: (n, 2) int64, width and height in pixels.
-        notes: what whoever trains with them should know, a sentence each.
-    """
-
-    sizes: np.ndarray
-    notes: tuple[str, ...]
-
-
-def inspect_pictures(infos: Sequence[dict]) -> Pictures:
+def inspect_pictures(infos: Sequence[dict]) -> np.ndarray:
     """Read the sizes of pictures, of some of them if there are many, and decode a few.
 
     Args:
         infos: `img_path` of each and, where it is known, its `height` and `width`; at least one.
 
+    Returns:
+        (n, 2) int64, width and height in pixels.
+
     Raises:
         ValueError: if some cannot be read, or hold values that the frameworks' loader would cut.
     """
-    sizes, modes, bad = [], Counter(), []
+    sizes, bad = [], []
     for info in tqdm(
         _sample(infos, HEADERS), desc='pictures', unit='picture', leave=False, disable=None
     ):
@@ -56,7 +40,6 @@ def inspect_pictures(infos: Sequence[dict]) -> Pictures:
                 check_intact_image(content)
                 with Image.open(io.BytesIO(content)) as picture:
                     sizes.append(picture.size)
-                    modes[picture.mode] += 1
         except Image.DecompressionBombError as error:
             raise ValueError(f'{str(path)!r}: {error}; scale it down, or remove it') from error
         except (OSError, SyntaxError, ValueError) as error:
@@ -66,9 +49,8 @@ def inspect_pictures(infos: Sequence[dict]) -> Pictures:
             f'{len(bad):,} of {len(sizes) + len(bad):,} pictures cannot be read: replace or remove '
             f'them. The first is {bad[0]}'
         )
-    sizes = np.array(sizes)
-    deep = _check_values(_sample(infos, DECODED))
-    return Pictures(sizes, tuple(_notes(sizes, modes, deep)))
+    _check_values(_sample(infos, DECODED))
+    return np.array(sizes)
 
 
 def _sample(infos, number):
@@ -80,7 +62,7 @@ def _sample(infos, number):
 
 
 def _check_values(infos):
-    """Whether pictures have 16 bits a value; raise if the loader would cut their values."""
+    """Raise if the loader would cut the values of pictures."""
     loader, top, deepest = LoadCheckedImage(), 0, None
     for info in infos:
         name = repr(info['img_path'])
@@ -108,19 +90,3 @@ def _check_values(infos):
             f'{deepest}: its values are uint16 up to {top}, and loading as 8 bits would leave '
             f'{top // 256 + 1} levels of them; convert the pictures to 8 bits'
         )
-    return deepest is not None
-
-
-def _notes(sizes, modes, deep):
-    gray, total = sum(modes[mode] for mode in GRAY), modes.total()
-    if gray:
-        yield f'{gray} of {total} pictures are gray, and get three equal channels.'
-    if modes['RGBA'] + modes['LA'] + modes['PA']:
-        yield 'Some pictures are transparent; they are read without it.'
-    if deep:
-        yield 'Pictures of 16 bits a value are read as 8 bits.'
-    tiny = int((sizes.min(1) < SMALL).sum())
-    if tiny:
-        yield f'{tiny} pictures have a side of fewer than {SMALL} pixels, and show little.'
-    if np.median(sizes.prod(1)) > LARGE * 1e6:
-        yield f'Pictures of over {LARGE} million pixels take long to decode: scale them down once.'

@@ -78,14 +78,14 @@ def write_config(
     for path in [out, *lists.values()]:
         if path.exists() and not force:
             raise FileExistsError(f'{str(path)!r} exists; name another --out, or pass --force')
-    pictures = inspect_pictures([*found.infos('train'), *found.infos('val')])
+    sizes = inspect_pictures([*found.infos('train'), *found.infos('val')])
     names = {split: str(path) for split, path in lists.items()}
     workers = min(8, max(1, number_of_cores() // processes // 2))
-    text = make(found, pictures, names, chosen, size=size, processes=processes, workers=workers)
+    text = make(found, sizes, names, chosen, size=size, processes=processes, workers=workers)
     for split, path in lists.items():
         write_atomically(path, found.listing(split).encode())
     write_atomically(out, text.encode())
-    return Written((out, *lists.values()), (*found.notes, *pictures.notes))
+    return Written((out, *lists.values()), found.notes)
 
 
 def _check(data, task, out, size, processes):

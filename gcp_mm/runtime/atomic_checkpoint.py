@@ -47,7 +47,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=BACKEND)
         super().before_train(runner)
         if self.backend_args == dict(backend=BACKEND) and is_main_process():
-            # A run killed on another machine cannot remove its own.
+            # A run that was killed leaves its own.
             for part in Path(self.out_dir).glob('*.pth.*.part'):
                 part.unlink(missing_ok=True)
 

@@ -12,7 +12,6 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .. import hub
@@ -67,11 +66,13 @@ def load_config(
         The config, with `launcher`, `work_dir` and dataloaders that suit this machine.
 
     Raises:
-        ValueError: if `amp` is set and there is no accelerator; as :func:`read_config`.
+        ValueError: if `amp` is set and there is no accelerator; for another `runner_type` than
+            'Runner'; as :func:`read_config`.
     """
     if amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
     cfg = read_config(path, options)
+    _check_runner(cfg)
     cfg.launcher = launcher
     if work_dir or not cfg.get('work_dir'):
         cfg.work_dir = work_dir or osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
@@ -169,9 +170,10 @@ def launch(
 
     Raises:
         ValueError: if the launcher needs an accelerator (all but 'none' and 'pytorch') and there is
-            none; if the config's `runner_type` is not registered; as :func:`.build_dataloader` and
+            none; for another `runner_type` than 'Runner'; as :func:`.build_dataloader` and
             :class:`.LoadingHook`.
     """
+    _check_runner(cfg)
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise ValueError(
@@ -188,11 +190,10 @@ def launch(
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
     try:
-        runner = quiet(_runner_class(cfg)).from_cfg(cfg)
+        runner = quiet(Runner).from_cfg(cfg)
         runner.logger.info(versions())
         runner.register_hook(SummaryHook())
-        if isinstance(runner, Runner):  # others load in ways of their own
-            runner.register_hook(LoadingHook())
+        runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
         runner.build_dataloader = partial(build_dataloader, runner.build_dataloader, read=read)
         return run(runner)
@@ -205,12 +206,11 @@ def launch(
             dist.destroy_process_group()
 
 
-def _runner_class(cfg):
-    kind = cfg.get('runner_type', 'Runner')
-    found = RUNNERS.get(kind) if isinstance(kind, str) else kind
-    if found is None:
-        raise ValueError(f'runner_type: nothing registers {kind!r}; name a class of RUNNERS')
-    return found
+def _check_runner(cfg):
+    if cfg.get('runner_type', 'Runner') not in ('Runner', Runner):
+        raise ValueError(
+            f"runner_type={cfg.runner_type!r}: only 'Runner' is supported; leave it out"
+        )
 
 
 def _complete_dataloader(dataloader, scope):

@@ -1,7 +1,6 @@
 """From which checkpoint an interrupted run continues, and where in its schedule."""
 
 import logging
-import re
 import warnings
 from pathlib import Path
 
@@ -174,24 +173,26 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
             values in `optimizer`, and `meta['iter']`, which counts the iterations of this run.
 
     Raises:
-        ValueError: if a scheduler needs the metrics of the past epochs, which are not known.
+        ValueError: if a scheduler needs the metrics of the past epochs, which are not known; for
+            several optimizers (OptimWrapperDict), if epochs have another length.
     """
     loop, meta = runner.train_loop, checkpoint['meta']
     by_epoch, length = isinstance(loop, EpochBasedTrainLoop), len(loop.dataloader)
     saved_at, start = meta['iter'], meta['epoch'] * length if by_epoch else meta['iter']
     meta['iter'] = start
-    built, saved = _by_name(runner.param_schedulers), _by_name(checkpoint.get('param_schedulers'))
-    schedulers = [scheduler for group in built.values() for scheduler in group]
+    reasons = list(_changes(checkpoint, length if by_epoch else None, start != saved_at))
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
+        _keep_schedules(runner, reasons)
+        return
+    schedulers, saved = runner.param_schedulers or [], checkpoint.get('param_schedulers') or []
     moved = start != saved_at and not all(scheduler.by_epoch for scheduler in schedulers)
-    settings = {name: [_settings(each.state_dict()) for each in built[name]] for name in built}
-    before = {name: list(map(_settings, saved[name])) for name in saved}
-    reasons = list(_changes(runner, checkpoint, length if by_epoch else None, start != saved_at))
+    settings = [_settings(scheduler.state_dict()) for scheduler in schedulers]
     own_rates = not schedulers and _set_values(
         runner.optim_wrapper, checkpoint.get('optimizer'), ('lr',)
     )
     if own_rates:
         reasons.append('another learning rate')
-    if settings != before or moved or 'optimizer' not in checkpoint:
+    if settings != [*map(_settings, saved)] or moved or 'optimizer' not in checkpoint:
         if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
             raise ValueError(
                 'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on '
@@ -200,13 +201,11 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
                 f'epochs; an epoch of this run has {length}'
             )
         _step(schedulers, start, length if by_epoch else None)
-        states = {name: [scheduler.state_dict() for scheduler in built[name]] for name in built}
+        states = [scheduler.state_dict() for scheduler in schedulers]
         if 'param_schedulers' in checkpoint:
-            checkpoint['param_schedulers'] = states.get(None, states)
+            checkpoint['param_schedulers'] = states
         # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
-        names = {
-            state['param_name'] for group in (*states.values(), *saved.values()) for state in group
-        }
+        names = {state['param_name'] for state in (*states, *saved)}
         _set_values(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
         reasons = reasons or ['another param_scheduler']
         own_rates = True
@@ -220,6 +219,19 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
         )
 
 
+def _keep_schedules(runner, reasons):
+    """Let mmengine restore the schedules of several optimizers, unless `reasons` say they moved."""
+    if reasons:
+        raise ValueError(
+            f'a run with several optimizers (OptimWrapperDict) cannot go on with {reasons[0]}: '
+            'resume it from the end of an epoch, with the same batch_size and number of processes'
+        )
+    runner.logger.warning(
+        'several optimizers (OptimWrapperDict) go on with the learning rates and the '
+        'param_scheduler of the checkpoint, not with those of the config'
+    )
+
+
 def _step(schedulers, start, length):
     """Step schedulers as `start` iterations do, in epochs of `length`, None without epochs."""
     with warnings.catch_warnings():
@@ -230,17 +242,13 @@ def _step(schedulers, start, length):
                     scheduler.step()
 
 
-def _changes(runner, checkpoint, length, moved):
+def _changes(checkpoint, length, moved):
     """In words, what a run has other than that of its checkpoint, its schedulers apart.
 
     `length` is the number of iterations of an epoch, None in a training without; `moved` says
     whether the run goes on at another iteration than the checkpoint was saved at.
     """
     info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-    now = (runner.cfg.get('train_dataloader') or {}).get('batch_size')
-    before = _batch_size(checkpoint['meta'].get('cfg') or '')
-    if None not in (now, before) and now != before:
-        yield f'train_dataloader.batch_size={now} instead of {before}'
     epochs, iterations = info.get('max_epochs'), info.get('max_iters')
     old_length = iterations // epochs if epochs and iterations else length
     if length and length != old_length:
@@ -249,18 +257,6 @@ def _changes(runner, checkpoint, length, moved):
         yield f'saved within epoch {checkpoint["meta"]["epoch"] + 1}, which begins again'
     if 'optimizer' not in checkpoint:
         yield 'no state of the optimizer in the checkpoint'
-
-
-def _batch_size(config):
-    """`train_dataloader.batch_size` in the text of a config as mmengine writes it, or None."""
-    part = re.search(r'(?ms)^train_dataloader = dict\(.*?(?=^\S|\Z)', config)
-    found = part and re.search(r'(?m)^(?:train_dataloader = dict\(| {4})batch_size=(\d+)', part[0])
-    return int(found[1]) if found else None
-
-
-def _by_name(schedulers):
-    """Lists of schedulers by the name of their optimizer, None for the only one."""
-    return schedulers if isinstance(schedulers, dict) else {None: schedulers or []}
 
 
 def _settings(state):
@@ -275,9 +271,6 @@ def _set_values(wrapper, state, names):
     """
     if state is None:
         return False
-    if isinstance(wrapper, OptimWrapperDict):
-        changes = [_set_values(each, state[name], names) for name, each in wrapper.items()]
-        return any(changes)
     groups = [*state['param_groups'], state.get('base_param_settings') or {}]
     changed = False
     for group, now in zip(groups, wrapper.param_groups, strict=False):

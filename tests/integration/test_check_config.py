@@ -15,8 +15,7 @@ TOOL = 'tools/check_config.py'
 DET = 'configs/digits/mask-rcnn_r18-gcp-m_fpn_4e_digits.py'
 CHECKS = ['packages', 'keys', 'head', 'checkpoints', 'data', 'annotations', 'classes']
 CHECKS += ['evaluation', 'cores', 'schedule', 'batch', 'work_dir', 'collation', 'network']
-CHECKS += ['weights', 'loss', 'metrics', 'step']
-CHECKS += ['visualizer', 'disk']
+CHECKS += ['weights', 'loss', 'metrics', 'step', 'disk']
 
 
 def table(output):

@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 
 from gcp_mm.checks import check_config
-from gcp_mm.checks.data import check_data
 from gcp_mm.checks.inspection import inspect_dataset
-from tests.helpers.checks import texts
 from tests.helpers.runs import CLS, ROOT
 
 
@@ -70,40 +68,11 @@ def test_class_folders(folders, tmp_path):
     assert inspect(folders) == f'CustomDataset in {tmp_path}/val: {number} images, 3 classes'
 
 
-def test_class_without_images(folders, tmp_path):
-    (tmp_path / 'val/7').mkdir()
-    counted, empty = inspect_dataset(folders, 'train_dataloader', 'mmpretrain')
-    assert (counted.status, empty.status) == ('ok', 'warning')
-    assert empty.text.startswith('train_dataloader.dataset: 1 class folders')
-    assert "'7'" in empty.text
-    cfg = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=folders)))
-    assert texts('warning', check_data, cfg) == [empty.text]  # at the start of a run
-    assert inspect(folders).endswith('3 classes and 1 folders without')
-
-
-def test_class_given_as_itself(coco):
-    from mmdet.datasets import CocoDataset
-
-    assert inspect(dict(coco, type=CocoDataset), 'mmdet').startswith('CocoDataset in ')
-
-
 def test_imagenet_list(tmp_path):
     config = imagenet(tmp_path, 'ab', [('a', 0), ('b', 999)])
     assert inspect(config) == (
-        f'ImageNet in {tmp_path}/val, {tmp_path}/meta/val.txt: '
-        '2 images (the complete set: 50,000), 2 classes'
+        f'ImageNet in {tmp_path}/val, {tmp_path}/meta/val.txt: 2 images, 2 classes'
     )
-
-
-def test_labels_that_count_from_one(tmp_path):
-    config = imagenet(tmp_path, 'ab', [('a', 1), ('b', 1000)])
-    assert 'expected labels 0 to 999, got 1 to 1000' in inspect(config, status='error')
-
-
-def test_first_missing_image_is_named(tmp_path):
-    config = imagenet(tmp_path, 'a', [('a', 0), ('n01/b', 1), ('c', 2)])
-    text = inspect(config, status='error')
-    assert re.search(rf"2 of 3 images do not exist, .* '{tmp_path}/val/n01/b'; prepare", text)
 
 
 def test_imagenet_of_too_few_classes(tmp_path):
@@ -121,20 +90,9 @@ def test_detection(coco, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ('filter_cfg', 'message'),
-    [(dict(filter_empty_gt=True), 'finds no image to use'), (None, r"no object of .*\('zebra',\)")],
-)
-def test_detection_without_its_classes(coco, filter_cfg, message):
-    coco.update(metainfo=dict(classes=('zebra',)), filter_cfg=filter_cfg)
-    assert re.search(message, inspect(coco, 'mmdet', 'error'))
-
-
-def test_broken_annotations(coco, tmp_path):
-    path = tmp_path / coco['ann_file']
-    path.write_text(path.read_text()[:100])
-    text = inspect(coco, 'mmdet', 'error')
-    assert re.search(r'train2017\.json.* JSONDecodeError', text)
+def test_detection_without_its_classes(coco):
+    coco.update(metainfo=dict(classes=('zebra',)), filter_cfg=None)
+    assert re.search(r"no object of .*\('zebra',\)", inspect(coco, 'mmdet', 'error'))
 
 
 def test_data_that_need_not_be_here():

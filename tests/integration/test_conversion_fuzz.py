@@ -161,31 +161,6 @@ def check_weights(ours, state, kind):
             assert value == 0
 
 
-def pickles():
-    """Programs of pickle's own instructions, with the names that a file may call among them."""
-    import pickle
-
-    codes = [getattr(pickle, name) for name in ('MARK', 'STOP', 'REDUCE', 'TUPLE', 'DICT', 'LIST')]
-    codes += [pickle.BUILD, pickle.NEWOBJ, pickle.EMPTY_DICT, pickle.EMPTY_TUPLE, pickle.SETITEM]
-    codes += [pickle.MEMOIZE, pickle.BINPERSID, pickle.NONE, pickle.BININT1 + b'\x07', pickle.POP]
-    codes += [b'cos\nmkdir\n', b'ctorch._utils\n_rebuild_tensor_v2\n', b'cbuiltins\ngetattr\n']
-    codes += [b'ccollections\nOrderedDict\n', b'X\x04\0\0\0sign', b'ctorch\nFloatStorage\n']
-    return st.lists(st.sampled_from(codes), max_size=12).map(lambda c: b'\x80\x02' + b''.join(c))
-
-
-@fuzz(max_examples=400)
-@given(st.one_of(st.binary(max_size=200), pickles()))
-def test_any_bytes(content):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'source.pth')
-        path.write_bytes(content)
-        for function in (read_checkpoint, convert):
-            result = refusal(function, path)
-            assert not isinstance(result, str) or str(path) in result
-        assert [file.name for file in Path(folder).iterdir()] == ['source.pth']
-        assert path.read_bytes() == content
-
-
 def refusal(function, path):
     """What a function gives, or the words of its ValueError; no other error is expected."""
     try:

@@ -25,6 +25,7 @@ from gcp_mm.checkpoints import (
     convert_checkpoint,
     read_checkpoint,
 )
+from gcp_mm.checkpoints.reading import NAMED
 from tests.helpers.pickles import Built
 from tests.helpers.runs import fork
 
@@ -420,15 +421,13 @@ def test_download_is_checked_against_its_name(served, tmp_path):
 
 
 def test_names_of_mmengine_are_downloaded_here(served, monkeypatch):
-    """Also those that were renamed; a table may not name a file of this machine."""
+    """A table may not name a file of this machine."""
     folder, address = served
     torch.save(dict(a=Built(os.mkdir, (str(folder / 'sign'),))), folder / 'net.pth')
     tables = dict(new=f'{address}/net.pth', local='net.pth')
-    monkeypatch.setattr('gcp_mm.checkpoints.reading.get_external_models', lambda: tables)
-    monkeypatch.setattr(
-        'gcp_mm.checkpoints.reading.get_deprecated_model_names', lambda: {'old': 'new'}
-    )
-    for name in ('openmmlab://new', 'open-mmlab://old'):
+    for name in ('openmmlab', 'open-mmlab'):
+        monkeypatch.setitem(NAMED, name, lambda: tables)
+    for name in ('openmmlab://new', 'open-mmlab://new'):
         with pytest.raises(ValueError, match=r'mkdir.*--trust'):
             read_checkpoint(name)
     with pytest.raises(ValueError, match=r"'net\.pth', no address"):

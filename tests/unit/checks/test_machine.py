@@ -84,8 +84,6 @@ def test_folder_of_another_training(run, tmp_path):
     assert f'{str(tmp_path / "run")!r} holds another training, up to epoch_10.pth' in text
     assert '--resume' in text
     assert '--work-dir' in text
-    (text,) = texts('warning', check_work_dir, run(name='other.py'))
-    assert 'another training, of mine.py, up to epoch_10.pth' in text
 
 
 def test_folder_to_go_on_in(run):

@@ -209,7 +209,7 @@ def test_no_room_is_needed(monkeypatch):
         if hook is False:
             cfg.default_hooks.checkpoint = None
         assert disk(monkeypatch, 0, cfg).text == 'no checkpoint goes to a local disk'
-    (found,) = check_disk(Context(config(), model=dict(type='Linear')))  # of FlexibleRunner
+    (found,) = check_disk(Context(config()))
     assert found.text == 'the network is not built'
 
 

@@ -68,23 +68,23 @@ def test_schedules_that_fit(schedulers):
     [
         (
             [dict(STEPS, milestones=[8, 20, 30], end=20)],
-            'param_scheduler[0].milestones=[8, 20, 30]: of 20 epochs none comes to 20, 30: set '
-            'milestones below 20, or leave them out',
+            'param_scheduler[0].milestones=[8, 20, 30]: counted from begin=0 to 20 of 20 epochs, '
+            'none comes to 20, 30: set milestones below 20',
         ),
         (
             [dict(STEPS, milestones=[3], begin=2, end=5)],
-            'param_scheduler[0].milestones=[3]: up to end=5 none comes, counted from begin=2, to '
-            '3: set param_scheduler[0].end=20',
+            'param_scheduler[0].milestones=[3]: counted from begin=2 to 5 of 20 epochs, none comes '
+            'to 3: set milestones below 3, or param_scheduler[0].end=20',
         ),
         (
             [dict(STEPS, milestones=[14, 15], begin=5, end=30)],
-            'param_scheduler[0].milestones=[14, 15]: of 20 epochs none comes, counted from begin=5'
-            ', to 15: set milestones below 15, or leave them out',
+            'param_scheduler[0].milestones=[14, 15]: counted from begin=5 to 20 of 20 epochs, none '
+            'comes to 15: set milestones below 15',
         ),
         (
             [dict(STEPS, milestones=[14, 17])],  # the training and they were made longer
-            'param_scheduler[0].milestones=[14, 17]: up to end=12 none comes to 14, 17: set '
-            'param_scheduler[0].end=20',
+            'param_scheduler[0].milestones=[14, 17]: counted from begin=0 to 12 of 20 epochs, none '
+            'comes to 14, 17: set milestones below 12, or param_scheduler[0].end=20',
         ),
         # the training was made longer, the schedule was not
         (
@@ -102,23 +102,25 @@ def test_schedules_that_fit(schedulers):
             [dict(type='PolyLR', power=1, end=40)],
             'param_scheduler[0].end=40: PolyLR ends at 40, after the 20 epochs of the training, '
             'which stops at a learning rate of 0.0513, 51% of the highest: set '
-            'param_scheduler[0].end=20',
+            'param_scheduler[0].end=20 or less',
         ),
         (
             [dict(WARM_UP, end=30)],
-            'param_scheduler[0] warms up for 30 epochs, and the training has 20: set '
-            'param_scheduler[0].end=2',
+            'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
+            'which stops at a learning rate of 0.069, 100% of the highest: set '
+            'param_scheduler[0].end=20 or less',
         ),
         (
-            [dict(WARM_UP, end=11), dict(type='CosineAnnealingLR', begin=11)],
-            'param_scheduler[0] warms up for 11 epochs, and the training has 20: set '
-            'param_scheduler[0].end=2 and param_scheduler[1].begin=2',
+            [dict(type='ConstantLR', end=30)],
+            'param_scheduler[0].end=30: ConstantLR ends at 30, after the 20 epochs of the '
+            'training, which stops at a learning rate of 0.0333, 100% of the highest: set '
+            'param_scheduler[0].end=20 or less',
         ),
         (
             [dict(type='LinearLR', start_factor=1, end_factor=0.1, end=30)],  # goes down
             'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
             'which stops at a learning rate of 0.041, 41% of the highest: set '
-            'param_scheduler[0].end=20',
+            'param_scheduler[0].end=20 or less',
         ),
         (
             [WARM_UP, dict(type='CosineAnnealingLR', T_max=5, begin=5, end=20)],
@@ -129,7 +131,7 @@ def test_schedules_that_fit(schedulers):
             [dict(type='CosineAnnealingLR', T_max=100)],
             'param_scheduler[0].T_max=100: CosineAnnealingLR ends at 100, after the 20 epochs of '
             'the training, which stops at a learning rate of 0.0914, 91% of the highest: set '
-            'param_scheduler[0].T_max=20',
+            'param_scheduler[0].T_max=20 or less',
         ),
     ],
 )
@@ -166,32 +168,31 @@ def of_folders(few_digits):
 
 
 @pytest.mark.parametrize(
-    ('options', 'made', 'end'),
+    ('options', 'steps'),
     [
-        ({}, '72 (12 epochs of 6)', 7),
-        (dict(drop_last=True), '60 (12 epochs of 5)', 6),
-        (dict(processes=3), '24 (12 epochs of 2)', 2),
-        (dict(batch_size=64), '12 (12 epochs of 1)', 1),
-        (dict(sampler=dict(type='DefaultSampler')), '72 (12 epochs of 6)', 7),
+        ({}, 72),
+        (dict(drop_last=True), 60),
+        (dict(processes=3), 24),
+        (dict(batch_size=64), 12),
+        (dict(sampler=dict(type='DefaultSampler')), 72),
         (
             dict(wrap=lambda data: dict(type='RepeatDataset', times=3, dataset=data)),
-            '216 (12 epochs of 18)',
-            21,
+            216,
         ),
         (
             dict(
                 wrap=lambda data: dict(type='ConcatDataset', datasets=[data, dict(data, indices=9)])
             ),
-            '84 (12 epochs of 7)',
-            8,
+            84,
         ),
     ],
 )
-def test_warm_up_in_steps(of_folders, options, made, end):
-    assert of_folders(STEP_WARM_UP, dict(STEPS, end=12), **options) == [
-        f'param_scheduler[0] warms up for 500 steps, and the training has {made}: set '
-        f'param_scheduler[0].end={end}'
-    ]
+def test_warm_up_in_steps(of_folders, options, steps):
+    (text,) = of_folders(STEP_WARM_UP, dict(STEPS, end=12), **options)
+    assert text.startswith(
+        f'param_scheduler[0].end=500: LinearLR ends at 500, after the {steps} iterations of the '
+    )
+    assert text.endswith(f'100% of the highest: set param_scheduler[0].end={steps} or less')
 
 
 def test_steps_that_fit_or_are_not_known(of_folders):
@@ -209,7 +210,7 @@ def test_other_schedulers_of_steps(of_folders):
     assert text.startswith('param_scheduler[0].end=50: PolyLR ends at 50 of 72 iterations')
     assert text.endswith('set param_scheduler[0].end=72')
     (text,) = of_folders(dict(type='MultiStepLR', by_epoch=False, milestones=[30, 90]))
-    assert '.milestones=[30, 90]: of 72 iterations none comes to 90' in text
+    assert '.milestones=[30, 90]: counted from begin=0 to 72 of 72 iterations, none' in text
 
 
 def test_warm_up_of_a_detector(scenes):
@@ -219,10 +220,8 @@ def test_warm_up_of_a_detector(scenes):
         cfg[f'{split}_dataloader'].dataset.data_root = str(scenes)
     cfg.val_evaluator.ann_file = str(scenes / 'annotations/instances_val.json')
     warnings = [each.text for each in check_config(cfg) if each.check == 'schedule']
-    assert warnings == [
-        'param_scheduler[0] warms up for 50 steps, and the training has 4 (4 epochs of 1): set '
-        'param_scheduler[0].end=1'
-    ]
+    (text,) = warnings
+    assert text.startswith('param_scheduler[0].end=50: LinearLR ends at 50, after the 4 iterations')
     assert texts('warning', check_schedule, cfg) == []
 
 
@@ -233,7 +232,7 @@ def test_a_rate_of_zero_and_schedulers_of_a_framework():
     cfg = training(dict(type='QuadraticWarmupLR', end=40))
     cfg.merge_from_dict(dict(default_scope='mmdet', model=dict(type='RetinaNet')))
     (text,) = warnings_in(check_config(cfg))
-    assert text.startswith('param_scheduler[0] warms up for 40 epochs, and the training has 20:')
+    assert text.startswith('param_scheduler[0].end=40: QuadraticWarmupLR ends at 40, after the 20')
 
 
 def test_one_scheduler_alone_is_named_so():
@@ -270,6 +269,13 @@ def test_checkpoints(hook, message):
     assert not found or message in found[0]
 
 
+def test_argument_that_a_checkpoint_hook_would_fail_with_when_it_saves():
+    cfg = training()
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, intrvl=1))
+    (text,) = texts('error', check_schedule, cfg)
+    assert text.startswith("default_hooks.checkpoint: CheckpointHook does not take ['intrvl']")
+
+
 def test_checkpoints_by_epoch_in_a_training_of_iterations():
     cfg = training(max_iters=100)
     cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
@@ -301,10 +307,9 @@ def test_batch_of_other_gpus():
     (text,) = texts('warning', check_batch, batch(), processes=1)
     assert text == (
         'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if lr=0.1 was '
-        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or run 8 processes, '
-        'or set train_dataloader.batch_size=256, or set optim_wrapper.optimizer.lr=0.0125 and '
-        'auto_scale_lr.base_batch_size=32. If it was found for 32, set '
-        'auto_scale_lr.base_batch_size=32'
+        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or set '
+        'optim_wrapper.optimizer.lr=0.0125 and auto_scale_lr.base_batch_size=32. If it was found '
+        'for 32, set auto_scale_lr.base_batch_size=32'
     )
 
 
@@ -322,9 +327,8 @@ def rate_of_a_run(cfg, processes):
 
 
 @pytest.mark.parametrize('enable', [False, True])
-@pytest.mark.parametrize('steps', [1, 2, 3])
-@pytest.mark.parametrize('processes', [1, 2, 6])
-@pytest.mark.parametrize('images', [32, 48, 64, 128, 256, 512])
+@pytest.mark.parametrize('steps', [1, 2])
+@pytest.mark.parametrize(('images', 'processes'), [(32, 8), (48, 1), (128, 6)])
 def test_advice_is_right_when_it_is_followed(images, processes, steps, enable):
     """The run trains at the rate that is said, and each remedy ends in one that is right."""
     cfg = batch(images, accumulative_counts=steps)
@@ -343,7 +347,7 @@ def test_advice_is_right_when_it_is_followed(images, processes, steps, enable):
     remedies = [advice] if enable else advice.split(', or ')
     assert remedies
     for remedy in remedies:
-        new, number = copy.deepcopy(cfg), processes
+        new = copy.deepcopy(cfg)
         new.merge_from_dict(
             {
                 key: float(x) if '.' in x else int(x)
@@ -352,12 +356,9 @@ def test_advice_is_right_when_it_is_followed(images, processes, steps, enable):
         )
         if 'auto-scale-lr' in remedy:
             new.auto_scale_lr.enable = not enable  # the option given, or left out
-        if words := re.match(r'run (\d+) process', remedy):
-            number = int(words[1])
-        (after,) = findings(check_batch, new, processes=number)
+        (after,) = findings(check_batch, new, processes=processes)
         assert after.status == 'ok', (remedy, after.text)
-        made = new.train_dataloader.batch_size * number * steps
-        assert rate_of_a_run(new, number) == pytest.approx(0.1 * made / 256, rel=1e-5)
+        assert rate_of_a_run(new, processes) == pytest.approx(right, rel=1e-5)
 
 
 def test_rate_is_scaled_without_the_steps_that_are_accumulated():

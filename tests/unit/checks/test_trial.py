@@ -2,21 +2,18 @@
 
 import os
 import re
-import socket
 
 import cv2
 import pytest
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
-from mmengine.registry import METRICS, VISBACKENDS, DefaultScope
-from mmengine.visualization import Visualizer
-from mmengine.visualization.vis_backend import BaseVisBackend
+from mmengine.registry import METRICS, DefaultScope
 from torch import nn
 
 from gcp_mm.checks import check_config
 from gcp_mm.checks.context import Context
 from gcp_mm.checks.network import check_loss, check_network
-from gcp_mm.checks.trial import check_collation, check_metrics, check_step, check_visualizer
+from gcp_mm.checks.trial import check_collation, check_metrics, check_step
 from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS, ROOT
@@ -57,13 +54,12 @@ def errors(cfg, *checks):
 
 @pytest.mark.parametrize('real', [False, True])
 def test_all_that_is_right(few_digits, real):
-    found = tried(narrow(few_digits if real else 'x'), check_metrics, check_step, check_visualizer)
+    found = tried(narrow(few_digits if real else 'x'), check_metrics, check_step)
     said = {name: (each.status, each.text) for name, (each,) in found.items()}
     assert {status for status, _ in said.values()} == {'ok'}
     assert said['loss'][1].startswith('of 2 ' + ('images of train_' if real else 'random images'))
     assert said['metrics'][1] == 'of 2 images: accuracy/top1'
     assert said['step'][1] == 'OptimWrapper trains backbone, neck, head'
-    assert said['visualizer'][1] == 'UniversalVisualizer, LocalVisBackend'
 
 
 @pytest.fixture
@@ -132,9 +128,6 @@ def test_images_of_several_sizes_are_told_once(mixed, tmp_path):
             check_step,
             'optim_wrapper: .*dtyp',
         ),
-        ({'visualizer.type': 'UniversalVisualzer'}, check_visualizer, 'Visualzer'),
-        ({'visualizer.vis_backends': [dict(type='LocalBackend')]}, check_visualizer, 'LocalBacken'),
-        ({'visualizer.vis_bakends': []}, check_visualizer, 'vis_bakends'),
     ],
 )
 def test_what_would_fail_later(options, check, message):
@@ -164,58 +157,6 @@ def test_metrics_of_whole_datasets_are_not_tried():
     cfg.val_evaluator = prefixed
     (found,) = tried(cfg, check_metrics)['metrics']
     assert found.status == 'skipped'
-
-
-@VISBACKENDS.register_module()
-class TwoPackagesBackend(BaseVisBackend):
-    """Which would talk to the network where its environment is made."""
-
-    experiment = None
-
-    def _init_env(self):
-        import os
-
-        if os.environ:
-            from no_such_package import Writer
-        else:
-            import no_such_package.other as Writer  # noqa: N812
-        Writer()
-        socket.create_connection(('example.org', 80))
-
-
-@VISBACKENDS.register_module()
-class OnePackageBackend(TwoPackagesBackend):
-    def _init_env(self):
-        import no_such_package
-        import torch.nn
-
-        return torch.nn, no_such_package
-
-
-@pytest.mark.parametrize(
-    ('backend', 'found'),
-    [('TwoPackagesBackend', ['no_such_package']), ('OnePackageBackend', [])],
-)
-def test_backend_whose_package_is_missing(backend, found):
-    cfg = narrow(**{'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type=backend)]})
-    texts = errors(cfg, check_visualizer)
-    assert [text.startswith(f'visualizer: {backend} cannot be used') for text in texts] == [
-        True for _ in found
-    ]
-    assert all(name in text for name, text in zip(found, texts, strict=True))
-
-
-def test_stock_backends_are_asked_for_their_packages():
-    """Each that is not installed is told, by its name."""
-    for kind, package in (('TensorboardVisBackend', 'tensorboard'), ('WandbVisBackend', 'wandb')):
-        texts = errors(narrow(**{'visualizer.vis_backends': [dict(type=kind)]}), check_visualizer)
-        try:
-            __import__(package)
-        except ImportError:
-            assert len(texts) == 1
-            assert f"No module named '{package}'" in texts[0]
-        else:
-            assert texts == []
 
 
 @METRICS.register_module()
@@ -251,19 +192,17 @@ def test_metrics_that_write_files_are_left_alone():
 
 
 def test_nothing_outside_is_changed(few_digits, tmp_path, monkeypatch):
-    hub, visualizer = MessageHub.get_instance('run'), Visualizer.get_instance('run')
+    hub = MessageHub.get_instance('run')
     hub.update_info('iter', 7)
     folder = tmp_path / 'cwd'
     folder.mkdir()
     cfg = narrow(few_digits)
     monkeypatch.chdir(folder)
-    tried(cfg, check_metrics, check_step, check_visualizer)
+    tried(cfg, check_metrics, check_step)
     assert os.listdir(folder) == []
     assert MessageHub.get_current_instance() is hub
-    assert Visualizer.get_current_instance() is visualizer
     assert hub.runtime_info == dict(iter=7)
     MessageHub._instance_dict.pop('run')
-    Visualizer._instance_dict.pop('run')
 
 
 @pytest.mark.parametrize(

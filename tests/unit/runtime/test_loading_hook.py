@@ -5,14 +5,13 @@ import uuid
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.runtime.resume import LoadingHook, _batch_size
+from gcp_mm.runtime.resume import LoadingHook
 
 IMAGES, EPOCHS = 24, 6
 ITERATIONS = dict(convert_to_iter_based=True)
@@ -113,15 +112,12 @@ def assert_same(resumed, straight, first=3):
     [
         [POLY],
         [dict(type='PolyLR', power=1, by_epoch=False)],  # to the end, as ShuffleNetV2's
-        [dict(type='CosineAnnealingLR', eta_min=0.01, **ITERATIONS)],
         [
             dict(type='LinearLR', start_factor=0.1, end=2, **ITERATIONS),
             dict(type='MultiStepLR', milestones=[3, 5], **ITERATIONS),
         ],
         [dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=8), STEPS],
         [POLY, dict(type='CosineAnnealingMomentum', eta_min=0.5, **ITERATIONS)],
-        [STEPS],
-        [],
     ],
 )
 def test_another_batch(tmp_path, schedulers, batch):
@@ -162,12 +158,23 @@ def two_optimizers():
 
 
 @pytest.mark.parametrize('schedulers', [[POLY], dict(layer=[POLY], other=[STEPS])])
-def test_schedulers_of_several_optimizers(tmp_path, schedulers):
-    def run(folder, **options):
-        return train(folder, param_scheduler=schedulers, **two_optimizers(), **options)
+def test_several_optimizers(tmp_path, schedulers, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmengine.logging.MMLogger.warning', lambda _, text: said.append(text))
 
-    run(tmp_path)
-    assert_same(run(tmp_path, batch=8, resume='epoch_2.pth'), run(tmp_path / 'x', batch=8))
+    def run(**options):
+        return train(tmp_path, param_scheduler=schedulers, **two_optimizers(), **options)
+
+    run(hook=dict(by_epoch=False, interval=8))
+    straight = run()
+    assert_same(run(resume='epoch_2.pth'), straight)
+    assert any(text.startswith('several optimizers (OptimWrapperDict) go on') for text in said)
+    for change, reason in (
+        (dict(batch=8, resume='epoch_2.pth'), '3 iterations an epoch instead of 6: '),
+        (dict(resume='iter_8.pth'), 'saved within epoch 2, which begins again: '),
+    ):
+        with pytest.raises(ValueError, match=rf'\(OptimWrapperDict\) cannot go on with {reason}'):
+            run(**change)
 
 
 @pytest.mark.parametrize('missing', ['save_optimizer', 'save_param_scheduler'])
@@ -272,16 +279,6 @@ def test_run_that_goes_on_the_same_is_not_warned_of(tmp_path, said, resume):
     train(tmp_path, POLY)
     train(tmp_path, POLY, resume=resume)
     assert said() == []
-
-
-@pytest.mark.parametrize('many', [False, True])
-def test_batch_in_the_text_of_a_config(many):
-    loader = dict(batch_size=32, sampler=dict(batch_size=1), zzz=['a' * 30] * many)
-    cfg = dict(a=1, train_dataloader=loader, val_dataloader=dict(batch_size=3))
-    assert _batch_size(Config(cfg).pretty_text) == 32
-    del loader['batch_size']
-    assert _batch_size(Config(cfg).pretty_text) is None
-    assert _batch_size('') is None
 
 
 def test_scheduler_of_past_metrics_is_refused(tmp_path):
