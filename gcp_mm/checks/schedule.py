@@ -94,8 +94,9 @@ def check_schedule(context: Context) -> list[Finding]:
     train = cfg.get('train_cfg') or {}
     length = train.get('max_epochs') or train.get('max_iters')
     if not length:
-        text = 'train_cfg has neither max_epochs nor max_iters'
-        return [Finding('schedule', 'skipped', text)]
+        text = f'train_cfg has neither max_epochs nor max_iters: {dict(train)}'
+        needed = train and name_of(train) in ('', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
+        return [Finding('schedule', 'error' if needed else 'skipped', text)]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
     try:
         hook = checkpoint_hook(cfg)

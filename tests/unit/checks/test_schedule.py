@@ -139,6 +139,15 @@ def test_schedules_that_do_not(schedulers, message):
     assert schedule(*schedulers) == [message]
 
 
+def test_a_training_without_a_length():
+    cfg = training(max_epoch=20)
+    (text,) = texts('error', check_schedule, cfg)
+    assert 'max_epochs' in text
+    assert "{'max_epoch': 20}" in text
+    cfg.train_cfg = dict(type='LoopOfMine')
+    assert texts('error', check_schedule, cfg) == []
+
+
 def test_training_of_iterations():
     poly = dict(type='PolyLR', by_epoch=False, end=50)
     cfg = training(poly, dict(STEPS), by_epoch=False, max_iters=50)
