@@ -182,15 +182,15 @@ def test_layer(run_tool, tmp_path):
 
 @pytest.mark.slow
 def test_training_step(run_tool, tmp_path):
-    size = ('--depth', '18', '--batch', '2', '--size', '32', '--repeats', '1')
-    result = run_tool(TOOLS / 'benchmark_train.py', *size, '--out', tmp_path)
+    options = ('--depth', '18', '--batch', '2', '3', '--precision', 'fp32', 'bf16', '--size', '32')
+    result = run_tool(TOOLS / 'benchmark_train.py', *options, '--repeats', '1', '--out', tmp_path)
     assert result.returncode == 0, result.stdout
-    rows = json.loads((tmp_path / 'train_r18.json').read_text())['rows']
-    assert [row['network'] for row in rows][:2] == [
-        'ResNet-18, GAP',
-        'ResNet-18, GAP, no down-sampling',
-    ]
-    assert rows[1]['ratio to GAP of the same backbone'] == 1
+    rows = json.loads((tmp_path / 'train.json').read_text())['rows']
+    found = {(row['network'], row['batch'], row['precision']) for row in rows}
+    assert len(found) == len(rows) == 2 * 2 * 5
+    row = next(row for row in rows if row['network'] == 'ResNet-18, GAP, no down-sampling')
+    assert row['ratio to GAP of the same backbone'] == 1
+    assert row['images/s'] == pytest.approx(1000 / row['training ms/image'])
 
 
 def test_bytes_of_gradients():

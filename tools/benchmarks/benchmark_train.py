@@ -1,12 +1,17 @@
-"""Time of a training and an inference step of networks: benchmark_train.py --depth 50.
+"""Time and memory of a training step of networks, and time of an inference step.
 
 The two time columns of the paper's Table 9, as ratios taken in one process: ResNets with GAP, with
 and without down-sampling in conv5, with this project's covariance pooling, and with the textbook
 layer in its place. Random images; everything else is what a training run does in a step: data
-preprocessor, loss, backward, SGD.
+preprocessor, loss, backward, SGD. All tables of a GPU come from one run::
+
+    python tools/benchmarks/benchmark_train.py --device cuda --depth 18 50 101 \\
+        --batch 32 128 256 --precision fp32 tf32 bf16
 """
 
 import argparse
+import contextlib
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -15,6 +20,7 @@ from measure import describe_machine, interleave, network_steps, write_report
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmpretrain.registry import MODELS as CLASSIFIERS
+from tqdm import tqdm
 
 import gcp_mm
 from gcp_mm.hub import resolve_config
@@ -22,6 +28,8 @@ from gcp_mm.ops import global_covariance_pooling
 
 ROOT = Path(__file__).resolve().parents[2]
 GAP_NO_DS = 'GAP, no down-sampling'
+NETWORKS = ('GAP', GAP_NO_DS, 'GCP', 'GCP, textbook layer')
+LAYER = 'covariance, square root and vector alone'
 
 
 @MODELS.register_module()
@@ -50,49 +58,87 @@ def build(name, depth):
     return network, build_optim_wrapper(network, config.optim_wrapper)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--depth', type=int, choices=(18, 34, 50, 101), default=50)
-    parser.add_argument('--batch', type=int, default=32)
-    parser.add_argument('--size', type=int, default=224, help='of the images, pixels')
-    parser.add_argument('--device', type=torch.device, default=torch.device('cpu'))
-    parser.add_argument('--repeats', type=int, default=5, help='turns of each network')
-    parser.add_argument('--out', type=Path, default='work_dirs/benchmarks/train', help='folder')
-    args = parser.parse_args()
-    torch.manual_seed(0)
+@contextlib.contextmanager
+def precision(name, device):
+    """Compute products in float32, in TF32 (a GPU's), or in bfloat16 under autocast."""
+    allowed = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in allowed]
+    try:
+        for each in allowed:
+            each.allow_tf32 = name == 'tf32'
+        with torch.autocast(device.type, torch.bfloat16, enabled=name == 'bf16'):
+            yield
+    finally:
+        for each, value in zip(allowed, before, strict=True):
+            each.allow_tf32 = value
 
+
+def peak_memory(step, device):
+    """GiB that a GPU holds at most during a step, the network's weights included."""
+    if device.type != 'cuda':
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return torch.cuda.max_memory_allocated(device) / 2**30
+
+
+def measure(depth, batch, name, args):
+    """A row for each network of a depth, batch size and precision."""
     train, test = {}, {}
-    for name in ('GAP', GAP_NO_DS, 'GCP', 'GCP, textbook layer'):
-        network, optimizer = build(name, args.depth)
+    for pooling in NETWORKS:
+        network, optimizer = build(pooling, depth)
         network.to(args.device)
-        train[name], test[name] = network_steps(network, optimizer, args.batch, args.size)
+        train[pooling], test[pooling] = network_steps(network, optimizer, batch, args.size)
 
     side = -(-args.size // 16)
-    features = torch.randn(args.batch, 256, side, side, device=args.device).relu_()
-    grad = torch.randn(args.batch, 32896, device=args.device)
+    features = torch.randn(batch, 256, side, side, device=args.device).relu_()
+    grad = torch.randn(batch, 32896, device=args.device)
 
     def pool():
         x = features.detach().requires_grad_()
         torch.autograd.grad(global_covariance_pooling(x), x, grad)
 
-    alone = 'covariance, square root and vector alone'
-    seconds = interleave(train | {alone: pool}, args.repeats, args.device)
-    seconds_test = interleave(
-        test | {alone: lambda: global_covariance_pooling(features)}, args.repeats, args.device
-    )
-    rows = [
+    train[LAYER], test[LAYER] = pool, lambda: global_covariance_pooling(features)
+    with precision(name, args.device):
+        seconds = interleave(train, args.repeats, args.device)
+        seconds_test = interleave(test, args.repeats, args.device)
+        memory = {pooling: peak_memory(train[pooling], args.device) for pooling in NETWORKS}
+    return [
         {
-            'network': f'ResNet-{args.depth}, {name}' if name != alone else name,
-            'training ms/image': seconds[name] / args.batch * 1e3,
-            'ratio to GAP of the same backbone': seconds[name] / seconds[GAP_NO_DS],
-            'share of the GCP step': seconds[name] / seconds['GCP'],
-            'inference ms/image': seconds_test[name] / args.batch * 1e3,
-            'inference ratio': seconds_test[name] / seconds_test[GAP_NO_DS],
+            'network': f'ResNet-{depth}, {pooling}',
+            'precision': name,
+            'batch': batch,
+            'training ms/image': seconds[pooling] / batch * 1e3,
+            'images/s': batch / seconds[pooling],
+            'ratio to GAP of the same backbone': seconds[pooling] / seconds[GAP_NO_DS],
+            'share of the GCP step': seconds[pooling] / seconds['GCP'],
+            'peak GiB': memory.get(pooling),
+            'inference ms/image': seconds_test[pooling] / batch * 1e3,
+            'inference ratio': seconds_test[pooling] / seconds_test[GAP_NO_DS],
         }
-        for name in seconds
+        for pooling in seconds
     ]
-    machine = describe_machine(args.device) | dict(batch=args.batch, image=args.size)
-    write_report(args.out, f'train_r{args.depth}', machine, rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('--depth', type=int, nargs='+', choices=(18, 34, 50, 101), default=[50])
+    add('--batch', type=int, nargs='+', default=[32], help='images of a step')
+    add('--precision', nargs='+', choices=('fp32', 'tf32', 'bf16'), default=['fp32'])
+    add('--size', type=int, default=224, help='of the images, pixels')
+    add('--device', type=torch.device, default=torch.device('cpu'))
+    add('--repeats', type=int, default=5, help='turns of each network')
+    add('--out', type=Path, default='work_dirs/benchmarks/train', help='folder')
+    args = parser.parse_args()
+    if 'tf32' in args.precision and args.device.type != 'cuda':
+        parser.error('--precision tf32: a GPU computes in it, and --device is none')
+    torch.manual_seed(0)
+    rows = []
+    machine = describe_machine(args.device) | dict(image=args.size)
+    for depth, batch, name in tqdm([*product(args.depth, args.batch, args.precision)]):
+        rows += measure(depth, batch, name, args)
+    write_report(args.out, 'train', machine, rows)
 
 
 if __name__ == '__main__':
