@@ -148,7 +148,7 @@ def check_made_with(path: str | Path, before: Mapping, now: Mapping) -> None:
     if differ:
         was, this = ({key: made.get(key) for key in differ} for made in (before, now))
         raise ValueError(
-            f'{str(path)!r} was made with {was}, and this is {this}; remove it or name another'
+            f'{str(path)!r} was made with {was}, and this is {this}; name another, or remove it'
         )
 
 

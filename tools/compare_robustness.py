@@ -25,11 +25,11 @@ def parse_args():
     )
     parser.add_argument(
         '--baseline',
-        nargs='+',
+        action='append',
         metavar='FILE',
         default=[],
-        help='results to normalize the metrics by, of one network or of several to average; by '
-        "default AlexNet's",
+        help='results to normalize the metrics by; give it several times to average several '
+        "networks; by default AlexNet's",
     )
     parser.add_argument(
         '--out',

@@ -94,8 +94,8 @@ def main():
         set_tta(cfg)
     if args.show or args.show_dir:
         draw_predictions(cfg, args)
-    read = []
-    findings = check_config(cfg, 'test', read=read)
+    loaded = []
+    findings = check_config(cfg, 'test', loaded=loaded)
     raise_errors(findings)
 
     def test(runner):
@@ -110,7 +110,7 @@ def main():
         if is_main_process():
             write_metrics(metrics, args.out, dump)
 
-    launch(cfg, test, read)
+    launch(cfg, test, loaded)
 
 
 if __name__ == '__main__':

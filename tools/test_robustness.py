@@ -50,10 +50,10 @@ CLASSIFIER = {
         'default 256. Corrupted images are never resized',
     ),
     '--baseline': dict(
-        nargs='+',
+        action='append',
         metavar='FILE',
-        help='results of this tool to normalize the metrics by, of one network or of several to '
-        "average; by default AlexNet's",
+        help='results of this tool to normalize the metrics by; give it several times to average '
+        "several networks; by default AlexNet's",
     ),
 }
 DETECTOR = {

@@ -41,8 +41,8 @@ def train(cfg, args):
         set_resume(cfg, args.resume, args.trust)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
-    read = []
-    findings = check_config(cfg, read=read)
+    loaded = []
+    findings = check_config(cfg, loaded=loaded)
     raise_errors(findings)
 
     def run_training(runner):
@@ -53,7 +53,7 @@ def train(cfg, args):
                 runner.logger.warning(text)
         runner.train()
 
-    launch(cfg, run_training, read)
+    launch(cfg, run_training, loaded)
 
 
 if __name__ == '__main__':

@@ -47,7 +47,7 @@ NOUNS = dict(images='image', categories='category', annotations='annotation')
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Make many objects, of which none is garbage: the collector would look at all, many times."""
+    """Pause garbage collection while many long-lived objects are created."""
     enabled = gc.isenabled()
     gc.disable()
     try:

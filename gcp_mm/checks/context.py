@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -30,6 +31,20 @@ class Finding:
     text: str
 
 
+class Loaded(NamedTuple):
+    """A dataset whose list is read.
+
+    Attributes:
+        config: its config.
+        dataset: the dataset, without its transforms, its list not serialized.
+        serialize: whether the run serializes it.
+    """
+
+    config: dict
+    dataset: BaseDataset
+    serialize: bool
+
+
 @dataclass
 class Context:
     """What a check looks at.
@@ -47,7 +62,8 @@ class Context:
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
         agree: whether the classes of a dataset are the categories of its file in COCO's format, by
             both, of those that :func:`.inspection.check_annotations` has read.
-        read: config and dataset of each whose list was read.
+        lengths: number of images of each dataset whose list is read, by the `id` of its config.
+        loaded: for datasets to hand over to the run; None if nobody takes them.
         batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
         real: whether it is of the data, not random.
     """
@@ -63,7 +79,8 @@ class Context:
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
     agree: dict[tuple, bool] = field(default_factory=dict)
-    read: list[tuple[dict, BaseDataset]] = field(default_factory=list)
+    lengths: dict[int, int] = field(default_factory=dict)
+    loaded: list[Loaded] | None = None
     batch: dict | None = None
     real: bool = False
 

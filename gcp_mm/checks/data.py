@@ -78,6 +78,16 @@ def reads_coco(dataset: BaseDataset | None) -> bool:
     return type(dataset).parse_data_info is coco.parse_data_info
 
 
+def depends_on_files_alone(dataset: BaseDataset) -> bool:
+    """Whether a dataset reads its list as CocoDataset or MMPretrain's CustomDataset does.
+
+    ImageNet does. Other classes may draw at random, or wait for the other processes.
+    """
+    bases = {base.__name__: base for base in type(dataset).__mro__}
+    known = bases.get('CocoDataset') or bases.get('CustomDataset')
+    return known is not None and type(dataset).load_data_list is known.load_data_list
+
+
 def file_and_classes(dataset: BaseDataset) -> tuple[str, tuple[str, ...]]:
     """The path, links resolved, of the file that a dataset reads, and the names of its classes."""
     return osp.realpath(dataset.ann_file), tuple(dataset.metainfo['classes'])

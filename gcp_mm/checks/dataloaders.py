@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data import LoadCheckedImage
-from .context import Context, Finding, name_of, raise_errors
+from .context import Context, Finding, Loaded, name_of, raise_errors, walk
 from .data import REMEDY, build_dataset, find_datasets, is_remote
 from .inspection import inspect_dataset
 
@@ -22,7 +22,7 @@ LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backe
 def build_dataloader(
     build: Callable[..., DataLoader],
     dataloader: dict,
-    read: list[tuple[dict, BaseDataset]] | None = None,
+    loaded: list[Loaded] | None = None,
     **kwargs,
 ) -> DataLoader:
     """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and check it.
@@ -31,8 +31,8 @@ def build_dataloader(
         build: `Runner.build_dataloader`.
         dataloader: config of the dataloader. It is not modified: the inferencers of both frameworks
             look for `LoadImageFromFile` in the config of a run.
-        read: datasets that :func:`.run_checks` has read, with their configs. Those of this
-            dataloader are taken out. If it is one, unwrapped, its list is not read again.
+        loaded: of :func:`.run_checks`. The datasets of this dataloader are removed, and used in
+            place of new ones.
         **kwargs: arguments of `build`.
 
     Raises:
@@ -40,12 +40,11 @@ def build_dataloader(
             an object.
     """
     named = load_named(dataloader)
-    if read:
-        own = [pair for pair in read if pair[0] in find_datasets(dataloader)]
-        same = [dataset for config, dataset in own if config == dataloader['dataset']]
-        if same:
-            named['dataset'] = _use(named['dataset'], same[0])
-        read[:] = [pair for pair in read if pair not in own]  # to free their lists
+    nodes = zip([*walk(dataloader)], [*walk(named)], strict=True)
+    for (_, config), (_, node) in nodes if loaded else ():
+        number = next((k for k, each in enumerate(loaded) if each.config == config), None)
+        if number is not None:
+            _reuse(node, loaded.pop(number))
     try:
         loader = build(named, **kwargs)
     except Exception:
@@ -64,18 +63,21 @@ def build_dataloader(
     return loader
 
 
-def _use(config, dataset):
-    """Config of a dataset that builds its transforms, and takes the rest from one that is read."""
+def _reuse(node, loaded):
+    """Change a dataset's config, in place, to one that gives the loaded one its transforms."""
+    dataset = loaded.dataset
 
-    def complete(pipeline=()):
-        dataset.pipeline = Compose(pipeline)
-        dataset.serialize_data = config.get('serialize_data', True)
+    def complete(pipeline=None):
+        if pipeline is not None:
+            dataset.pipeline = Compose(pipeline)
+        dataset.serialize_data = loaded.serialize
         if dataset.serialize_data:
             dataset.data_bytes, dataset.data_address = dataset._serialize_data()
         return dataset
 
-    kept = {key: config[key] for key in config.keys() & {'pipeline', '_scope_'}}
-    return ConfigDict(type=complete, **kept)
+    kept = {key: node[key] for key in node.keys() & {'pipeline', '_scope_'}}
+    node.clear()
+    node.update(type=complete, **kept)
 
 
 def load_named(node):

@@ -16,9 +16,10 @@ from .annotations import (
     inspect_annotations,
     inspect_evaluator,
 )
-from .context import Context, Finding, is_first_process, name_of, splits_of, walk
+from .context import Context, Finding, Loaded, is_first_process, name_of, splits_of, walk
 from .data import (
     REMEDY,
+    depends_on_files_alone,
     file_and_classes,
     find_annotated,
     find_datasets,
@@ -59,7 +60,7 @@ def check_annotations(context: Context) -> list[Finding]:
             if _is_to_be_evaluated(dataset, contents, context.agree):
                 datasets.append(dataset)
             if getattr(dataset, '_fully_initialized', False):
-                context.read.append((config, dataset))
+                _keep(context, config, opened, dataset)
         found += _inspect_evaluators(context.cfg, split, datasets, 'annotations', contents)
     if found or not number:
         return found or [Finding('annotations', 'skipped', 'no file of annotations is read')]
@@ -111,11 +112,20 @@ def _count_images(context, node):
     return None
 
 
+def _keep(context, config, opened, dataset):
+    """Keep the length of a dataset whose list is read, and the dataset for the run."""
+    context.lengths[id(config)] = len(dataset)
+    if context.loaded is not None and depends_on_files_alone(dataset):
+        context.loaded.append(Loaded(config, dataset, opened.serialize_data))
+
+
+@collector_paused()
 def _read_length(context, config, opened):
-    for read, dataset in context.read:
-        if read is config:
-            return len(dataset)
-    if not isinstance(opened, BaseDataset) or reads_coco(opened):  # of which reading takes long
+    if id(config) in context.lengths:
+        return context.lengths[id(config)]
+    if not isinstance(opened, BaseDataset) or getattr(opened, 'download', False):
+        return None
+    if reads_coco(opened):  # which takes long
         return None
     dataset = copy.copy(opened)
     dataset.serialize_data = False
@@ -123,7 +133,7 @@ def _read_length(context, config, opened):
         dataset.full_init()
     except Exception:  # check_data, or the dataloader of the run, tells of it
         return None
-    context.read.append((config, dataset))
+    _keep(context, config, opened, dataset)
     return len(dataset)
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from .context import Context, Finding, world_size
+from .context import Context, Finding, Loaded, world_size
 from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
 from .inspection import check_annotations, check_lists
@@ -65,7 +64,7 @@ def run_checks(
     trust: bool = False,
     workers: int | None = None,
     model: nn.Module | None = None,
-    read: list[tuple[dict, BaseDataset]] | None = None,
+    loaded: list[Loaded] | None = None,
 ) -> Iterator[Finding]:
     """Check a config, and the packages, data and disk space that it needs.
 
@@ -80,8 +79,8 @@ def run_checks(
         trust: read checkpoints that hold Python objects, which executes code from the files.
         workers: number of processes that decode images; by default one for each CPU.
         model: network of the run, for 'disk'.
-        read: config and dataset of each whose list is read are added, for a run that need not read
-            it again (:func:`gcp_mm.runtime.launch`).
+        loaded: list to which datasets are added whose lists are read, for
+            :func:`gcp_mm.runtime.launch`.
 
     Yields:
         Each finding as soon as it is known. A mistake in the config is a finding with the status
@@ -98,7 +97,7 @@ def run_checks(
             return
         cfg = Config({**cfg, 'model': cfg.model.module})
     context = Context(cfg, split, processes, trust, workers, level, model=model)
-    context.read = context.read if read is None else read
+    context.loaded = loaded
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:
             continue

@@ -34,8 +34,9 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
 
 def _written_once(root, options):
     if root.exists():
-        found = read_json(root / MANIFEST) if (root / MANIFEST).exists() else {}
-        check_made_with(root, found, dict(options=options, files=_count(root)))
+        if not (root / MANIFEST).exists():
+            raise ValueError(f'{str(root)!r} was not made by this program; name another folder')
+        check_made_with(root, read_json(root / MANIFEST), dict(options=options, files=_count(root)))
         yield None
         return
     partial = root.with_name(f'{root.name}.partial')

@@ -25,7 +25,7 @@ def split_tokens(
     if x.dim() != 3 or x.shape[2] != in_channels or x.shape[1] <= class_tokens:
         wanted = f'(B, N, {in_channels}) tokens' + ('' if class_tokens else ' or a map of them')
         raise ValueError(
-            f'features: expected {wanted} with positions behind class_tokens={class_tokens}, got '
+            f'features: expected {wanted}, more than class_tokens={class_tokens}, got '
             f"{tuple(x.shape)}; in MMPretrain set out_type='raw' of a vision transformer, "
             'gap_before_final_norm=False of a ConvNeXt, class_tokens=0 with the map of a Swin, '
             'in_channels to the channels of the tokens'

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
-from ..checks.context import is_first_process, walk
+from ..checks.context import Loaded, is_first_process, walk
 from ..compat.requirements import versions
 from .resume import LoadingHook
 from .summary import SummaryHook, quiet
@@ -151,7 +150,7 @@ def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractC
 def launch(
     cfg: Config,
     run: Callable[[Runner], object],
-    read: list[tuple[dict, BaseDataset]] | None = None,
+    loaded: list[Loaded] | None = None,
 ) -> object:
     """Build the Runner of a config and call `run` with it, in every process of a run.
 
@@ -163,7 +162,7 @@ def launch(
     Args:
         cfg: the final config.
         run: function of the Runner, such as one that trains.
-        read: datasets that :func:`gcp_mm.checks.run_checks` has read, which are not read again.
+        loaded: of :func:`gcp_mm.checks.run_checks`: datasets whose lists are not read again.
 
     Returns:
         The result of `run`.
@@ -195,7 +194,7 @@ def launch(
         runner.register_hook(SummaryHook())
         runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
-        runner.build_dataloader = partial(build_dataloader, runner.build_dataloader, read=read)
+        runner.build_dataloader = partial(build_dataloader, runner.build_dataloader, loaded=loaded)
         return run(runner)
     finally:
         if dist.is_initialized():

@@ -224,7 +224,8 @@ def _keep_schedules(runner, reasons):
     if reasons:
         raise ValueError(
             f'a run with several optimizers (OptimWrapperDict) cannot go on with {reasons[0]}: '
-            'resume it from the end of an epoch, with the same batch_size and number of processes'
+            "resume it from a checkpoint of the end of an epoch with the optimizers' state, with "
+            'the same batch_size and number of processes'
         )
     runner.logger.warning(
         'several optimizers (OptimWrapperDict) go on with the learning rates and the '

@@ -156,10 +156,10 @@ def extract_features(
     with locked(out):
         _check_arguments(model, out, stage, dtype, force)
         images = image_folder(folder, model._config)
-        _extract(model, images, out, stage, batch_size, workers, dtype, force)
+        _extract(model, images, out, stage, batch_size, workers, dtype)
 
 
-def _extract(model, images, out, stage, batch_size, workers, dtype, force):
+def _extract(model, images, out, stage, batch_size, workers, dtype):
     infos = [images.get_data_info(i) for i in range(len(images))]
     description = dict(
         labels=[int(info['gt_label']) for info in infos],

@@ -299,7 +299,7 @@ def test_comparison_of_runs(call_tool, evaluated, tmp_path, capsys):
     results = evaluated / 'robustness.json'
     call_tool(
         *('tools/compare_robustness.py', f'A={results}', f'A={results}', results),
-        *('--baseline', results, results, '--out', tmp_path / 'out/report'),
+        *('--baseline', results, '--baseline', results, '--out', tmp_path / 'out/report'),
     )
     out = capsys.readouterr().out
     assert 'In percent of the mean of 2 networks;' in out

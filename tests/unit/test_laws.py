@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from mmengine.config import Config, config
 from mmengine.fileio.handlers import file_handlers
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -29,3 +30,9 @@ def test_reading_changes_nothing_global(tmp_path):
     check_checkpoint_file(path)
     read_checkpoint(path)
     assert readers() == before
+
+
+def test_mmengine_lays_configs_out_by_what_the_tests_replace(monkeypatch):
+    """See :mod:`tests.helpers.quick`."""
+    monkeypatch.setattr(config, 'FormatCode', lambda text, **style: ('replaced', True))
+    assert Config(dict(a=1)).pretty_text == 'replaced'

@@ -3,7 +3,8 @@
 'official loop' is what the authors of ImageNet-C run: torchvision's ImageFolder, a DataLoader, the
 network, and a count of right answers. It and tools/test_robustness.py evaluate the same network on
 the same JPEGs in turns, once with the network and once without, from the start of the workers to
-the last batch. Then all corruptions of some images are made, by one process and by one a core.
+the last batch; ours also hashes the files. Then all corruptions of some images are made, by one
+process and by one a core.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def compare_loops(root, args):
     ]
 
 
-def time_making(root, args):
+def time_making(root):
     """A row for each number of processes: corrupted images a second, all corruptions together."""
     rows = []
     for workers in sorted({1, os.cpu_count()}):
@@ -131,7 +132,7 @@ def main():
         (root / 'source/a').mkdir(parents=True)
         write_jpegs(root / 'source/a', args.corrupt, 375, 500)
         write_report(args.out, 'evaluation', machine, compare_loops(root, args))
-        write_report(args.out, 'making', machine, time_making(root, args))
+        write_report(args.out, 'making', machine, time_making(root))
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ preprocessor, loss, backward, SGD. All tables of a GPU come from one run::
 """
 
 import argparse
-import contextlib
 from itertools import product
 from pathlib import Path
 
@@ -58,37 +57,37 @@ def build(name, depth):
     return network, build_optim_wrapper(network, config.optim_wrapper)
 
 
-@contextlib.contextmanager
-def precision(name, device):
-    """Compute products in float32, in TF32 (a GPU's), or in bfloat16 under autocast."""
-    allowed = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [each.allow_tf32 for each in allowed]
-    try:
-        for each in allowed:
-            each.allow_tf32 = name == 'tf32'
-        with torch.autocast(device.type, torch.bfloat16, enabled=name == 'bf16'):
-            yield
-    finally:
-        for each, value in zip(allowed, before, strict=True):
-            each.allow_tf32 = value
+def steps_of(pooling, depth, batch, precision, args):
+    """A training and an inference step of a network, functions without arguments."""
+    network, optimizer = build(pooling, depth)
+    network.to(args.device)
+    steps = network_steps(network, optimizer, batch, args.size)
+    if precision == 'bf16':  # entered in each step: the cast weights are kept until it is left
+        autocast = torch.autocast(args.device.type, torch.bfloat16)
+        steps = tuple(map(autocast, steps))
+    return steps
 
 
-def peak_memory(step, device):
-    """GiB that a GPU holds at most during a step, the network's weights included."""
+def peak_memory(pooling, *settings, device):
+    """GiB that a GPU holds at most in a training step of one network alone."""
     if device.type != 'cuda':
         return None
+    step, _ = steps_of(pooling, *settings)
+    step()  # makes the gradients and the optimizer's state
     torch.cuda.reset_peak_memory_stats(device)
     step()
     return torch.cuda.max_memory_allocated(device) / 2**30
 
 
-def measure(depth, batch, name, args):
+def measure(depth, batch, precision, args):
     """A row for each network of a depth, batch size and precision."""
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        products.allow_tf32 = precision == 'tf32'
+    settings = (depth, batch, precision, args)
+    memory = {name: peak_memory(name, *settings, device=args.device) for name in NETWORKS}
     train, test = {}, {}
-    for pooling in NETWORKS:
-        network, optimizer = build(pooling, depth)
-        network.to(args.device)
-        train[pooling], test[pooling] = network_steps(network, optimizer, batch, args.size)
+    for name in NETWORKS:
+        train[name], test[name] = steps_of(name, *settings)
 
     side = -(-args.size // 16)
     features = torch.randn(batch, 256, side, side, device=args.device).relu_()
@@ -99,24 +98,22 @@ def measure(depth, batch, name, args):
         torch.autograd.grad(global_covariance_pooling(x), x, grad)
 
     train[LAYER], test[LAYER] = pool, lambda: global_covariance_pooling(features)
-    with precision(name, args.device):
-        seconds = interleave(train, args.repeats, args.device)
-        seconds_test = interleave(test, args.repeats, args.device)
-        memory = {pooling: peak_memory(train[pooling], args.device) for pooling in NETWORKS}
+    seconds = interleave(train, args.repeats, args.device)
+    seconds_test = interleave(test, args.repeats, args.device)
     return [
         {
-            'network': f'ResNet-{depth}, {pooling}',
-            'precision': name,
+            'network': f'ResNet-{depth}, {name}',
+            'precision': precision,
             'batch': batch,
-            'training ms/image': seconds[pooling] / batch * 1e3,
-            'images/s': batch / seconds[pooling],
-            'ratio to GAP of the same backbone': seconds[pooling] / seconds[GAP_NO_DS],
-            'share of the GCP step': seconds[pooling] / seconds['GCP'],
-            'peak GiB': memory.get(pooling),
-            'inference ms/image': seconds_test[pooling] / batch * 1e3,
-            'inference ratio': seconds_test[pooling] / seconds_test[GAP_NO_DS],
+            'training ms/image': seconds[name] / batch * 1e3,
+            'images/s': batch / seconds[name],
+            'ratio to GAP of the same backbone': seconds[name] / seconds[GAP_NO_DS],
+            'share of the GCP step': seconds[name] / seconds['GCP'],
+            'peak GiB': memory.get(name),
+            'inference ms/image': seconds_test[name] / batch * 1e3,
+            'inference ratio': seconds_test[name] / seconds_test[GAP_NO_DS],
         }
-        for pooling in seconds
+        for name in seconds
     ]
 
 
@@ -136,8 +133,8 @@ def main():
     torch.manual_seed(0)
     rows = []
     machine = describe_machine(args.device) | dict(image=args.size)
-    for depth, batch, name in tqdm([*product(args.depth, args.batch, args.precision)]):
-        rows += measure(depth, batch, name, args)
+    for settings in tqdm([*product(args.depth, args.batch, args.precision)]):
+        rows += measure(*settings, args)
     write_report(args.out, 'train', machine, rows)
 
 

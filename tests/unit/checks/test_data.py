@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import CustomDataset
 
 from gcp_mm.checks import build_dataloader, check_config
 from gcp_mm.checks.data import (
@@ -340,15 +341,15 @@ def test_a_list_that_was_checked_is_not_read_again(serialize, scenes, tmp_path):
     cfg.train_dataloader.dataset.serialize_data = serialize
     cfg.model.backbone.init_cfg = None
     cfg.val_evaluator.ann_file = f'{tmp_path}/data/annotations/instances_val.json'
-    read, before = [], copy.deepcopy(cfg.train_dataloader)
+    loaded, before = [], copy.deepcopy(cfg.train_dataloader)
     with DefaultScope.overwrite_default_scope('mmdet'):
         stock = Runner.build_dataloader(load_named(before), seed=0).dataset
-        assert not [f for f in check_config(cfg, read=read) if f.status == 'error']
-        assert len(read) == 2  # of training and validation
+        assert not [f for f in check_config(cfg, loaded=loaded) if f.status == 'error']
+        assert len(loaded) == 2  # of training and validation
         (tmp_path / 'data/annotations/instances_train.json').unlink()
         build = Runner.build_dataloader
-        dataset = build_dataloader(build, cfg.train_dataloader, read, seed=0).dataset
-    assert len(read) == 1
+        dataset = build_dataloader(build, cfg.train_dataloader, loaded, seed=0).dataset
+    assert len(loaded) == 1
     assert cfg.train_dataloader == before
     dataset = pickle.loads(pickle.dumps(dataset))  # as workers get it
     assert repr(dataset.pipeline) == repr(stock.pipeline)
@@ -359,20 +360,40 @@ def test_a_list_that_was_checked_is_not_read_again(serialize, scenes, tmp_path):
     assert (len(dataset.data_list) == 0) == serialize
 
 
-def test_lists_of_wrapped_datasets_are_read_again(few_digits):
+def test_wrapped_datasets_are_taken_over_too(few_digits):
     cfg = resolve_config('resnet18-gcp_1xb64-5e_digits')
     cfg.train_dataloader.dataset.data_root = cfg.val_dataloader.dataset.data_root = str(few_digits)
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=inner)
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False, batch_size=8)
     cfg.param_scheduler = dict(type='LinearLR', by_epoch=False, end=4)  # which asks for its length
-    read = []
+    loaded = []
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_config(cfg, read=read)
-        assert [len(dataset) for _, dataset in read] == [40]
-        loader = build_dataloader(Runner.build_dataloader, cfg.train_dataloader, read, seed=0)
+        check_config(cfg, loaded=loaded)
+        ((_, dataset, _),) = loaded
+        loader = build_dataloader(Runner.build_dataloader, cfg.train_dataloader, loaded, seed=0)
+    assert loaded == []
+    assert loader.dataset.dataset is dataset
     assert len(loader.dataset) == 120
-    assert read == []  # a list of a million images is not kept for the whole run
+    assert loader.dataset[41]['inputs'].ndim == 3
+
+
+@DATASETS.register_module()
+class DrawnDigits(CustomDataset):
+    """A list that is drawn at random, or for which processes wait for each other."""
+
+    def load_data_list(self):
+        return super().load_data_list()[::2]
+
+
+def test_lists_that_are_not_of_files_alone_are_left_to_the_run(few_digits):
+    cfg = resolve_config('resnet18-gcp_1xb64-5e_digits')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.update(type='DrawnDigits', data_root=str(few_digits))
+    cfg.param_scheduler = dict(type='LinearLR', by_epoch=False, end=4)
+    loaded = []
+    check_config(cfg, loaded=loaded)
+    assert loaded == []
 
 
 @DATASETS.register_module()

@@ -59,7 +59,7 @@ def test_an_image_shows_its_character_in_the_middle(glyphs):
 
 def test_second_time_and_other_options(glyphs):
     assert write_glyphs(glyphs, [FONTS], size=32, val_families=3) is False
-    with pytest.raises(ValueError, match='remove it or name another'):
+    with pytest.raises(ValueError, match='name another, or remove it'):
         write_glyphs(glyphs, [FONTS], size=48, val_families=3)
 
 
