@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import DictAction
+from torch.multiprocessing import start_processes
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.runtime import load_config
@@ -148,6 +149,11 @@ def _run_script(output, words):
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).resolve().parent))
     runpy.run_path(words[0], run_name='__main__')
+
+
+def run_pair(function, *arguments):
+    """Run `function(rank, *arguments)` in two processes that have imported the packages."""
+    start_processes(function, arguments, nprocs=2, start_method='forkserver')
 
 
 def members(process):
