@@ -23,6 +23,14 @@ from gcp_mm.runtime import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
+# Settings that make CLS and its like narrow: 136 features of a covariance of 16 channels.
+NARROW = {
+    'model.backbone.stem_channels': 8,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': 64,
+    'model.neck.reduction': [16],
+    'model.head.in_channels': 136,
+}
 MARK = 'GCP_MM_TEST_RUN'
 DEFAULTS = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 # The processes of FORKS begin after the imports, which take seconds.
