@@ -54,8 +54,14 @@ def build_model(cfg):
 
 def outline(path):
     """The model of a config on the meta device: parameters without storage take no time to fill."""
+    return _outline(network_of(load(path)))
+
+
+def network_of(cfg):
+    """A text that two configs share where :func:`build_model` makes the same of them."""
+    cfg.model.backbone.pop('init_cfg', None)
     keys = ('default_scope', 'model', 'data_preprocessor')
-    return _outline(json.dumps({key: value for key, value in load(path).items() if key in keys}))
+    return json.dumps({key: value for key, value in cfg.items() if key in keys})
 
 
 @functools.cache

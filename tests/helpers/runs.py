@@ -16,12 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import DictAction
+from torch.multiprocessing import start_processes
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.runtime import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLS = 'configs/digits/resnet18-gcp_1xb64-5e_digits.py'
+# Settings that make CLS and its like narrow: 136 features of a covariance of 16 channels.
+NARROW = {
+    'model.backbone.stem_channels': 8,
+    'model.backbone.base_channels': 8,
+    'model.neck.in_channels': 64,
+    'model.neck.reduction': [16],
+    'model.head.in_channels': 136,
+}
 MARK = 'GCP_MM_TEST_RUN'
 DEFAULTS = dict(PYTHON=sys.executable, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
 # The processes of FORKS begin after the imports, which take seconds.
@@ -148,6 +157,11 @@ def _run_script(output, words):
     sys.argv = words
     sys.path.insert(0, str(Path(words[0]).resolve().parent))
     runpy.run_path(words[0], run_name='__main__')
+
+
+def run_pair(function, *arguments):
+    """Run `function(rank, *arguments)` in two processes that have imported the packages."""
+    start_processes(function, arguments, nprocs=2, start_method='forkserver')
 
 
 def members(process):

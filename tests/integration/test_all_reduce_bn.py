@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gcp_mm.models import AllReduceBatchNorm
+from tests.helpers.runs import run_pair
 
 SIZES = (3, 2)  # images of each process
 CASES = [
@@ -71,7 +72,7 @@ def process(rank, folder):
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp('processes')
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
+    run_pair(process, folder)
     return [torch.load(folder / f'{rank}.pth') for rank in (0, 1)]
 
 

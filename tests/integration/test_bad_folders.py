@@ -27,6 +27,8 @@ def digits_config(root, *, val='val', **pipeline):
         loader.update(collate_fn=dict(type='default_collate'))
         loader.dataset.update(data_root=str(root), data_prefix='train' if split == 'train' else val)
     cfg.merge_from_dict({'train_cfg.max_epochs': 1, 'param_scheduler.end': 1})
+    cfg.model.backbone.update(stem_channels=8, base_channels=8)
+    cfg.model.head.in_channels = 64
     cfg.update(launcher='none', work_dir=str(root / 'run'))
     return cfg
 

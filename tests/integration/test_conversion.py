@@ -42,7 +42,7 @@ def check_scores(net, file, config, **kwargs):
 @pytest.mark.parametrize(
     'architecture',
     [
-        pytest.param(name, marks=pytest.mark.slow) if name == 'resnet101' else name
+        pytest.param(name, marks=pytest.mark.slow) if name in ('resnet34', 'resnet101') else name
         for name in NETWORKS
     ],
 )

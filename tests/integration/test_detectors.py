@@ -1,4 +1,4 @@
-"""Stock detectors of MMDetection train a step and predict, whatever computes mmcv's operators."""
+"""Stock detectors of MMDetection, of ResNet-18, train and predict, whatever computes operators."""
 
 import mmdet.models  # noqa: F401  registers the detectors
 import pytest
@@ -22,7 +22,8 @@ def test_stock_detector_trains_and_predicts(name):
     torch.manual_seed(0)
     DefaultScope.get_instance('detectors', scope_name='mmdet')
     cfg = get_config(f'mmdet::{CONFIGS[name]}').model
-    cfg.backbone.init_cfg = None
+    cfg.backbone.update(init_cfg=None, depth=18)  # a quarter of ResNet-50's channels
+    cfg.neck.in_channels = [channels // 4 for channels in cfg.neck.in_channels]
     if 'rpn_head' in cfg:  # fewer boxes than of an image of 800 by 1333
         cfg.train_cfg.rpn_proposal.max_per_img = cfg.test_cfg.rpn.max_per_img = 64
     model = MODELS.build(cfg).train()

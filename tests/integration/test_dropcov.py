@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 
 from gcp_mm.ops import dropcov_probability
+from tests.helpers.runs import run_pair
 
 SIZES = (3, 1)  # images of each process
 
@@ -25,7 +26,7 @@ def process(rank, folder):
 
 
 def test_two_processes_have_one_probability(tmp_path):
-    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=2)
+    run_pair(process, tmp_path)
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
     assert first == second
     expected = dropcov_probability(*images())

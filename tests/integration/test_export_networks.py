@@ -30,11 +30,7 @@ HAS_ONNX = all(map(importlib.util.find_spec, PACKAGES))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason=f'needs {", ".join(PACKAGES)}')
 HAS_PROGRAM = export._has_dynamic_shapes()
 needs_program = pytest.mark.skipif(not HAS_PROGRAM, reason='needs PyTorch 2.2')
-FORMATS = [
-    pytest.param('.pt2', marks=needs_program),
-    pytest.param('.onnx', marks=needs_onnx),
-    '.pt',
-]
+FORMATS = {'.pt2': [needs_program], '.onnx': [needs_onnx], '.pt': []}
 HEAD = dict(num_classes=10)
 TWO_LAYERS = dict(_delete_=True, embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 # Small networks of the methods after the paper: one for each kind of neck and head.
@@ -66,20 +62,27 @@ LATER = {
 }
 NETWORKS = [
     'resnet18-gcp_8xb32-lrnorm_in1k',
-    *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in (
-            'resnet34-gcp_8xb32-lrnorm_in1k',
-            'resnet50-gcp_8xb32-lrnorm_in1k',
-            'resnet101-gcp_8xb32-lrnorm_in1k',
-            'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
-            'shufflenet-v2-gcp_4xb256-lrnorm_in1k',
-        )
-    ),
-    *(
-        pytest.param(name, marks=pytest.mark.slow) if 'sot' in name else name  # dense blocks
-        for name in LATER
-    ),
+    'resnet34-gcp_8xb32-lrnorm_in1k',
+    'resnet50-gcp_8xb32-lrnorm_in1k',
+    'resnet101-gcp_8xb32-lrnorm_in1k',
+    'mobilenet-v2-gcp_4xb24-lrnorm_in1k',
+    'shufflenet-v2-gcp_4xb256-lrnorm_in1k',
+    *LATER,
+]
+
+
+def is_quick(name, suffix):
+    """One network in each format, and the trace of the heads that are not on dense blocks."""
+    return name == NETWORKS[0] or (suffix == '.pt' and name in LATER and 'sot' not in name)
+
+
+FILES = [
+    pytest.param(
+        *(name, suffix),
+        marks=marks if is_quick(name, suffix) else [*marks, pytest.mark.slow],
+    )
+    for name in NETWORKS
+    for suffix, marks in FORMATS.items()
 ]
 SIZE = (64, 64)
 DETECTOR = 'configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py'
@@ -167,8 +170,7 @@ def assert_same_logits(values, network, batches):
     assert (logits - logits.mean(0)).abs().max() > 0.02 * scale  # or any constant would pass
 
 
-@pytest.mark.parametrize('network', NETWORKS, indirect=True)
-@pytest.mark.parametrize('suffix', FORMATS)
+@pytest.mark.parametrize(('network', 'suffix'), FILES, indirect=['network'])
 def test_file_gives_the_logits_of_the_network(network, suffix, tmp_path):
     path = tmp_path / f'network{suffix}'
     batches = [torch.randn(batch, 3, *SIZE) for batch in (1, 3)]
@@ -274,7 +276,10 @@ def test_files_that_say_nothing_are_refused(tmp_path, monkeypatch):
 
 @needs_program
 @pytest.mark.parametrize('norm', ['eigh', 'power', 'log', 'cholesky'])
-@pytest.mark.parametrize('size', [32, 64], ids=['gram', 'covariance'])
+@pytest.mark.parametrize(
+    'size',
+    [pytest.param(32, id='gram'), pytest.param(64, id='covariance', marks=pytest.mark.slow)],
+)
 def test_decomposition_is_exported_where_the_format_has_it(copied, norm, size, tmp_path):
     copied.neck.norm = norm
     path, images = tmp_path / 'network.pt2', torch.randn(3, 3, size, size)
@@ -454,7 +459,7 @@ def test_backbone_and_fpn_of_a_detector(tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-@pytest.mark.parametrize('suffix', FORMATS)
+@pytest.mark.parametrize('suffix', [pytest.param(s, marks=m) for s, m in FORMATS.items()])
 def test_file_for_a_gpu(copied, suffix, tmp_path):
     network = copied.cuda()
     export_classifier(network, tmp_path / f'network{suffix}', (64, 96))

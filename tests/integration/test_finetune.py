@@ -36,8 +36,17 @@ class Watch(Hook):
         self.rates.append({key: rates[id(p)] for key, p in runner.model.named_parameters()})
 
 
-def train(config, work_dir, checkpoint, *options):
-    """Train as tools/train.py does; returns the Runner and what was watched."""
+def narrow(channels, reduction=16, features=136, **head):
+    """Settings of a narrow network, whose backbone gives so many channels."""
+    return dict(
+        backbone=dict(stem_channels=8, base_channels=8),
+        neck=dict(in_channels=channels, reduction=[reduction]),
+        head=dict(in_channels=features, **head),
+    )
+
+
+def train(config, work_dir, checkpoint, channels, *options):
+    """Train as tools/train.py does, narrow; returns the Runner and what was watched."""
     loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
     cfg = config_of(
         ROOT / config,
@@ -46,6 +55,7 @@ def train(config, work_dir, checkpoint, *options):
         *('train_cfg.max_epochs=2', 'default_hooks.checkpoint=None'),
         work_dir=str(work_dir),
     )
+    cfg.merge_from_dict(dict(model=narrow(channels)))
     raise_errors(check_config(cfg))
     watch = Watch()
 
@@ -91,9 +101,9 @@ def digits_5_9(digits, tmp_path):
 
 
 def test_digits_recipe(digits_5_9, tmp_path):
-    state = save(tmp_path / 'x.pth', 'resnet18-gcp_1xb64-5e_digits', head=dict(num_classes=5))
+    state = save(tmp_path / 'x.pth', 'resnet18-gcp_1xb64-5e_digits', **narrow(64, num_classes=5))
     options = (f'dataset.data_root={digits_5_9}', 'dataset.indices=20')
-    runner, watch = train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', *options)
+    runner, watch = train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', 64, *options)
     assert len(watch.rates) == 4  # two epochs of two batches of ten
     check_recipe(state, runner, watch)
     assert watch.start['head.fc.weight'].shape == state['head.fc.weight'].shape
@@ -104,23 +114,27 @@ def test_digits_recipe(digits_5_9, tmp_path):
 @pytest.mark.parametrize(
     ('source', 'kwargs', 'words'),
     [
-        ('resnet18_1xb64-5e_digits', {}, r"prefix 'neck\.' holds none"),
+        (
+            'resnet18_1xb64-5e_digits',
+            dict(narrow(64, features=64), neck={}),
+            r"prefix 'neck\.' holds none",
+        ),
         (
             'resnet18-gcp_1xb64-5e_digits',
-            dict(neck=dict(reduction=(64,)), head=dict(in_channels=2080)),
-            r'(64, 512, 1, 1) for (128, 512, 1, 1)',
+            narrow(64, reduction=8, features=36),
+            r'(8, 64, 1, 1) for (16, 64, 1, 1)',
         ),
     ],
 )
 def test_checkpoint_that_does_not_fit_is_refused(digits_5_9, tmp_path, source, kwargs, words):
     save(tmp_path / 'x.pth', source, **kwargs)
     with pytest.raises(ValueError, match=words if 'prefix' in words else re.escape(words)):
-        train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', f'dataset.data_root={digits_5_9}')
+        train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', 64, f'dataset.data_root={digits_5_9}')
 
 
 def test_missing_checkpoint_is_named(digits_5_9, tmp_path):
     with pytest.raises(ValueError, match=r'none\.pth.*does not exist'):
-        train(DIGITS, tmp_path / 'w', tmp_path / 'none.pth', f'dataset.data_root={digits_5_9}')
+        train(DIGITS, tmp_path / 'w', tmp_path / 'none.pth', 64, f'dataset.data_root={digits_5_9}')
     assert not (tmp_path / 'w').exists()
 
 
@@ -166,12 +180,12 @@ def cub(tmp_path):
 
 
 def test_cub_recipe(cub, tmp_path):
-    state = save(tmp_path / 'x.pth', CUB, head=dict(num_classes=2))
+    state = save(tmp_path / 'x.pth', CUB, **narrow(256, num_classes=2))
     sizes = ('dataset.pipeline.1.scale=64', 'dataset.pipeline.2.crop_size=64')
     options = (f'dataset.data_root={cub}', *sizes)
-    runner, watch = train(CUB, tmp_path / 'w', tmp_path / 'x.pth', *options)
+    runner, watch = train(CUB, tmp_path / 'w', tmp_path / 'x.pth', 256, *options)
     check_recipe(state, runner, watch)
-    assert watch.start['head.fc.weight'].shape == (200, 32896)
+    assert watch.start['head.fc.weight'].shape == (200, 136)
     labels = {
         split: [loader.dataset.get_data_info(i)['gt_label'] for i in range(2)]
         for split, loader in (('train', runner.train_dataloader), ('val', runner.val_dataloader))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.helpers.kfac_net import batch, make
-from tests.helpers.runs import free_port
+from tests.helpers.runs import free_port, run_pair
 
 CONFIG = 'configs/digits/resnet18_1xb64-5e-kfac_digits.py'
 
@@ -26,7 +26,7 @@ def train_process(rank, port, path):
 
 @pytest.mark.slow
 def test_two_processes_step_as_one_with_both_halves(tmp_path):
-    torch.multiprocessing.spawn(train_process, (int(free_port()), str(tmp_path)), nprocs=2)
+    run_pair(train_process, int(free_port()), str(tmp_path))
     net, wrapper = make(interval=2)
     for step in range(4):
         net.train_step(batch(seed=step), wrapper)

@@ -105,6 +105,7 @@ def test_wheel_has_the_configs_and_the_data(wheel):
     assert files == configs | package | metadata
 
 
+@pytest.mark.slow
 def test_sdist_has_the_repository_and_makes_the_same_wheel(checkout, wheel, tmp_path):
     code = f'from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})'
     folder, sources = checkout

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.run_logs import validations, write_log
-from tests.helpers.runs import CLS, ROOT
+from tests.helpers.runs import CLS, NARROW, ROOT
 
 TOOL = 'tools/plot_curves.py'
 IMAGENET = ROOT / 'configs/imagenet/resnet18-gcp_8xb32-lradju_in1k.py'
@@ -61,6 +61,7 @@ def test_log_of_a_real_run(run_tool, call_tool, short_cls, tmp_path):
     done = run_tool(
         *('tools/train.py', CLS, '--work-dir', tmp_path / 'run', '--cfg-options', *short_cls),
         *('model.head.cal_acc=True', 'default_hooks.logger.interval=1'),
+        *(f'{key}={value}' for key, value in NARROW.items()),
     )
     assert done.returncode == 0, done.stdout
     call_tool(TOOL, tmp_path / 'run', '--out', tmp_path)

@@ -56,7 +56,8 @@ def plain_step():
     return train_step(classifier())
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
 def test_compiled(plain_step, backend):
     compiled = []
 

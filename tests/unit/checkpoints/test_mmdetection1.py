@@ -1,5 +1,6 @@
 """Detectors of MMDetection before 2.0 become those of today: same weights, classes in order."""
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ CLASSES = tuple('abcdefghij')
 CONFIG = 'config.py\nmodel = dict(rpn_head=dict(), bbox_head=dict(reg_class_agnostic=False))\n'
 
 
+@functools.cache
 def weights(name):
     """The weights of a detector, all different."""
     cfg = resolve_config(name)

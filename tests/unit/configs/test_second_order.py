@@ -1,37 +1,12 @@
-"""Configs of methods after the paper: parameters as their README says, and a step of training."""
-
-import re
-from pathlib import Path
+"""Configs of methods after the paper: a step of training."""
 
 import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from tests.helpers.configs import CONFIGS, build_model, count_parameters, load, outline
-from tests.helpers.runs import ROOT
+from tests.helpers.configs import CONFIGS, build_model, load
 
 OWN = [path for path in CONFIGS if path.startswith('configs/second_order/')]
-README = (ROOT / 'configs/second_order/README.md').read_text()
-ROWS = {
-    name: (int(gpus), parameters)
-    for name, gpus, parameters in re.findall(r'^\| (\S+) \| (\d+) \| ([^|]+) \|', README, re.M)
-}
-
-
-def test_readme_has_every_config():
-    assert sorted(ROWS) == sorted(Path(path).stem for path in OWN)
-
-
-@pytest.mark.parametrize('path', OWN)
-def test_gpus_and_parameters_of_the_readme(path):
-    gpus, parameters = ROWS[Path(path).stem]
-    processes, batch = map(int, re.search(r'_(\d+)xb(\d+)', path).groups())
-    assert gpus == processes
-    assert load(path).train_dataloader.batch_size == batch
-    count = count_parameters(path)
-    if parameters.endswith('trained'):
-        count = sum(p.numel() for p in outline(path).parameters() if p.requires_grad)
-    assert f'{count / 1e6:.2f}' == parameters.split()[0]
 
 
 @pytest.mark.parametrize('path', OWN)
@@ -43,8 +18,9 @@ def test_trains_a_step(path):
     if '/vit' in path or '/deit' in path or '/sot' in path:
         cfg.model.backbone.update(arch='deit-t', img_size=size)
         cfg.model.head.in_channels = 192
-    elif 'swin' in path:
-        size = 224  # its windows
+    elif 'swin' in path:  # windows that fit, and a block of each stage
+        cfg.model.backbone.update(img_size=size, window_size=2)
+        cfg.model.backbone.arch = dict(embed_dims=96, depths=[1, 2, 1, 1], num_heads=[3, 6, 12, 24])
     else:
         cfg.model.backbone.depth = 18
         cfg.model.neck.in_channels = 512

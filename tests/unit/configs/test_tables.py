@@ -227,7 +227,9 @@ def test_metafile_of_later_methods_has_the_readmes_numbers():
         assert trained == sum(
             p.numel() for p in outline(model.config).parameters() if p.requires_grad
         )
-        assert row['parameters (M)'].split()[0] == f'{trained / 1e6:.2f}'
+        some = ' trained' if trained < metadata.parameters else ''
+        assert row['parameters (M)'] == f'{trained / 1e6:.2f}{some}'
+        assert re.search(rf'_{row["GPUS"]}xb{cfg.train_dataloader.batch_size}[-_]', model.name)
         assert metadata.epochs == cfg.train_cfg.max_epochs
         assert metadata.batch_size == cfg.auto_scale_lr.base_batch_size
         results = [result.metrics['Top 1 Accuracy'] for result in model.results or []]

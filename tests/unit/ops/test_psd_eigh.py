@@ -29,8 +29,8 @@ def assert_decomposes(a):
 
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_mostly_zero_matrices(dtype):
-    """torch.linalg.eigh fails on 40 to 50 of these in float32, the processor decides which ones."""
-    for seed in range(60):
+    """torch.linalg.eigh fails on most of these in float32, the processor decides which ones."""
+    for seed in range(20):
         x = mostly_zero(seed, dtype)
         assert_decomposes(x @ x.mT)
 
@@ -71,7 +71,7 @@ def test_what_is_not_finite_is_refused(value):
 
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_pooling_of_mostly_dead_channels(dtype):
-    for seed in range(30):
+    for seed in range(8):
         x = mostly_zero(seed, dtype)[None].requires_grad_()
         out = global_covariance_pooling(x, norm='eigh')
         out.sum().backward()

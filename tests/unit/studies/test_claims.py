@@ -11,12 +11,13 @@ import pytest
 import torch
 import yaml
 from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
 from mmpretrain.structures import DataSample
 from scipy.stats import ttest_rel
 
 from gcp_mm.hub import resolve_config
 from gcp_mm.studies.claims import page, paired_interval, verdict
-from tests.helpers.configs import build_model
+from tests.helpers.configs import build_model, network_of
 from tests.helpers.runs import ROOT
 
 TABLE = yaml.safe_load((ROOT / 'tools/claims.yml').read_text())
@@ -146,17 +147,10 @@ def test_a_network_like_another_has_its_trunk():
     assert (found['config'], found['from'], found['options']) == ('x', ['s', 't'], {})
 
 
-@pytest.mark.parametrize('name', TABLE['networks'])
-def test_declared_networks_train_and_are_compared(name):
-    places = [
-        place
-        for part in TABLE['parts']
-        if name in networks_of(part)
-        for place in TABLE['parts'][part]['sets']
-    ]
-    run = reproduce['Run'](TABLE, Path(), places[0], name, 0.1, 0)
-    cfg = resolve_config(run.source)
-    cfg.merge_from_dict(run.options)
+@functools.cache  # many differ in their training alone
+def check_step(network):
+    """A step of training of a network that :func:`network_of` describes."""
+    cfg = Config(json.loads(network))
     model = build_model(cfg)
     if cfg.default_scope == 'mmdet':
         with_mask = 'mask_head' in cfg.model.roi_head
@@ -170,3 +164,17 @@ def test_declared_networks_train_and_are_compared(name):
     loss, _ = model.parse_losses(losses)
     loss.backward()
     assert loss.isfinite()
+
+
+@pytest.mark.parametrize('name', TABLE['networks'])
+def test_declared_networks_train_and_are_compared(name):
+    places = [
+        place
+        for part in TABLE['parts']
+        if name in networks_of(part)
+        for place in TABLE['parts'][part]['sets']
+    ]
+    run = reproduce['Run'](TABLE, Path(), places[0], name, 0.1, 0)
+    cfg = resolve_config(run.source)
+    cfg.merge_from_dict(run.options)
+    check_step(network_of(cfg))
