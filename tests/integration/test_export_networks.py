@@ -275,7 +275,13 @@ def test_files_that_say_nothing_are_refused(tmp_path, monkeypatch):
 
 
 @needs_program
-@pytest.mark.parametrize('norm', ['eigh', 'power', 'log', 'cholesky'])
+@pytest.mark.parametrize(
+    'norm',
+    [
+        'eigh',
+        *(pytest.param(norm, marks=pytest.mark.slow) for norm in ('power', 'log', 'cholesky')),
+    ],
+)
 @pytest.mark.parametrize(
     'size',
     [pytest.param(32, id='gram'), pytest.param(64, id='covariance', marks=pytest.mark.slow)],

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from gcp_mm._io import append_jsonl
-from tests.helpers.runs import CLS, ROOT
+from tests.helpers.runs import CLS, NARROW, ROOT
 
 
 def write_run(path, loss_widths, gradient_widths, etas=(0.1, 75), start=0):
@@ -90,6 +90,7 @@ def test_damaged_measurements_are_named(call_tool, tmp_path, key, bad):
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
     cfg = Config.fromfile(ROOT / CLS)
+    cfg.merge_from_dict(NARROW)
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth'
@@ -103,6 +104,7 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
         *('tools/landscape.py', CLS, checkpoint, '--images', 6, '--batch-size', 4),
         *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--etas', 0.001, '--cfg-options'),
         *(f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')),
+        *(f'{key}={value}' for key, value in NARROW.items()),
     )
     printed = capsys.readouterr().out
     out = checkpoint.parent / 'landscape'

@@ -2,6 +2,7 @@
 
 import copy
 import uuid
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -223,7 +224,9 @@ def test_scaled_rate_follows_the_batch(tmp_path):
     assert found.values[3][0][0][0] == pytest.approx(0.1 * 2 * 0.1)  # behind a milestone
 
 
-def test_training_by_iterations(tmp_path):
+def test_training_by_iterations(tmp_path, monkeypatch):
+    # mmengine waits 2 s whenever it begins the data again
+    monkeypatch.setattr('mmengine.runner.loops.time', SimpleNamespace(sleep=lambda seconds: None))
     options = dict(train_cfg=dict(by_epoch=False, max_iters=20))
     schedule = dict(type='PolyLR', by_epoch=False)
     train(tmp_path, schedule, hook=dict(by_epoch=False, interval=8), **options)
