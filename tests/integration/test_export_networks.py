@@ -274,6 +274,9 @@ def test_files_that_say_nothing_are_refused(tmp_path, monkeypatch):
         read_export(tmp_path / 'broken.onnx')
 
 
+OTHERS = ('power', 'log', 'cholesky')
+
+
 @needs_program
 @pytest.mark.parametrize(
     'norm',
