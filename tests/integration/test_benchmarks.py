@@ -168,7 +168,7 @@ def test_sot_candidates_are_the_head():
 @pytest.mark.slow
 def test_layer(run_tool, tmp_path):
     sizes = ('--channels', '16', '--positions', '9', '25', '--batch', '2')
-    short = ('--repeats', '1', '--seconds', '0', '--methods', '--out', tmp_path)
+    short = ('--repeats', '1', '--seconds', '0', '--methods', '--profile', '--out', tmp_path)
     result = run_tool(TOOLS / 'benchmark_gcp.py', *sizes, *short)
     assert result.returncode == 0, result.stdout
     rows = json.loads((tmp_path / 'gcp.json').read_text())['rows']
@@ -177,6 +177,8 @@ def test_layer(run_tool, tmp_path):
     assert 0 < saved['auto'] < saved['textbook iSQRT-COV']
     assert {'GAP', 'MPA-Lya, Pade and Lyapunov', 'SoT, svPN'} <= set(saved)
     assert '| 16 | 25 | 2 | auto | ' in result.stdout
+    profiles = json.loads((tmp_path / 'profile.json').read_text())['rows']
+    assert all('bmm' in row['operators'] for row in profiles)
     assert (tmp_path / 'gcp.png').stat().st_size > 10000
 
 

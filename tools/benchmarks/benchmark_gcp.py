@@ -163,6 +163,27 @@ def relative_error(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def profile(channels, positions, batch):
+    """The largest shares of PyTorch's operators in forward + backward of 'auto', on a CPU."""
+    x = torch.randn(batch, channels, positions).relu().requires_grad_()
+    grad = torch.randn(batch, channels * (channels + 1) // 2)
+
+    def step():
+        torch.autograd.grad(global_covariance_pooling(x), x, grad)
+
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for _ in range(5):
+            step()
+    spent = {each.key: each.self_cpu_time_total for each in profiler.key_averages()}
+    shares = {
+        name.removeprefix('aten::'): time / sum(spent.values()) for name, time in spent.items()
+    }
+    largest = sorted(shares, key=shares.get, reverse=True)[:6]
+    text = ', '.join(f'{name} {shares[name]:.0%}' for name in largest)
+    return {'D': channels, 'N': positions, 'B': batch, 'operators': text}
+
+
 def draw(rows, path):
     """Times of forward + backward per image, one group of bars for each size."""
     times = {}
@@ -202,6 +223,9 @@ def main():
     parser.add_argument(
         '--methods', action='store_true', help='also other methods, and other authors'
     )
+    parser.add_argument(
+        '--profile', action='store_true', help="also the shares of operators in 'auto', on a CPU"
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/gcp'), help='folder')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -210,9 +234,13 @@ def main():
     names = [name for name in CANDIDATES if name != EXTENSION or args.extension]
     names += METHODS if args.methods else []
     rows = []
-    for size in tqdm(list(itertools.product(args.channels, args.positions, args.batch))):
+    sizes = list(itertools.product(args.channels, args.positions, args.batch))
+    for size in tqdm(sizes):
         rows += measure(names, *size, args)
-    write_report(args.out, 'gcp', describe_machine(args.device), rows)
+    machine = describe_machine(args.device)
+    write_report(args.out, 'gcp', machine, rows)
+    if args.profile:
+        write_report(args.out, 'profile', machine, [profile(*size) for size in sizes])
     draw(rows, args.out / 'gcp.png')
 
 

@@ -117,7 +117,7 @@ def time_making(root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=256, help='to evaluate')
-    parser.add_argument('--corrupt', type=int, default=8, help='images to corrupt')
+    parser.add_argument('--corrupt', type=int, default=64, help='images to corrupt')
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--workers', type=int, default=2, help='processes that load images')
     parser.add_argument('--repeats', type=int, default=3, help='turns of each')
