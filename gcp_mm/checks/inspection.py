@@ -119,7 +119,6 @@ def _keep(context, config, opened, dataset):
         context.loaded.append(Loaded(config, dataset, opened.serialize_data))
 
 
-@collector_paused()
 def _read_length(context, config, opened):
     if id(config) in context.lengths:
         return context.lengths[id(config)]
@@ -128,11 +127,8 @@ def _read_length(context, config, opened):
     if reads_coco(opened):  # which takes long
         return None
     dataset = copy.copy(opened)
-    dataset.serialize_data = False
-    try:
-        dataset.full_init()
-    except Exception:  # check_data, or the dataloader of the run, tells of it
-        return None
+    if read_dataset(dataset, config, 'train_dataloader', 'schedule', {}):
+        return None  # check_data, or the dataloader of the run, tells of it
     _keep(context, config, opened, dataset)
     return len(dataset)
 

@@ -25,6 +25,7 @@ CONFIGS = dict(
     mmpretrain='configs/digits/resnet18-gcp_1xb64-5e_digits.py',
     mmdet='configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py',
 )
+COCO_CONFIGS = dict(mmdet='configs/digits/mask-rcnn_r18_fpn_4e_digits.py')
 LOADERS = [f'{split}_dataloader' for split in ('train', 'val', 'test')]
 OPTIONS = [
     'default_hooks.logger.interval=1',
@@ -99,12 +100,15 @@ def main():
     parser.add_argument('--coco', action='store_true', help="on annotations of COCO's size")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        compare(args.repeats, coco_options(Path(folder)) if args.coco else [], args.coco)
+        if args.coco:
+            compare(COCO_CONFIGS, args.repeats, coco_options(Path(folder)))
+        else:
+            compare(CONFIGS, args.repeats, [])
 
 
-def compare(repeats, options, coco):
+def compare(configs, repeats, options):
+    """Print a row for each config."""
     print('| config | stock script, s | tools/train.py, s | ratio |\n|---|---|---|---|')
-    configs = {'mmdet': 'configs/digits/mask-rcnn_r18_fpn_4e_digits.py'} if coco else CONFIGS
     for framework, config in configs.items():
         stock = Path(find_spec(framework).origin).parent / '.mim/tools/train.py'
         random_weights = ['model.backbone.init_cfg=None'] if framework == 'mmdet' else []

@@ -68,15 +68,15 @@ def steps_of(pooling, depth, batch, precision, args):
     return steps
 
 
-def peak_memory(pooling, *settings, device):
+def peak_memory(pooling, depth, batch, precision, args):
     """GiB that a GPU holds at most in a training step of one network alone."""
-    if device.type != 'cuda':
+    if args.device.type != 'cuda':
         return None
-    step, _ = steps_of(pooling, *settings)
+    step, _ = steps_of(pooling, depth, batch, precision, args)
     step()  # makes the gradients and the optimizer's state
-    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.reset_peak_memory_stats(args.device)
     step()
-    return torch.cuda.max_memory_allocated(device) / 2**30
+    return torch.cuda.max_memory_allocated(args.device) / 2**30
 
 
 def measure(depth, batch, precision, args):
@@ -84,7 +84,7 @@ def measure(depth, batch, precision, args):
     for products in (torch.backends.cuda.matmul, torch.backends.cudnn):
         products.allow_tf32 = precision == 'tf32'
     settings = (depth, batch, precision, args)
-    memory = {name: peak_memory(name, *settings, device=args.device) for name in NETWORKS}
+    memory = {name: peak_memory(name, *settings) for name in NETWORKS}
     train, test = {}, {}
     for name in NETWORKS:
         train[name], test[name] = steps_of(name, *settings)
