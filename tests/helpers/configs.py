@@ -6,8 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import mmengine.config.utils
-import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -23,15 +21,11 @@ CONFIGS = sorted(
 DETECTORS = [path for path in CONFIGS if 'rcnn' in path]
 COCO = [path for path in DETECTORS if path.endswith('_coco.py')]
 IMAGENET = [path for path in CONFIGS if path.startswith('configs/imagenet/')]
-# mmengine reads all of MMPretrain's metafiles for every base that a config takes from there.
-_load_once = functools.cache(mmengine.config.utils.load)
 
 
 @functools.cache
 def _read(path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine.config.utils, 'load', _load_once)
-        return Config.fromfile(ROOT / path)
+    return Config.fromfile(ROOT / path)
 
 
 def load(path):

@@ -1,12 +1,10 @@
 """Datasets that are absent, of other classes or other labels are told, others are left alone."""
 
 import copy
-import functools
 import pickle
 import re
 import shutil
 
-import mmengine.config.utils
 import numpy as np
 import pytest
 import torch
@@ -32,14 +30,6 @@ from gcp_mm.checks.schedule import check_batch, check_schedule
 from gcp_mm.hub import list_models, resolve_config
 from tests.helpers.checks import findings, texts
 from tests.helpers.runs import CLS
-
-
-@pytest.fixture(scope='module', autouse=True)
-def metafiles_are_read_once():
-    """mmengine reads all of MMPretrain's for every base that a config takes from there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine.config.utils, 'load', functools.cache(mmengine.config.utils.load))
-        yield
 
 
 @pytest.fixture
