@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_flatten
 
 from .._io import write_atomically
 from ..ops.arguments import check_integer
-from .untouched import remember_buffers, remember_random, replaced, untouched
-from .wrapping import unwrap
+from .network import remember_buffers, remember_random, replaced, untouched, unwrap
 
 # What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
 ERRORS = (ValueError, ArithmeticError, AssertionError, torch.linalg.LinAlgError)

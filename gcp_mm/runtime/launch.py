@@ -17,7 +17,7 @@ from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
 from ..checks.context import Loaded, is_first_process, walk
-from ..compat.requirements import versions
+from ..compat.packages import versions
 from .resume import LoadingHook
 from .summary import SummaryHook, quiet
 

@@ -73,12 +73,6 @@ def test_every_weight_is_where_it_belongs(name, kind, tmp_path):
     assert file.stat().st_size < (tmp_path / 'old.pth').stat().st_size * 1.01
 
 
-def test_backbone_only(tmp_path):
-    source = save(before_2(weights(FASTER)), tmp_path / 'old.pth')
-    file = convert_checkpoint(source, tmp_path / 'new.pth', backbone_only=True)
-    assert {key.split('.')[0] for key in read_checkpoint(file)['state_dict']} == {'backbone'}
-
-
 def test_without_conversion_it_is_refused(tmp_path):
     """Nothing of the heads has a name of today's; the message names the remedy."""
     file = save(before_2(weights(FASTER)), tmp_path / 'old.pth')
@@ -90,10 +84,8 @@ def test_without_conversion_it_is_refused(tmp_path):
 
 def test_boxes_that_all_classes_share(tmp_path):
     old = before_2(weights(FASTER))
-    for name in ('weight', 'bias'):
-        old['state_dict'][f'bbox_head.fc_reg.{name}'] = old['state_dict'][
-            f'bbox_head.fc_reg.{name}'
-        ][:4]
+    for key in ('bbox_head.fc_reg.weight', 'bbox_head.fc_reg.bias'):
+        old['state_dict'][key] = old['state_dict'][key][:4]
     file = convert_checkpoint(save(old, tmp_path / 'old.pth'), tmp_path / 'new.pth')
     settings = dict(roi_head=dict(bbox_head=dict(reg_class_agnostic=True)))
     assert len(get_model(FASTER, file, **settings).roi_head.bbox_head.fc_reg.bias) == 4

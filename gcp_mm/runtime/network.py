@@ -1,4 +1,4 @@
-"""Use of a network during its training without side effects."""
+"""The network of a run: without its wrappers, and used without side effects."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -6,7 +6,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the network without its wrappers for distribution and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 @contextmanager
