@@ -70,7 +70,7 @@ def test_128_channels(architecture, tmp_path):
 
 
 def of_the_trainer(net):
-    return dict(epoch=1, state_dict=trainer_state(net))
+    return dict(epoch=1, meta=[], state_dict=trainer_state(net))
 
 
 def in_a_wrapper(net):
