@@ -1,13 +1,19 @@
-"""The network of a run: without its wrappers, and used without side effects."""
+"""The network of a run: without its wrappers, used without side effects, and searched for NaN."""
 
+import functools
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
+from torch.utils._pytree import tree_flatten
+
+# What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
+ERRORS = (ValueError, ArithmeticError, AssertionError, torch.linalg.LinAlgError)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -77,3 +83,46 @@ def replaced(owner: object, name: str, value: object) -> Iterator[None]:
             setattr(owner, name, before)
         else:
             delattr(owner, name)
+
+
+def first_not_finite(model: torch.nn.Module, forward: SimpleNamespace) -> dict | None:
+    """Run a forward pass again, without a trace, and find the first module that is not finite.
+
+    Returns:
+        None if all outputs are finite; else `name` ('' is the model) and `type` of the module,
+        `input_finite`, and `images`, positions in the batch where its output is not finite.
+    """
+    found, given = [], (forward.args, forward.kwargs)
+
+    def look(name, module, args, kwargs, out):
+        looked_at = (args, kwargs) if out is None else out  # None: it raised
+        bad = next((x for x in _tensors(looked_at) if not is_finite(x)), None)
+        if bad is not None and not found:
+            images = [i for i, x in enumerate(bad) if not is_finite(x)] if bad.dim() > 1 else []
+            inputs = all(map(is_finite, _tensors((args, kwargs))))
+            kind = type(module).__name__
+            found.append(dict(name=name, type=kind, input_finite=inputs, images=images))
+
+    with ExitStack() as hooks, untouched(model), torch.no_grad():
+        for name, module in model.named_modules():
+            hook = functools.partial(look, name)
+            handle = module.register_forward_hook(hook, with_kwargs=True, always_call=True)
+            hooks.callback(handle.remove)
+        forward.rewind()
+        try:
+            out = type(model).forward(model, *forward.args, **forward.kwargs)
+        except ERRORS:
+            out = None
+        look('', model, *given, out)
+    return found[0] if found else None
+
+
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are finite."""
+    return x.isfinite().all().item()
+
+
+def _tensors(value):
+    """The floating-point tensors in nested containers."""
+    leaves, _ = tree_flatten(value)
+    return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]
