@@ -1,4 +1,4 @@
-"""Convert weights of torchvision, of the paper's authors or of iSQRT-COV's to this project's keys.
+"""Convert weights of torchvision, of the paper's authors or of iSQRT-COV's to this project's.
 
 Classifiers of all three, and detectors of MMDetection before 2.0, as the paper's authors have them.
 """

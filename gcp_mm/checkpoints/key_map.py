@@ -1,7 +1,8 @@
 """The names other projects give the weights of the paper's networks, and ours.
 
-Recognized are files of torchvision, and of the paper's authors and iSQRT-COV's (Li et al., CVPR
-2018, https://arxiv.org/abs/1712.01034), who keep torchvision's names and add the layer's.
+Recognized are files of torchvision; of the paper's authors, who keep torchvision's names and add
+the layer's; and of the trainer that iSQRT-COV's authors published, a Sequential with numbers for
+names (Li et al., CVPR 2018, https://arxiv.org/abs/1712.01034).
 """
 
 import re
@@ -22,6 +23,14 @@ RESNETS: dict[tuple[str, tuple[int, ...]], int] = {
 }
 
 # The first pattern that matches all of a name gives the other name.
+_TRAINER = (
+    (r'features\.0\.(.+)', r'conv1.\1'),
+    (r'features\.1\.(.+)', r'bn1.\1'),
+    *((rf'features\.{i + 3}\.(.+)', rf'layer{i}.\1') for i in range(1, 5)),
+    (r'representation\.conv_dr_block\.0\.(.+)', r'layer_reduce.\1'),
+    (r'representation\.conv_dr_block\.1\.(.+)', r'layer_reduce_bn.\1'),
+    (r'classifier\.(.+)', r'fc.\1'),
+)
 _RESNET = (
     (r'((?:conv1|bn1|layer[1-4])\..+)', r'backbone.\1'),
     (r'layer_reduce\.(.+)', r'neck.reduction.0.conv.\1'),
@@ -125,6 +134,9 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     """
     if all(key.startswith('module.') for key in state):
         state = {key.removeprefix('module.'): value for key, value in state.items()}
+    trainer = 'features.4.0.conv1.weight' in state
+    if trainer:
+        state = rename(state, _TRAINER)
     rules: Iterable[tuple[str, str]]
     if 'layer1.0.conv1.weight' in state:
         architecture, rules = _resnet(state), _RESNET
@@ -141,9 +153,9 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
         )
     ours = rename(state, tuple(rules))
     network = _network(architecture, ours)
-    origin = "the paper's authors, and iSQRT-COV's release"
-    if network.reduction is None:
-        origin = 'torchvision'
+    origin = "iSQRT-COV's trainer" if trainer else 'torchvision'
+    if not trainer and network.reduction is not None:
+        origin = "the paper's authors, and iSQRT-COV's release"
     return check_complete(ours, network), network, origin
 
 

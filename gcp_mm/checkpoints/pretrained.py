@@ -51,7 +51,7 @@ def load_pretrained(
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: if it cannot be read, or its keys or shapes differ from the module's. The
-            message names them, with both shapes.
+            message names them, and the setting of the config that explains the difference.
     """
     prefix = prefix or ''
     if prefix and not prefix.endswith('.'):
@@ -71,12 +71,9 @@ def load_pretrained(
     optional = getattr(module, 'optional_weights', ())
     state = {key: w for key, w in own.items() if key.startswith(optional)} | state
     if difference := differences(own, state):
-        remedy = 'take the config, the depth and the prefix of the file'
-        if is_mmdetection1(found):
-            remedy = 'it is of MMDetection before 2.0: convert it with tools/convert_checkpoint.py'
         raise ValueError(
-            f'{where} is of another network than this {type(module).__name__}; {remedy}. '
-            f'{difference}'
+            f'{where} is of another network than this {type(module).__name__}. '
+            f'{_explain(own, found)} In detail: {difference}'
         )
     module.load_state_dict(state)
     print_log(
@@ -140,6 +137,45 @@ def _is_plain(value: object) -> bool:
     if not isinstance(value, Tensor):
         return False
     return value.layout == torch.strided and not value.is_meta and not value.is_quantized
+
+
+def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """How the network of a config and that of a file differ, in the words of a config."""
+    kinds = ('roi_head.', 'rpn_head.', 'bbox_head.'), ('head.',)
+    for kind, other in (kinds, kinds[::-1]):
+        if any(key.startswith(kind) for key in own) and any(key.startswith(other) for key in state):
+            names = ('detector', 'classifier') if kind == kinds[0] else ('classifier', 'detector')
+            return f'The config is of a {names[0]}, the file of a {names[1]}.'
+    if is_mmdetection1(state):
+        return (
+            'The file is a detector of MMDetection before 2.0: convert it with '
+            'tools/convert_checkpoint.py.'
+        )
+    (pools, widths), (file_pools, file_widths) = map(neck_reduction, (own, state))
+    if pools != file_pools:
+        words = {True: 'global covariance pooling', False: 'none (global average pooling)'}
+        return (
+            f'The config is of a network with {words[pools]}, the file of one with '
+            f'{words[file_pools]}: take the config or the file of the other.'
+        )
+    if widths != file_widths:
+        d = file_widths[-1]
+        return (
+            f'The neck reduces to {widths} channels and in the file to {file_widths}: set '
+            f'model.neck.reduction={file_widths} and model.head.in_channels={d * (d + 1) // 2}.'
+        )
+    for layer, more in (('head.fc', 0), ('roi_head.bbox_head.fc_cls', 1)):
+        classes, file_classes = (
+            len(weights[f'{layer}.weight']) - more if f'{layer}.weight' in weights else None
+            for weights in (own, state)
+        )
+        if None not in (classes, file_classes) and classes != file_classes:
+            return (
+                f'The file has {file_classes} classes and the config {classes}: set num_classes='
+                f'{file_classes} or, to train on other classes, load the backbone alone with the '
+                "init_cfg of the backbone, dict(type='Pretrained', prefix='backbone.')."
+            )
+    return 'Check the depth and the prefix.'
 
 
 def neck_reduction(weights: dict[str, Tensor]) -> tuple[bool, tuple[int, ...]]:

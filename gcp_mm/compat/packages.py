@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .operators import operators_in_use
 
@@ -26,6 +27,9 @@ FAMILIES = {
         mmpretrain=('onedl-mmpretrain',),
     ),
 }
+# What the families are compiled against, or pass arrays to: another version fails at its import or
+# in the middle of a run.
+SHARED = ('torch', 'torchvision', 'numpy', 'opencv-python', 'opencv-python-headless')
 
 
 def check_families(installed: dict[str, str] | None = None) -> None:
@@ -107,7 +111,10 @@ def requirement_of(module: str) -> str:
 
 
 def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
-    """In words, each installed version outside the range gcp_mm names (`setup.py`), with a remedy.
+    """In words, each installed version outside the range another package names, with a remedy.
+
+    Looked at are the ranges of gcp_mm (its `setup.py`) for the family that is installed, and those
+    that PyTorch, torchvision, numpy, OpenCV and the family name of one another.
 
     Args:
         optional: modules of the family that may be absent.
@@ -123,6 +130,17 @@ def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
                 f'{name} {version} is outside the range that gcp_mm is tested with: '
                 f'pip install "{name}{need.specifier}"'
             )
+    together = {canonicalize_name(name) for name in (*SHARED, *distributions(family))}
+    for name in sorted(together):
+        for need in _requirements(name):
+            version = installed_version(need.name)
+            if canonicalize_name(need.name) not in together or version is None:
+                continue
+            if not need.specifier.contains(version, prereleases=True):
+                yield (
+                    f'{name} {installed_version(name)} needs {_shown(need)}, and {version} is '
+                    f'installed: pip install "{_shown(need)}", or another {name}'
+                )
 
 
 def versions() -> str:

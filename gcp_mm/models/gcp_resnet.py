@@ -43,7 +43,8 @@ class GCPResNet(StrictlyPretrained, ResNet):
             `strides`, which `conv5` settles.
 
     Raises:
-        ValueError: if `conv5` is unknown; of its parent, KeyError if `depth` is.
+        TypeError: if `kwargs` names `strides`.
+        ValueError: if `depth` or `conv5` is unknown, or `num_stages` is not 4.
     """
 
     def __init__(
@@ -53,8 +54,18 @@ class GCPResNet(StrictlyPretrained, ResNet):
         zero_init_residual: bool = False,
         **kwargs: Any,
     ) -> None:
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth: expected one of {tuple(self.arch_settings)}, got {depth!r}')
         if conv5 not in CONV5_STRIDES:
             raise ValueError(f'conv5: expected one of {tuple(CONV5_STRIDES)}, got {conv5!r}')
+        if 'strides' in kwargs:
+            raise TypeError(
+                f'strides={kwargs["strides"]!r}: conv5={conv5!r} settles them; leave strides out'
+            )
+        if kwargs.get('num_stages', 4) != 4:
+            raise ValueError(
+                f'num_stages={kwargs["num_stages"]!r}: conv5 is the fourth stage; leave it out'
+            )
         super().__init__(
             depth,
             strides=(1, 2, 2, CONV5_STRIDES[conv5]),

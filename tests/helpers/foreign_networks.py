@@ -129,6 +129,21 @@ def release(net, arch):
     )
 
 
+def trainer_state(net):
+    """A ResNet's weights by the names of iSQRT-COV's trainer: numbers in a Sequential."""
+    names = dict(conv1='features.0', bn1='features.1', fc='classifier')
+    names |= {f'layer{i}': f'features.{i + 3}' for i in range(1, 5)}
+    names |= dict(
+        layer_reduce='representation.conv_dr_block.0',
+        layer_reduce_bn='representation.conv_dr_block.1',
+    )
+    state = {}
+    for key, value in net.state_dict().items():
+        first, rest = key.split('.', 1)
+        state[f'{names[first]}.{rest}'] = value
+    return state
+
+
 def _reduction(channels, d):
     return nn.Sequential(
         nn.Conv2d(channels, d, 1, bias=False), nn.BatchNorm2d(d), nn.ReLU6(inplace=True)

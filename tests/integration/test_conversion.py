@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from gcp_mm import get_model
 from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
 from gcp_mm.hub import resolve_config
-from tests.helpers.foreign_networks import NETWORKS, build, release
+from tests.helpers.foreign_networks import NETWORKS, build, release, trainer_state
 
 CONFIGS = {
     'resnet18': 'resnet18{}_8xb32-lrnorm_in1k',
@@ -69,12 +69,23 @@ def test_128_channels(architecture, tmp_path):
     check_scores(net, file, CONFIGS[architecture].format('-gcp'), **options)
 
 
-def test_release_of_isqrt_cov(tmp_path):
-    """The same names without a wrapper, and no counters of batches, older than they are."""
+def of_the_trainer(net):
+    return dict(epoch=1, meta=[], state_dict=trainer_state(net))
+
+
+def in_a_wrapper(net):
+    return {f'module.{key}': value for key, value in trainer_state(net).items()}
+
+
+def without_counters(net):
+    """Of iSQRT-COV's release, older than they are."""
+    return {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
+
+
+@pytest.mark.parametrize('content', [of_the_trainer, in_a_wrapper, without_counters])
+def test_files_of_isqrt_cov(content, tmp_path):
     net = build('resnet50', 'gcp')
-    state = {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
-    source = save(dict(state_dict=state, meta=[]), tmp_path / 'a.pth')
-    file = convert_checkpoint(source, tmp_path / 'ours.pth')
+    file = convert_checkpoint(save(content(net), tmp_path / 'a.pth'), tmp_path / 'ours.pth')
     ours = check_scores(net, file, CONFIGS['resnet50'].format('-gcp'), head=dict(num_classes=7))
     assert read_checkpoint(file)['state_dict'].keys() == ours.state_dict().keys()
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
-from tests.helpers.foreign_networks import build
+from tests.helpers.foreign_networks import build, trainer_state
 
 # The smallest network of each kind
 SOURCES = {
     'resnet': lambda: build('resnet18', 'gcp', d=8).state_dict(),
+    'trainer': lambda: trainer_state(build('resnet18', 'gap')),
     'mobilenet': lambda: build('mobilenet_v2', 'gap').state_dict(),
     'shufflenet': lambda: build('shufflenet_v2', 'gcp', d=8).state_dict(),
 }

@@ -104,10 +104,23 @@ def test_settings_can_be_overridden_and_are_not_changed(files):
 @pytest.mark.parametrize(
     ('config', 'file', 'settings', 'message'),
     [
-        (CLS, GAP, {}, r'missing keys: neck\.reduction\.0\.conv\.weight'),
-        (GAP, CLS, {}, r'head\.fc\.weight \(10, 8256\) for \(10, 512\)'),
-        (DET, CLS, {}, r'missing keys: neck\.lateral_convs'),
-        (CLS, CLS, dict(head=dict(num_classes=7)), r'head\.fc\.weight \(10, \d+\) for \(7, '),
+        (CLS, GAP, {}, 'with global covariance pooling, the file of one with none'),
+        (GAP, CLS, {}, 'with none .*, the file of one with global covariance pooling'),
+        (DET, CLS, {}, 'config is of a detector, the file of a classifier'),
+        (CLS, DET, {}, 'config is of a classifier, the file of a detector'),
+        (CLS, CLS, dict(head=dict(num_classes=7)), r'10 classes and the config 7: set num_classes'),
+        (
+            DET,
+            DET,
+            dict(roi_head=dict(bbox_head=dict(num_classes=3))),
+            '10 classes and the config 3',
+        ),
+        (
+            CLS,
+            CLS,
+            dict(neck=dict(reduction=(64,)), head=dict(in_channels=2080)),
+            r'model\.neck\.reduction=\(128,\) and model\.head\.in_channels=8256',
+        ),
     ],
 )
 def test_weights_that_do_not_fit(config, file, settings, message, files):

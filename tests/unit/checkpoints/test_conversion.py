@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
-from tests.helpers.foreign_networks import build
+from tests.helpers.foreign_networks import build, trainer_state
 from tests.helpers.pickles import Creates
 
 
@@ -82,11 +82,16 @@ NAMES = "resnet18 with GCP, reduction=(256,), 7 classes, by the names of the pap
 
 
 @pytest.mark.parametrize(
-    ('pooling', 'said'),
-    [('gcp', NAMES), ('gap', 'resnet18 with GAP, 7 classes, by the names of torchvision')],
+    ('pooling', 'trainer', 'said'),
+    [
+        ('gcp', False, NAMES),
+        ('gap', False, 'resnet18 with GAP, 7 classes, by the names of torchvision'),
+        ('gcp', True, "by the names of iSQRT-COV's trainer"),
+    ],
 )
-def test_tool_says_what_it_recognized(call_tool, tmp_path, capsys, pooling, said):
-    source = save(build('resnet18', pooling).state_dict(), tmp_path / 'a.pth')
+def test_tool_says_what_it_recognized(call_tool, tmp_path, capsys, pooling, trainer, said):
+    net = build('resnet18', pooling)
+    source = save(trainer_state(net) if trainer else net.state_dict(), tmp_path / 'a.pth')
     target = tmp_path / 'ours.pth'
     call_tool('tools/convert_checkpoint.py', source, target)
     recognized, written = capsys.readouterr().out.splitlines()

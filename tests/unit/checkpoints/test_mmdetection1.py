@@ -74,6 +74,8 @@ def test_without_conversion_it_is_refused(tmp_path):
     file = save(before_2(weights(FASTER)), tmp_path / 'old.pth')
     with pytest.raises(ValueError, match=r'before 2\.0: .*convert_checkpoint\.py.* missing keys'):
         get_model(FASTER, file)
+    with pytest.raises(ValueError, match='config is of a classifier, the file of a detector'):
+        get_model('resnet18-gcp_1xb64-5e_digits', file)
 
 
 def test_boxes_that_all_classes_share(tmp_path):

@@ -26,7 +26,10 @@ FITTING = {
         ],
     ),
     **dict.fromkeys(NAMES['mm'], ('1.5', None)),
-    'torch': ('2.11.0+cpu', None),
+    'torch': ('2.11.0+cpu', ['numpy']),
+    'torchvision': ('0.26.0', ['torch==2.11.0', 'scipy>9; extra == "scipy"']),
+    'numpy': ('2.2', None),
+    'opencv-python': ('4.12', ['numpy<2; python_version < "3"', 'numpy<2.3,>=2']),
 }
 
 
@@ -66,6 +69,22 @@ def test_versions_that_fit(install):
             {MMDET: None},
             'mmdet is not installed: pip install "mmdet<2,>=1"',
         ),
+        (
+            {'torch': ('2.10.0', None)},
+            'torchvision 0.26.0 needs torch==2.11.0, and 2.10.0 is installed: '
+            'pip install "torch==2.11.0", or another torchvision',
+        ),
+        (
+            {'numpy': ('2.4', None)},
+            'opencv-python 4.12 needs numpy<2.3,>=2, and 2.4 is installed: '
+            'pip install "numpy<2.3,>=2", or another opencv-python',
+        ),
+        # between packages of the family
+        (
+            {MMPRETRAIN: ('1.5', [f'{MMCV}>=1.6'])},
+            'mmpretrain 1.5 needs mmcv-lite>=1.6, and 1.5 is installed: '
+            'pip install "mmcv-lite>=1.6", or another mmpretrain',
+        ),
     ],
 )
 def test_versions_that_do_not(install, changed, message):
@@ -90,9 +109,9 @@ def test_mmdet_is_for_detectors(install):
 
 
 def test_gcp_mm_that_is_not_installed(install):
-    """As from a checkout on PYTHONPATH: its ranges are not known."""
-    install(gcp_mm=None)
-    assert list(unmet_requirements()) == []
+    """As from a checkout on PYTHONPATH: its ranges are not known, those of others are."""
+    install(gcp_mm=None, numpy=('2.4', None))
+    assert len(list(unmet_requirements())) == 1
     assert requirement_of('mmcv') == MMCV
 
 
@@ -104,7 +123,7 @@ def test_this_environment():
 
 
 def test_mismatch_is_a_warning(install):
-    install(torch=('2.0', None))
+    install(numpy=('2.4', None))
     warning, versions = findings(check_packages, Config(dict()))
     assert warning.status == 'warning'
     assert f'operators of mmcv: {operators_in_use()}' in versions.text

@@ -159,16 +159,18 @@ def test_last_bn_is_not_initialized_to_zero():
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'error', 'words'),
+    ('args', 'kwargs', 'error', 'words'),
     [
-        (dict(depth=20), KeyError, 'depth 20'),
-        (dict(depth=18, conv5='pool'), ValueError, "conv5.*'none', 'stride', 'maxpool'.*'pool'"),
-        (dict(depth=18, strides=(1, 2, 2, 2)), TypeError, "multiple values .*'strides'"),
+        ((20,), {}, ValueError, 'depth.*18, 34, 50, 101, 152.*got 20'),
+        (('50',), {}, ValueError, "depth.*got '50'"),
+        ((18, 'pool'), {}, ValueError, "conv5.*'none', 'stride', 'maxpool'.*got 'pool'"),
+        ((18,), dict(strides=(1, 2, 2, 2)), TypeError, 'strides.*leave'),
+        ((18,), dict(num_stages=3, out_indices=(2,)), ValueError, 'num_stages=3'),
     ],
 )
-def test_backbone_refuses_wrong_arguments(arguments, error, words):
+def test_backbone_refuses_wrong_arguments(args, kwargs, error, words):
     with pytest.raises(error, match=words):
-        GCPResNet(**arguments)
+        GCPResNet(*args, **kwargs)
 
 
 def test_other_devices_are_looked_at_once():
