@@ -129,8 +129,13 @@ def get_model(
     if cfg.get('default_scope') == 'mmdet':
         from mmdet.apis import init_detector
 
-        with warnings.catch_warnings(record=True):  # that there is no checkpoint: it is read below
+        with warnings.catch_warnings(record=True) as caught:  # it sets a filter of its own
             network = init_detector(cfg, device=device)
+        for warning in caught:
+            if 'checkpoint is None' not in str(warning.message):  # its weights are read below
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
         network._config = cfg
     else:
         from mmpretrain.apis import get_model as get_classifier

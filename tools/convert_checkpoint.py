@@ -15,6 +15,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint; its key map is recognized')
     parser.add_argument('target', type=Path, help='file to write, a name in .pth')
+    parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
+    parser.add_argument(
+        '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
+    )
     add_trust_argument(parser)
     parser.add_argument(
         '--publish', action='store_true', help="add 8 digits of the file's hash to its name"
@@ -22,12 +26,13 @@ def main():
     parser.add_argument('--force', action='store_true', help='write over an earlier target')
     args = parser.parse_args()
     path = convert_checkpoint(**vars(args))
-    meta = read_checkpoint(path)['meta']
-    network = meta['architecture']
-    if 'reduction' in meta:
-        pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
-        network += f' with {pooling}'
-    print(f'recognized: {network}, {meta["num_classes"]} classes, by the names of {meta["source"]}')
+    if not args.reverse:
+        meta = read_checkpoint(path)['meta']
+        network = f'{meta["architecture"]}, {meta["num_classes"]} classes'
+        if 'reduction' in meta:
+            pooling = 'GAP' if meta['reduction'] is None else f'GCP, reduction={meta["reduction"]}'
+            network = f'{meta["architecture"]} with {pooling}, {meta["num_classes"]} classes'
+        print(f'recognized: {network}, by the names of {meta["source"]}')
     print(f'written: {path}')
 
 

@@ -1,5 +1,6 @@
-"""From a checkpoint of another project to one of this project."""
+"""From a checkpoint of another project to one of this project, and back."""
 
+import glob
 import hashlib
 import io
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
-from .key_map import to_ours
+from .key_map import from_ours, to_ours
 from .mmdetection1 import is_mmdetection1, upgrade_detector
 from .pretrained import read_weights
 from .reading import check_intact
@@ -19,11 +20,13 @@ from .reading import check_intact
 def convert_checkpoint(
     source: str | Path,
     target: str | Path,
+    backbone_only: bool = False,
+    reverse: bool = False,
     trust: bool = False,
     force: bool = False,
     publish: bool = False,
 ) -> Path:
-    """Convert a checkpoint of another project to this project's keys.
+    """Convert a checkpoint of another project to this project's keys, or back.
 
     The converted file holds only tensors and plain values, as `state_dict` and `meta`. The keys of
     `meta`:
@@ -35,12 +38,14 @@ def convert_checkpoint(
 
     Args:
         source: file with keys that :func:`.key_map.to_ours` recognizes, or a Faster or Mask R-CNN
-            of MMDetection before 2.0.
+            of MMDetection before 2.0; with `reverse`, one of this project's ResNets.
         target: file to write; its name ends in ``.pth``.
+        backbone_only: leave out neck and head, to start a detector from the file.
+        reverse: write a plain dict with torchvision's keys, and the authors' keys for the layer.
         trust: read a source that holds Python objects, which executes code from the file.
         force: overwrite an existing target.
         publish: add the first 8 digits of the file's SHA-256 to its name, as in OpenMMLab's
-            releases: ``<target>-<digits>.pth``, whether or not the target exists.
+            releases: ``<target>-<digits>.pth``. With `force`, earlier files stay.
 
     Returns:
         Path of the written file.
@@ -50,32 +55,44 @@ def convert_checkpoint(
         FileExistsError: if the target exists and `force` is not set.
         ValueError: if the source is damaged, cannot be read or has unknown keys; if the weights of
             a classifier are not exactly those of its network; if `target` does not end in ``.pth``
-            or is the source.
+            or is the source; if both `backbone_only` and `reverse` are set.
     """
     source, target = Path(source), Path(target)
     if target.suffix != '.pth':
         raise ValueError(f'target: expected a file name that ends in .pth, got {str(target)!r}')
+    if backbone_only and reverse:
+        raise ValueError('backbone_only, reverse: expected one of them, got both')
     if not publish and target.resolve() == source.resolve():
         raise ValueError(f'target: {str(target)!r} is the source; name another file')
-    if target.exists() and not (publish or force):
+    if earlier := [] if force else _earlier(source, target, publish):
         raise FileExistsError(
-            f'target: {target} exists; name another, or overwrite it with force=True (--force)'
+            f'target: {", ".join(map(str, earlier))} exists; name another, or write all the same '
+            'with force=True (--force)'
         )
     check_intact(source, trust)
     state, meta = read_weights(source, trust=trust)
     # Of their own memory: no parameters, and no views of larger tensors
     state = {key: value.detach().clone() for key, value in state.items()}
     try:
-        state, found = _detector(state, meta) if is_mmdetection1(state) else _classifier(state)
+        content: dict[str, Any]
+        if reverse:
+            content = dict(from_ours(state))
+        else:
+            state, found = _detector(state, meta) if is_mmdetection1(state) else _classifier(state)
+            if backbone_only:
+                state = {key: value for key, value in state.items() if key.startswith('backbone.')}
+            content = dict(meta=found | dict(source_sha256=sha256(source)), state_dict=state)
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
-    content = io.BytesIO()
-    torch.save(dict(meta=found | dict(source_sha256=sha256(source)), state_dict=state), content)
-    if publish:
-        digest = hashlib.sha256(content.getvalue()).hexdigest()
-        target = target.with_name(f'{target.stem}-{digest[:8]}.pth')
-    write_atomically(target, content.getvalue())
-    return target
+    return _write(content, target, publish)
+
+
+def _earlier(source: Path, target: Path, publish: bool) -> list[Path]:
+    """Files that are there already under the target's name."""
+    if not publish:
+        return [target] if target.exists() else []
+    names = target.parent.glob(f'{glob.escape(target.stem)}-{"[0-9a-f]" * 8}.pth')
+    return sorted(file for file in names if file.absolute() != source.absolute())
 
 
 def _classifier(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -101,3 +118,14 @@ def _detector(
     if isinstance(classes, tuple | list) and len(classes) == num_classes:
         found['dataset_meta'] = dict(classes=tuple(classes))
     return state, found
+
+
+def _write(content: dict[str, Any], target: Path, publish: bool) -> Path:
+    """Write atomically; with `publish` under a name with the file's hash."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    if publish:
+        digest = hashlib.sha256(file.getvalue()).hexdigest()
+        target = target.with_name(f'{target.stem}-{digest[:8]}.pth')
+    write_atomically(target, file.getvalue())
+    return target

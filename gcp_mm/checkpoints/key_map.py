@@ -37,6 +37,12 @@ _RESNET = (
     (r'layer_reduce_bn\.(.+)', r'neck.reduction.0.bn.\1'),
     (r'fc\.(.+)', r'head.fc.\1'),
 )
+_RESNET_BACK = (
+    (r'backbone\.(.+)', r'\1'),
+    (r'neck\.reduction\.0\.conv\.(.+)', r'layer_reduce.\1'),
+    (r'neck\.reduction\.0\.bn\.(.+)', r'layer_reduce_bn.\1'),
+    (r'head\.fc\.(.+)', r'fc.\1'),
+)
 _REDUCTION = (
     (r'dimension_reduction\.0\.(.+)', r'neck.reduction.0.conv.\1'),
     (r'dimension_reduction\.1\.(.+)', r'neck.reduction.0.bn.\1'),
@@ -145,7 +151,10 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     elif 'stage2.0.branch1.0.weight' in state:
         architecture, rules = 'shufflenet_v2', _shufflenet_rules()
     elif any(key.startswith('backbone.') for key in state):
-        raise ValueError(f"the names are this project's already: {some(state)}")
+        raise ValueError(
+            f"the names are this project's already ({some(state)}); --reverse gives a ResNet "
+            "torchvision's"
+        )
     else:
         raise ValueError(
             "the names are not those of torchvision's or the authors' ResNet, MobileNetV2 or "
@@ -157,6 +166,27 @@ def to_ours(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], Network, str]:
     if not trainer and network.reduction is not None:
         origin = "the paper's authors, and iSQRT-COV's release"
     return check_complete(ours, network), network, origin
+
+
+def from_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the weights of one of this project's ResNets torchvision's names.
+
+    Those of its GCP layer get the ones the paper's authors gave them.
+
+    Args:
+        state: weights by name, of a complete classifier.
+
+    Raises:
+        ValueError: if these are other names, or those of a network that the authors have not.
+    """
+    if 'backbone.layer1.0.conv1.weight' not in state:
+        raise ValueError(
+            "the names are not those of this project's ResNets, the only networks with a way "
+            f'back: {some(state)}'
+        )
+    architecture = _resnet([key.removeprefix('backbone.') for key in state])
+    check_complete(state, _network(architecture, state))
+    return rename(state, _RESNET_BACK)
 
 
 def rename(state: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:

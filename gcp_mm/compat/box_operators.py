@@ -139,13 +139,22 @@ def roi_align_backward(
     """Backward of :func:`roi_align_forward`; `grad_input` is written."""
     _check_average(pool_mode)
     size = aligned_height, aligned_width
+    grad = single(grad_output)
+    boxes = rois.to(grad.dtype)
+    if not torch.are_deterministic_algorithms_enabled():
+        grad_input.copy_(
+            torch.ops.torchvision._roi_align_backward(
+                *(grad, boxes, spatial_scale, *size, *grad_input.shape, sampling_ratio),
+                bool(aligned),
+            )
+        )
+        return
 
     def pool(x):
-        boxes = rois.to(x.dtype)
         return torchvision.ops.roi_align(x, boxes, size, spatial_scale, sampling_ratio, aligned)
 
     # The gradient does not depend on the features, which are not given.
-    write(vjp(pool, (torch.zeros_like(grad_input),), grad_output), (grad_input,))
+    write(vjp(pool, (torch.zeros_like(grad_input),), grad), (grad_input,))
 
 
 def roi_pool_forward(

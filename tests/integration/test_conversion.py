@@ -69,32 +69,44 @@ def test_128_channels(architecture, tmp_path):
     check_scores(net, file, CONFIGS[architecture].format('-gcp'), **options)
 
 
-def of_the_trainer(net):
-    return dict(epoch=1, meta=[], state_dict=trainer_state(net))
+@pytest.mark.parametrize(
+    ('depth', 'prefix'), [(50, ''), pytest.param(101, 'module.', marks=pytest.mark.slow)]
+)
+def test_trainer_of_isqrt_cov(depth, prefix, tmp_path):
+    net = build(f'resnet{depth}', 'gcp')
+    state = {prefix + key: value for key, value in trainer_state(net).items()}
+    source = save(dict(epoch=1, state_dict=state), tmp_path / 'checkpoint.pth.tar')
+    file = convert_checkpoint(source, tmp_path / 'ours.pth')
+    check_scores(net, file, CONFIGS[f'resnet{depth}'].format('-gcp'), head=dict(num_classes=7))
 
 
-def in_a_wrapper(net):
-    return {f'module.{key}': value for key, value in trainer_state(net).items()}
-
-
-def without_counters(net):
-    """Of iSQRT-COV's release, older than they are."""
-    return {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
-
-
-@pytest.mark.parametrize('content', [of_the_trainer, in_a_wrapper, without_counters])
-def test_files_of_isqrt_cov(content, tmp_path):
+def test_release_of_isqrt_cov(tmp_path):
+    """The same names without a wrapper, and no counters of batches, older than they are."""
     net = build('resnet50', 'gcp')
-    file = convert_checkpoint(save(content(net), tmp_path / 'a.pth'), tmp_path / 'ours.pth')
+    state = {k: v for k, v in net.state_dict().items() if not k.endswith('num_batches_tracked')}
+    file = convert_checkpoint(save(state, tmp_path / 'a.pth'), tmp_path / 'ours.pth')
     ours = check_scores(net, file, CONFIGS['resnet50'].format('-gcp'), head=dict(num_classes=7))
     assert read_checkpoint(file)['state_dict'].keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize(('depth', 'pooling'), [(18, 'gap'), (18, 'gcp'), (50, 'gcp')])
+def test_there_and_back(depth, pooling, tmp_path):
+    net = build(f'resnet{depth}', pooling)
+    ours = convert_checkpoint(save(net.state_dict(), tmp_path / 'a.pth'), tmp_path / 'ours.pth')
+    back = read_checkpoint(convert_checkpoint(ours, tmp_path / 'back.pth', reverse=True))
+    assert back.keys() == net.state_dict().keys()
+    assert all(torch.equal(back[key], value) for key, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize('variant', ['d', 'm'])
 def test_detector_of_a_config_starts_from_it(variant, tmp_path):
     net = build('resnet18', 'gcp')
-    source = save(release(net, 'resnet18'), tmp_path / 'a.pth')
-    file = convert_checkpoint(source, tmp_path / 'ours.pth')
+    file = convert_checkpoint(
+        save(release(net, 'resnet18'), tmp_path / 'a.pth'),
+        tmp_path / 'backbone.pth',
+        backbone_only=True,
+    )
+    assert all(key.startswith('backbone.') for key in read_checkpoint(file)['state_dict'])
     cfg = resolve_config(f'faster-rcnn_r18-gcp-{variant}_fpn_4e_digits')
     cfg.model.backbone.init_cfg.checkpoint = str(file)
     init_default_scope('mmdet')

@@ -102,6 +102,21 @@ def changed(draw, kind):
     return state
 
 
+@st.composite
+def wrapped(draw, state):
+    """What a trainer may write around the weights."""
+    prefix = draw(st.sampled_from(['', '', 'module.', 'module.', 'module.module.']))
+    if prefix and all(isinstance(key, str) for key in state):
+        state = {prefix + key: value for key, value in state.items()}
+    kind = draw(st.sampled_from(['plain', 'plain', 'state_dict', 'state_dict', 'meta', 'other']))
+    if kind == 'plain':
+        return state
+    if kind == 'other':
+        return draw(st.sampled_from([[state], (), None, 3, 'x', torch.zeros(2), {'net': state}]))
+    meta = st.sampled_from([None, {}, [], {'vector_layout': 3}, {'vector_layout': None}])
+    return dict(state_dict=state, **({'meta': draw(meta)} if kind == 'meta' else {}))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', SOURCES)
 def test_any_change_of_a_checkpoint(kind):
@@ -109,9 +124,10 @@ def test_any_change_of_a_checkpoint(kind):
     @given(st.data())
     def check(data):
         state = data.draw(changed(kind))
+        content = data.draw(wrapped(state))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'source.pth')
-            torch.save(state, path)
+            torch.save(content, path)
             before = path.read_bytes()
             target = refusal(convert, path)
             converted.append(not isinstance(target, str))
