@@ -24,13 +24,13 @@ if TYPE_CHECKING or (find_spec('mmengine') and find_spec('mmcv')):
     try:
         from . import data, models, robustness, runtime, studies  # noqa: F401  registers modules
         from .compat.base_configs import find_base_configs
-        from .compat.hue import allow_negative_hue
+        from .compat.numpy2 import allow_negative_hue
         from .hub import CONFIGS, config_file, get_model, list_models, register_models  # noqa: F401
 
         find_base_configs('gcp_mm', CONFIGS)
         allow_negative_hue()
     except ImportError as error:
-        from .compat.requirements import unmet_requirements
+        from .compat.packages import unmet_requirements
 
         reasons = list(unmet_requirements())
         if not reasons:

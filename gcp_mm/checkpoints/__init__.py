@@ -2,10 +2,9 @@
 
 from .conversion import convert_checkpoint
 from .in_mmengine import install_safe_readers
-from .intact import check_intact
 from .location import checkpoint_location, checkpoint_number, numbered_checkpoints
 from .pretrained import is_pretrained, load_pretrained
-from .reading import check_checkpoint_file, read_checkpoint
+from .reading import check_checkpoint_file, check_intact, read_checkpoint
 
 __all__ = [
     'check_checkpoint_file',

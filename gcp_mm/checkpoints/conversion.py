@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .._io import sha256, write_atomically
 from ..ops.triangle import VECTOR_LAYOUT
-from .intact import check_intact
 from .key_map import from_ours, to_ours
 from .mmdetection1 import is_mmdetection1, upgrade_detector
 from .pretrained import read_weights
+from .reading import check_intact
 
 
 def convert_checkpoint(

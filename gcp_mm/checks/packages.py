@@ -6,7 +6,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from ..compat.requirements import distribution_of, requirement_of, unmet_requirements, versions
+from ..compat.packages import distribution_of, requirement_of, unmet_requirements, versions
 from .context import Context, Finding
 
 

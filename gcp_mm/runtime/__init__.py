@@ -4,9 +4,9 @@ from .atomic_checkpoint import AtomicCheckpointHook
 from .divergence_hook import DivergenceHook
 from .epoch_seed import EpochSeedHook
 from .launch import launch, load_config, only_job, read_config, set_auto_scale_lr, set_tta
+from .network import unwrap
 from .resume import set_resume
 from .summary import show_summary
-from .wrapping import unwrap
 
 __all__ = [
     'AtomicCheckpointHook',

@@ -17,11 +17,16 @@ from torch.utils._pytree import tree_flatten
 
 from .._io import write_atomically
 from ..ops.arguments import check_integer
-from .untouched import remember_buffers, remember_random, replaced, untouched
-from .wrapping import unwrap
+from .network import (
+    ERRORS,
+    first_not_finite,
+    is_finite,
+    remember_buffers,
+    remember_random,
+    replaced,
+    unwrap,
+)
 
-# What modules raise on NaN: the GCP neck, an eigendecomposition, assertions of detectors
-ERRORS = (ValueError, ArithmeticError, AssertionError, torch.linalg.LinAlgError)
 # A loss scale starts at 2^16 and is halved for each step its scaler leaves out. An infinity
 # after so many of them in a row does not come from the scale.
 SETTLING = 32
@@ -156,38 +161,6 @@ def not_finite(loss: torch.Tensor, parameters: list[torch.Tensor]) -> torch.Tens
     return torch.stack([~x.detach().isfinite().all() for x in (loss, torch.stack(norms))]).float()
 
 
-def first_not_finite(model: torch.nn.Module, forward: SimpleNamespace) -> dict | None:
-    """Run a forward pass again, without a trace, and find the first module that is not finite.
-
-    Returns:
-        None if all outputs are finite; else `name` ('' is the model) and `type` of the module,
-        `input_finite`, and `images`, positions in the batch where its output is not finite.
-    """
-    found, given = [], (forward.args, forward.kwargs)
-
-    def look(name, module, args, kwargs, out):
-        raised = out is None  # its inputs count instead
-        bad = next((x for x in _tensors((args, kwargs) if raised else out) if not _finite(x)), None)
-        if bad is not None and not found:
-            images = [i for i, x in enumerate(bad) if not _finite(x)] if bad.dim() > 1 else []
-            inputs = all(map(_finite, _tensors((args, kwargs))))
-            kind = type(module).__name__
-            found.append(dict(name=name, type=kind, input_finite=inputs, images=images))
-
-    with contextlib.ExitStack() as hooks, untouched(model), torch.no_grad():
-        for name, module in model.named_modules():
-            hook = functools.partial(look, name)
-            handle = module.register_forward_hook(hook, with_kwargs=True, always_call=True)
-            hooks.callback(handle.remove)
-        forward.rewind()
-        try:
-            out = type(model).forward(model, *forward.args, **forward.kwargs)
-        except ERRORS:
-            out = None
-        look('', model, *given, out)
-    return found[0] if found else None
-
-
 def _report(runner, cause, forward):
     """Write the report and drop the gradients. Returns the message, alike in every process."""
     model, wrapper = unwrap(runner.model), runner.optim_wrapper
@@ -195,13 +168,14 @@ def _report(runner, cause, forward):
     with autocast(dtype=wrapper.cast_dtype) if amp else contextlib.nullcontext():
         module = first_not_finite(model, forward)
     named = dict(model.named_parameters())
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
     samples, _ = tree_flatten((forward.args, forward.kwargs))
     own = dict(
         error=forward.error and str(forward.error),
         module=module,
         files=[str(x.metainfo.get('img_path')) for x in samples if hasattr(x, 'metainfo')],
-        parameters=[name for name, p in named.items() if not _finite(p)],
-        gradients=[name for name, p in named.items() if p.grad is not None and not _finite(p.grad)],
+        parameters=[name for name, p in named.items() if not is_finite(p)],
+        gradients=[name for name, grad in gradients.items() if not is_finite(grad)],
     )
     wrapper.zero_grad()
     processes = all_gather_object(own)
@@ -217,13 +191,3 @@ def _report(runner, cause, forward):
     first = [p['module']['name'] or 'the model' for p in processes if p['module']]
     where = f'first in {", ".join(first)}' if first else 'the forward pass is finite'
     return f'iteration {runner.iter}: {cause} is not finite ({where}); report: {path}'
-
-
-def _finite(x):
-    return x.isfinite().all().item()
-
-
-def _tensors(value):
-    """The floating-point tensors in nested containers."""
-    leaves, _ = tree_flatten(value)
-    return [x for x in leaves if isinstance(x, torch.Tensor) and x.is_floating_point()]

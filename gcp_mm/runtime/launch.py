@@ -17,7 +17,6 @@ from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
 from ..checks.context import Loaded, is_first_process, walk
-from ..compat.requirements import versions
 from .resume import LoadingHook
 from .summary import SummaryHook, quiet
 
@@ -71,7 +70,10 @@ def load_config(
     if amp and get_device() == 'cpu':
         raise ValueError('--amp needs an accelerator, and PyTorch finds none; leave it out')
     cfg = read_config(path, options)
-    _check_runner(cfg)
+    if cfg.get('runner_type', 'Runner') not in ('Runner', Runner):
+        raise ValueError(
+            f"runner_type={cfg.runner_type!r}: only 'Runner' is supported; leave it out"
+        )
     cfg.launcher = launcher
     if work_dir or not cfg.get('work_dir'):
         cfg.work_dir = work_dir or osp.join('work_dirs', osp.splitext(osp.basename(path))[0])
@@ -160,7 +162,7 @@ def launch(
     warnings and errors; the rest of mmengine's messages go only to the log file.
 
     Args:
-        cfg: the final config.
+        cfg: the final config, of :func:`load_config`.
         run: function of the Runner, such as one that trains.
         loaded: of :func:`gcp_mm.checks.run_checks`: datasets whose lists are not read again.
 
@@ -169,10 +171,8 @@ def launch(
 
     Raises:
         ValueError: if the launcher needs an accelerator (all but 'none' and 'pytorch') and there is
-            none; for another `runner_type` than 'Runner'; as :func:`.build_dataloader` and
-            :class:`.LoadingHook`.
+            none; as :func:`.build_dataloader` and :class:`.LoadingHook`.
     """
-    _check_runner(cfg)
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
             raise ValueError(
@@ -190,7 +190,6 @@ def launch(
         )
     try:
         runner = quiet(Runner).from_cfg(cfg)
-        runner.logger.info(versions())
         runner.register_hook(SummaryHook())
         runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.
@@ -203,13 +202,6 @@ def launch(
             runner = None
             gc.collect()
             dist.destroy_process_group()
-
-
-def _check_runner(cfg):
-    if cfg.get('runner_type', 'Runner') not in ('Runner', Runner):
-        raise ValueError(
-            f"runner_type={cfg.runner_type!r}: only 'Runner' is supported; leave it out"
-        )
 
 
 def _complete_dataloader(dataloader, scope):

@@ -18,7 +18,7 @@ from ..checkpoints import (
     read_checkpoint,
 )
 from ..checkpoints.pretrained import count_matches
-from .wrapping import unwrap
+from .network import unwrap
 
 # How far a scheduler is; the rest of its state is what the config makes of it.
 PROGRESS = {'last_step', '_global_step', '_last_value'}

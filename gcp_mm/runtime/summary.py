@@ -15,8 +15,8 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from ..checks.dataloaders import describe_dataset
 from ..checks.network import describe_network, pretrained_modules
-from ..compat.requirements import versions
-from .wrapping import unwrap
+from ..compat.packages import versions
+from .network import unwrap
 
 
 class _Important(logging.Filter):

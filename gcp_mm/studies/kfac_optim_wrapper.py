@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
 from ..ops.arguments import check_integer
-from ..runtime.wrapping import unwrap
+from ..runtime.network import unwrap
 from .kfac import capture_factors, inverse_factors, kfac_layers, precondition
 
 

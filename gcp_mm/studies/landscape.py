@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.precision import full_float32, full_precision
-from ..runtime.untouched import untouched
+from ..runtime.network import untouched
 
 
 @full_precision

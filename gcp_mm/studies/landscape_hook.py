@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from .._io import append_jsonl, drop_jsonl
 from ..ops.arguments import check_integer
 from ..ops.precision import autocast_off
-from ..runtime.untouched import untouched
-from ..runtime.wrapping import unwrap
+from ..runtime.network import untouched, unwrap
 from .landscape import measure_landscape, split_at
 
 FILE = 'landscape.jsonl'

@@ -35,6 +35,12 @@ class GCPNetwork(nn.Module):
     def forward(self, x):
         return self.classify(covariance_root(self.reduce(self.backbone(x))))
 
+    def reduce(self, x):
+        return self.dimension_reduction(x)
+
+    def classify(self, x):
+        return self.fc(x)
+
 
 class GCPResNet(GCPNetwork):
     """The authors' ResNet with GCP: conv5 keeps its resolution."""
@@ -58,9 +64,6 @@ class GCPResNet(GCPNetwork):
     def reduce(self, x):
         return self.layer_reduce_bn(self.layer_reduce(x)).relu()
 
-    def classify(self, x):
-        return self.fc(x)
-
 
 class GCPMobileNetV2(GCPNetwork):
     """The authors' MobileNetV2 with GCP."""
@@ -73,9 +76,6 @@ class GCPMobileNetV2(GCPNetwork):
 
     def backbone(self, x):
         return self.features(x)
-
-    def reduce(self, x):
-        return self.dimension_reduction(x)
 
     def classify(self, x):
         return self.classifier(x)
@@ -95,12 +95,6 @@ class GCPShuffleNetV2(GCPNetwork):
     def backbone(self, x):
         x = self.maxpool(self.conv1(x))
         return self.conv5(self.stage4(self.stage3(self.stage2(x))))
-
-    def reduce(self, x):
-        return self.dimension_reduction(x)
-
-    def classify(self, x):
-        return self.fc(x)
 
 
 @functools.cache  # not to be changed

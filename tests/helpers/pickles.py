@@ -57,10 +57,10 @@ def random_program(random, names):
             lambda: array() + state() + b'b',
             lambda: kind() + state() + b'b',
         ]  # fmt: skip
-        return random.choice(flat if depth > 2 else flat + 2 * deep)()
+        return random.choice(flat if depth > 1 else flat + 2 * deep)()
 
     def maybe(part):
-        return value(2) if random.random() < 0.1 else part
+        return value(1) if random.random() < 0.05 else part
 
     def kind():
         letter = random.choice(('f8', 'f4', 'i8', 'b1', 'O', 'V8'))

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from gcp_mm.runtime import unwrap
-from gcp_mm.runtime.untouched import untouched
+from gcp_mm.runtime.network import untouched
 from gcp_mm.studies.landscape import measure_landscape, split_at
 
 

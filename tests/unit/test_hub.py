@@ -91,12 +91,9 @@ def test_model_has_the_weights_of_the_file(name, files):
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
-def test_settings_can_be_overridden(files):
+def test_settings_can_be_overridden_and_are_not_changed(files):
     model = gcp_mm.get_model(CLS, files[CLS], neck=dict(method='newton_schulz'))
     assert model.neck.method == 'newton_schulz'
-
-
-def test_settings_are_not_changed():
     neck = dict(_delete_=True, type='GlobalAveragePooling')
     for _ in range(2):
         model = gcp_mm.get_model(CLS, neck=neck, head=dict(in_channels=512))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from mmengine.registry import MODELS, DefaultScope
 
 from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.models import GCPResNet, GlobalCovariancePooling
@@ -43,21 +42,6 @@ def test_one_checkpoint_fills_every_variant(classifier_file, backbone, conv5, pr
     assert state.keys() == backbone.keys()
     for key, value in backbone.items():
         torch.testing.assert_close(state[key], value.to(state[key].dtype), rtol=0, atol=0)
-
-
-def test_loads_within_a_classifier(classifier_file, backbone):
-    init_cfg = dict(type='Pretrained', checkpoint=str(classifier_file), prefix='backbone.')
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(
-            dict(
-                type='ImageClassifier',
-                backbone=dict(type='GCPResNet', depth=18, init_cfg=init_cfg, **NARROW),
-                neck=dict(type='GlobalCovariancePooling', in_channels=64, reduction=(8,)),
-                head=dict(type='LinearClsHead', num_classes=10, in_channels=36),
-            )
-        )
-    model.init_weights()
-    assert torch.equal(model.backbone.conv1.weight, backbone['conv1.weight'])
 
 
 def test_files_without_prefix_and_without_counters(backbone, tmp_path):

@@ -9,9 +9,8 @@ import torch
 from mmengine.config import Config
 
 from gcp_mm.checks.packages import check_packages, import_error, numpy_error
-from gcp_mm.compat import operators_in_use, requirements
-from gcp_mm.compat.families import FAMILIES
-from gcp_mm.compat.requirements import requirement_of, unmet_requirements
+from gcp_mm.compat import operators_in_use, packages
+from gcp_mm.compat.packages import FAMILIES, requirement_of, unmet_requirements
 from tests.helpers.checks import findings, texts
 
 NAMES = {family: [first for first, *_ in FAMILIES[family].values()] for family in FAMILIES}
@@ -39,15 +38,15 @@ def install(monkeypatch):
     """Pretend that these packages are installed, {name: (version, requirements)}, and no others."""
 
     def install(**changed):
-        packages = {name: p for name, p in {**FITTING, **changed}.items() if p is not None}
+        there = {name: p for name, p in {**FITTING, **changed}.items() if p is not None}
 
         def look_up(name):
-            if name not in packages:
+            if name not in there:
                 raise metadata.PackageNotFoundError(name)
-            return packages[name]
+            return there[name]
 
-        monkeypatch.setattr(requirements.metadata, 'version', lambda name: look_up(name)[0])
-        monkeypatch.setattr(requirements.metadata, 'requires', lambda name: look_up(name)[1])
+        monkeypatch.setattr(packages.metadata, 'version', lambda name: look_up(name)[0])
+        monkeypatch.setattr(packages.metadata, 'requires', lambda name: look_up(name)[1])
 
     return install
 
@@ -169,7 +168,7 @@ def test_torch_of_another_numpy(monkeypatch):
 
 def test_import_of_gcp_mm_says_why(run_tool, tmp_path):
     """A family's package that does not load, of another version than gcp_mm is tested with."""
-    name = FAMILIES[requirements.installed_family()]['mmcv'][0]
+    name = FAMILIES[packages.installed_family()]['mmcv'][0]
     (tmp_path / 'mmcv.py').write_text("raise ImportError('undefined symbol: _ZN3c10')")
     info = tmp_path / f'{name.replace("-", "_")}-0.1.dist-info'
     info.mkdir()

@@ -35,20 +35,6 @@ def test_neck_reduces_then_pools(reduction, length):
     torch.testing.assert_close(neck(x), out)
 
 
-@pytest.mark.parametrize('norm', MATRIX_NORMS)
-def test_neck_options_reach_the_layer(norm):
-    neck = GlobalCovariancePooling(4, (), iterations=3, norm=norm)
-    x = torch.randn(2, 4, 5, 5)
-    torch.testing.assert_close(neck(x), global_covariance_pooling(x, 3, norm))
-
-
-def test_exponent_reaches_the_layer():
-    neck = GlobalCovariancePooling(4, (), norm='power', exponent=0.3)
-    x = torch.randn(2, 4, 5, 5)
-    expected = global_covariance_pooling(x, norm='power', exponent=0.3)
-    torch.testing.assert_close(neck(x), expected)
-
-
 @pytest.mark.parametrize('class_tokens', [0, 1, 2])
 def test_tokens_are_positions(class_tokens):
     neck = GlobalCovariancePooling(8, (4,), class_tokens=class_tokens).eval()
@@ -62,42 +48,21 @@ def test_tokens_are_positions(class_tokens):
 
 
 @pytest.mark.parametrize(
-    ('class_tokens', 'inputs', 'words'),
-    [
-        (None, torch.ones(2, 5, 8), 'set class_tokens'),
-        (1, torch.ones(2, 1, 8), r'class_tokens=1, got \(2, 1, 8\)'),
-        (1, torch.ones(2, 5, 6), r'\(B, N, 8\)'),
-    ],
+    'options',
+    [*(dict(iterations=3, norm=norm) for norm in MATRIX_NORMS), dict(norm='power', exponent=0.3)],
 )
-def test_tokens_that_do_not_fit(class_tokens, inputs, words):
-    neck = GlobalCovariancePooling(8, (), class_tokens=class_tokens)
-    with pytest.raises(ValueError, match=words):
-        neck(inputs)
-
-
-@pytest.mark.parametrize(('value', 'error'), [(-1, ValueError), (True, TypeError)])
-def test_wrong_class_tokens(value, error):
-    with pytest.raises(error, match='class_tokens'):
-        GlobalCovariancePooling(8, class_tokens=value)
-
-
-def test_dropcov_reaches_the_layer():
-    neck = GlobalCovariancePooling(8, (64,), norm='none', dropcov=True)
-    assert 'dropcov.attention.weight' in neck.state_dict()
-
-
-def test_neck_activation_is_configurable():
-    neck = GlobalCovariancePooling(4, (3,), act_cfg=dict(type='ReLU6'))
-    assert isinstance(neck.reduction[0].activate, torch.nn.ReLU6)
-
-
-def test_neck_pools_every_map_of_a_tuple():
-    neck = GlobalCovariancePooling(4, ())
+def test_neck_options_reach_the_layer(options):
     maps = (torch.randn(2, 4, 5, 5), torch.randn(2, 4, 3, 3))
-    out = neck(maps)
+    out = GlobalCovariancePooling(4, (), **options)(maps)
     assert isinstance(out, tuple)
     for pooled, x in zip(out, maps, strict=True):
-        torch.testing.assert_close(pooled, global_covariance_pooling(x))
+        torch.testing.assert_close(pooled, global_covariance_pooling(x, **options))
+
+
+def test_neck_options_choose_its_layers():
+    neck = GlobalCovariancePooling(8, (64,), norm='none', dropcov=True, act_cfg=dict(type='ReLU6'))
+    assert 'dropcov.attention.weight' in neck.state_dict()
+    assert isinstance(neck.reduction[0].activate, torch.nn.ReLU6)
 
 
 def test_neck_dtype_under_autocast_and_in_half_precision():
@@ -119,6 +84,8 @@ def test_neck_dtype_under_autocast_and_in_half_precision():
         (dict(in_channels=8, iterations=0), ValueError, 'iterations.*got 0'),
         (dict(in_channels=8, norm='sqrt'), ValueError, "norm.*got 'sqrt'"),
         (dict(in_channels=8, norm='none', method='circuit'), ValueError, "circuit.*norm='none'"),
+        (dict(in_channels=8, class_tokens=-1), ValueError, 'class_tokens.*got -1'),
+        (dict(in_channels=8, class_tokens=True), TypeError, 'class_tokens.*True'),
     ],
 )
 def test_neck_refuses_wrong_arguments(kwargs, error, words):
@@ -127,18 +94,21 @@ def test_neck_refuses_wrong_arguments(kwargs, error, words):
 
 
 @pytest.mark.parametrize(
-    ('x', 'error', 'words'),
+    ('class_tokens', 'x', 'error', 'words'),
     [
-        (torch.ones(2, 8), ValueError, r'\(2, 8\).*out_type'),
-        (torch.ones(2, 4, 3, 3), ValueError, r'expected \(B, 8, H, W\)'),
-        (torch.full((1, 8, 3, 3), torch.nan), ValueError, 'NaN'),
-        (torch.full((1, 8, 3, 3), torch.inf), ValueError, 'infinity'),
-        ([torch.ones(1, 8, 3, 3)], TypeError, 'list'),
+        (None, torch.ones(2, 8), ValueError, r'\(2, 8\).*out_type'),
+        (None, torch.ones(2, 4, 3, 3), ValueError, r'expected \(B, 8, H, W\)'),
+        (None, torch.full((1, 8, 3, 3), torch.nan), ValueError, 'NaN'),
+        (None, torch.full((1, 8, 3, 3), torch.inf), ValueError, 'infinity'),
+        (None, [torch.ones(1, 8, 3, 3)], TypeError, 'list'),
+        (None, torch.ones(2, 5, 8), ValueError, 'set class_tokens'),
+        (1, torch.ones(2, 1, 8), ValueError, r'class_tokens=1, got \(2, 1, 8\)'),
+        (1, torch.ones(2, 5, 6), ValueError, r'\(B, N, 8\)'),
     ],
 )
-def test_neck_refuses_wrong_features(x, error, words):
+def test_neck_refuses_wrong_features(class_tokens, x, error, words):
     with pytest.raises(error, match=words):
-        GlobalCovariancePooling(8, (4,))(x)
+        GlobalCovariancePooling(8, (4,), class_tokens=class_tokens)(x)
 
 
 @pytest.mark.parametrize('depth', [18, 50])
@@ -216,16 +186,12 @@ def test_dropout_head_drops_in_training_alone():
         head = MODELS.build(
             dict(type='DropoutLinearClsHead', num_classes=3, in_channels=400, dropout=0.3)
         )
-    assert isinstance(head, DropoutLinearClsHead)
     x = torch.ones(1, 400)
     kept = head.pre_logits((x,))
     torch.testing.assert_close(kept.unique(), torch.tensor([0, 1 / 0.7]))
     assert (kept == 0).float().mean() == pytest.approx(0.3, abs=0.1)
     torch.testing.assert_close(head.eval()((x,)), head.fc(x))
     assert head.state_dict().keys() == {'fc.weight', 'fc.bias'}
-
-
-def test_dropout_head_refuses_what_is_no_probability():
     with pytest.raises(ValueError, match=r'dropout.*got 2'):
         DropoutLinearClsHead(num_classes=3, in_channels=4, dropout=2)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, max_pool2d, relu
 
 from gcp_mm.models import SoTSwinTransformer, SoTVisionTransformer
-from gcp_mm.models.token_embed import DenseTokenEmbed
+from gcp_mm.models.sot_transformer import DenseTokenEmbed
 
 SMALL = dict(embed_dims=12, num_layers=2, num_heads=2, feedforward_channels=24)
 

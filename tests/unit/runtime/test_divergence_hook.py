@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from gcp_mm.runtime import DivergenceHook, divergence_hook
+from tests.helpers.equality import assert_equal
 
 
 class Norm(BaseModel):
@@ -83,6 +84,13 @@ def test_gradient_accumulation_reports_the_batch_at_fault(tmp_path):
     assert changed == [True, False, True, False, True]
 
 
+def test_skip_stops_after_so_many_in_a_row(tmp_path):
+    with pytest.raises(FloatingPointError, match=r'iteration 3: .* 1 steps in a row were left out'):
+        run_norm(tmp_path, [0.0, 1, 0, 0, 1], DivergenceHook('skip', max_skips=1))
+    found = sorted(path.name for path in tmp_path.glob('divergence/*'))
+    assert found == ['iter_0.json', 'iter_2.json', 'iter_3.json']
+
+
 def test_another_error_is_no_divergence(tmp_path):
     with pytest.raises(ValueError, match='seven'):
         run_norm(tmp_path, [1.0, 7.0], DivergenceHook('skip'))
@@ -143,6 +151,8 @@ def test_flags():
 
 
 def test_the_search_draws_what_the_step_drew():
+    """And leaves the random generators as they were."""
+
     class Draws(nn.Module):
         def __init__(self):
             super().__init__()
@@ -155,9 +165,12 @@ def test_the_search_draws_what_the_step_drew():
     model = Draws()
     with divergence_hook._watched_forward(model) as forward:
         model.forward(torch.ones(1, 1), mode='loss')
-    torch.rand(3), np.random.rand(3), random.random()
+    model(torch.ones(1, 1), mode='loss')
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     assert divergence_hook.first_not_finite(model, forward)
-    assert model.drawn[0] == model.drawn[1]
+    assert model.drawn[0] == model.drawn[2] != model.drawn[1]
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    assert_equal(before, after)
 
 
 def test_mmengine_calls_what_the_hook_replaces():

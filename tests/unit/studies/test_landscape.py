@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from gcp_mm.ops import global_covariance_pooling
-from gcp_mm.runtime.untouched import untouched
+from gcp_mm.runtime.network import untouched
 from gcp_mm.studies.landscape import measure_landscape, split_at
 
 ETAS = (0.1, 1.0, 10.0)
