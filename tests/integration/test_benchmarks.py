@@ -179,7 +179,6 @@ def test_layer(run_tool, tmp_path):
     assert '| 16 | 25 | 2 | auto | ' in result.stdout
     profiles = json.loads((tmp_path / 'profile.json').read_text())['rows']
     assert all('bmm' in row['operators'] for row in profiles)
-    assert (tmp_path / 'gcp.png').stat().st_size > 10000
 
 
 @pytest.mark.slow

@@ -18,17 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import peers
 import torch
 from isqrt_cov import isqrt_cov
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from measure import describe_machine, interleave, saved_bytes, write_report
 from torch import Tensor
 from tqdm import tqdm
 
-from gcp_mm._io import write_figure
 from gcp_mm.ops import (
     DropCov,
     covariance,
@@ -184,28 +180,6 @@ def profile(channels, positions, batch):
     return {'D': channels, 'N': positions, 'B': batch, 'operators': text}
 
 
-def draw(rows, path):
-    """Times of forward + backward per image, one group of bars for each size."""
-    times = {}
-    for row in rows:
-        size = row['D'], row['N'], row['B']
-        times.setdefault(size, {})[row['candidate']] = row['forward + backward ms'] / row['B']
-    names = list(times[size])
-    figure = Figure(figsize=(4 + 3 * len(times), 4.5), layout='constrained')
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=colormaps['tab20'].colors)
-    width = 0.8 / len(names)
-    for k, name in enumerate(names):
-        left = np.arange(len(times)) + (k - (len(names) - 1) / 2) * width
-        axes.bar(left, [values[name] for values in times.values()], width, label=name)
-    axes.set_xticks(range(len(times)), ['D={}\nN={}\nB={}'.format(*size) for size in times])
-    axes.set_yscale('log')
-    axes.set_ylabel('forward + backward, ms per image')
-    axes.grid(axis='y', alpha=0.3)
-    figure.legend(loc='outside right upper', fontsize='small')
-    write_figure(path, figure, dpi=120)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--channels', type=int, nargs='+', default=[256], help='D (128 256 512)')
@@ -241,7 +215,6 @@ def main():
     write_report(args.out, 'gcp', machine, rows)
     if args.profile:
         write_report(args.out, 'profile', machine, [profile(*size) for size in sizes])
-    draw(rows, args.out / 'gcp.png')
 
 
 if __name__ == '__main__':
