@@ -111,33 +111,6 @@ def test_digits_recipe(digits_5_9, tmp_path):
     assert ''.join(runner.train_dataloader.dataset.CLASSES) == '56789'
 
 
-@pytest.mark.parametrize(
-    ('source', 'kwargs', 'words'),
-    [
-        (
-            'resnet18_1xb64-5e_digits',
-            dict(narrow(64, features=64), neck={}),
-            r"prefix 'neck\.' holds none",
-        ),
-        (
-            'resnet18-gcp_1xb64-5e_digits',
-            narrow(64, reduction=8, features=36),
-            r'(8, 64, 1, 1) for (16, 64, 1, 1)',
-        ),
-    ],
-)
-def test_checkpoint_that_does_not_fit_is_refused(digits_5_9, tmp_path, source, kwargs, words):
-    save(tmp_path / 'x.pth', source, **kwargs)
-    with pytest.raises(ValueError, match=words if 'prefix' in words else re.escape(words)):
-        train(DIGITS, tmp_path / 'w', tmp_path / 'x.pth', 64, f'dataset.data_root={digits_5_9}')
-
-
-def test_missing_checkpoint_is_named(digits_5_9, tmp_path):
-    with pytest.raises(ValueError, match=r'none\.pth.*does not exist'):
-        train(DIGITS, tmp_path / 'w', tmp_path / 'none.pth', 64, f'dataset.data_root={digits_5_9}')
-    assert not (tmp_path / 'w').exists()
-
-
 def test_neck_is_filled_completely_or_not_at_all(tmp_path):
     def build(reduction, prefix='neck.'):
         init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), prefix=prefix)
