@@ -36,12 +36,12 @@ class Watch(Hook):
         self.rates.append({key: rates[id(p)] for key, p in runner.model.named_parameters()})
 
 
-def narrow(channels, reduction=16, features=136, **head):
+def narrow(channels, **head):
     """Settings of a narrow network, whose backbone gives so many channels."""
     return dict(
         backbone=dict(stem_channels=8, base_channels=8),
-        neck=dict(in_channels=channels, reduction=[reduction]),
-        head=dict(in_channels=features, **head),
+        neck=dict(in_channels=channels, reduction=[16]),
+        head=dict(in_channels=136, **head),
     )
 
 

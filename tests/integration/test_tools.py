@@ -124,18 +124,15 @@ def test_what_is_in_annotations_is_not_executed(run_tool, digits, tmp_path, tool
     assert not sign.exists()
 
 
+WIDTH = 'model.head.in_channels=512'
 NOWHERE = 'train_dataloader.dataset.data_root=nowhere'
 
 
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'words'),
     [
-        (
-            'train',
-            ['--cfg-options', 'model.head.in_channels=512'],
-            r'model\.head\.in_channels=8256',
-        ),
-        ('test', ['--cfg-options', 'model.head.in_channels=512'], r'model\.head\.in_channels=8256'),
+        ('train', ['--cfg-options', WIDTH], r'set model\.head\.in_channels=8256'),
+        ('test', ['--cfg-options', WIDTH], r'set model\.head\.in_channels=8256'),
         ('train', ['--cfg-options', NOWHERE], r"train_dataloader\.dataset: .*folder 'nowhere/t"),
         pytest.param(
             *('train', ['--amp'], '--amp needs an accelerator'),
