@@ -32,6 +32,7 @@ from tests.helpers.reference import (
 )
 
 F64 = torch.float64
+SCALED = (4, 64, 5, 5), (4, 64), (4, 1)  # the last of these is wrong
 
 
 def numpy_root(sigma):
@@ -194,6 +195,7 @@ def pool(*args, **kwargs):
         (lambda: svpn(torch.ones(1, 2, 3), torch.ones(3), 2), ValueError, 'exponent.*got 2'),
         (lambda: dropcov_probability(torch.ones(1, 1, 3), torch.ones(1, 1)), ValueError, '2 or'),
         (lambda: dropcov_probability(torch.ones(2, 4, 3), torch.ones(4)), ValueError, r'\(4,\)'),
+        (lambda: dropcov_probability(*map(torch.ones, SCALED)), ValueError, r'scale.*\(4, 1\)'),
         (lambda: pool(method='fast'), ValueError, "method.*'circuit'.*got 'fast'"),
         (lambda: pool(backend='cuda'), ValueError, "backend.*'triton', 'cpp'.*got 'cuda'"),
         (lambda: pool(backend='cpp'), ValueError, "backend='cpp'.*'circuit'.*method='auto'"),

@@ -77,12 +77,8 @@ def test_tiles_of_the_tuned_sizes(shape):
 
 
 @needs_device
-def test_large_mean(path):
+def test_large_mean_and_sparse_features_in_any_layout(path):
     check(device_features((1, 64, 20)) + 100)
-
-
-@needs_device
-def test_sparse_features_in_any_layout(path):
     x = (device_features((2, 20, 48)) - 1).relu().mT
     x[:, 3] = 0
     check(x * 1e-4)
