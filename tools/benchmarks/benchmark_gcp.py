@@ -103,7 +103,7 @@ METHODS = {
 }
 
 
-def measure(names, channels, positions, batch, args):
+def measure(candidates, channels, positions, batch, args):
     """One row for each candidate at one size."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(batch, channels, positions, generator=generator).relu()
@@ -113,7 +113,6 @@ def measure(names, channels, positions, batch, args):
         name: output_and_gradient(pool, features.double()) for name, pool in REFERENCES.items()
     }
 
-    candidates = {name: (CANDIDATES | METHODS)[name] for name in names}
     forward, both, saved, errors = {}, {}, {}, {}
     for name, (pool, reference, floor) in candidates.items():
         x = tokens if floor == CROSS_COVARIANCE else features
@@ -205,12 +204,13 @@ def main():
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     dropcov.to(args.device)
-    names = [name for name in CANDIDATES if name != EXTENSION or args.extension]
-    names += METHODS if args.methods else []
+    candidates = CANDIDATES | (METHODS if args.methods else {})
+    if not args.extension:
+        del candidates[EXTENSION]
     rows = []
     sizes = list(itertools.product(args.channels, args.positions, args.batch))
     for size in tqdm(sizes):
-        rows += measure(names, *size, args)
+        rows += measure(candidates, *size, args)
     machine = describe_machine(args.device)
     write_report(args.out, 'gcp', machine, rows)
     if args.profile:

@@ -1,5 +1,7 @@
 """The layer against numpy, against finite differences, and at the edges of its domain."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -41,26 +43,22 @@ def numpy_root(sigma):
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_covariance_is_numpys(shape):
+@pytest.mark.parametrize(
+    ('root', 'numpys'),
+    [
+        (matrix_sqrt_eigh, numpy_root),
+        *(
+            [partial(f, iterations=k) for f in (matrix_sqrt_newton_schulz, numpy_newton_schulz)]
+            for k in (1, 2, 5)
+        ),
+    ],
+)
+def test_covariance_and_its_root_are_numpys(shape, root, numpys):
     x = features(*shape)
-    expected = [np.cov(sample.flatten(1).numpy(), bias=True) for sample in x]
-    torch.testing.assert_close(covariance(x), torch.tensor(np.array(expected)))
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize('iterations', [1, 2, 5])
-def test_newton_schulz_on_the_spectrum(shape, iterations):
-    sigma = covariance(features(*shape))
-    expected = torch.tensor(numpy_newton_schulz(sigma.numpy(), iterations))
-    torch.testing.assert_close(matrix_sqrt_newton_schulz(sigma, iterations), expected)
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-def test_eigh_is_numpys_root(shape):
-    sigma = covariance(features(*shape))
-    root = matrix_sqrt_eigh(sigma)
-    torch.testing.assert_close(root, torch.tensor(numpy_root(sigma.numpy())))
-    torch.testing.assert_close(root @ root, sigma)
+    sigma = np.array([np.cov(sample.flatten(1).numpy(), bias=True) for sample in x])
+    cov = covariance(x)
+    torch.testing.assert_close(cov, torch.tensor(sigma))
+    torch.testing.assert_close(root(cov), torch.tensor(numpys(sigma)))
 
 
 @pytest.mark.parametrize('shape', SHAPES)
