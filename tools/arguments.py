@@ -1,4 +1,4 @@
-"""What several tools share: arguments, the config that they name, and how a mistake ends a tool."""
+"""What several tools share: arguments, configs, lists of findings, and how a mistake ends them."""
 
 import contextlib
 import logging
@@ -18,11 +18,13 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from gcp_mm.checkpoints import install_safe_readers
+from gcp_mm.checks import Finding
 from gcp_mm.checks.data import build_dataset, find_annotated, find_datasets
 from gcp_mm.runtime import load_config, read_config
 
 # What a user can put right. Any other exception is a fault of the program.
 MISTAKES = (ValueError, TypeError, OSError, ImportError, FloatingPointError, KeyError)
+SIGNS = dict(ok='ok', warning='WARNING', error='ERROR', skipped='skipped')  # of findings
 
 
 def run(main: Callable[[], object]) -> None:
@@ -67,6 +69,21 @@ def _log_traceback():
 def printable(text: str) -> str:
     """A text with the control characters in it, such as those of a file's name, escaped."""
     return ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in text)
+
+
+def print_findings(findings: Iterable[Finding]) -> int:
+    """Print a line for each finding as it comes; returns 1 if one of them is an error, else 0.
+
+    What the frameworks print meanwhile goes to the standard error.
+    """
+    failed = False
+    out = sys.stdout
+    with contextlib.redirect_stdout(Screen(sys.stderr)):
+        for finding in findings:
+            line = f'{finding.check:<11} {SIGNS[finding.status]:<7} {finding.text}'
+            print(printable(line), file=out, flush=True)
+            failed |= finding.status == 'error'
+    return int(failed)
 
 
 def check_outputs(

@@ -2,8 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument, run
-from findings import print_findings
+from arguments import add_config_arguments, add_trust_argument, print_findings, run
 
 from mmengine.logging import MMLogger
 

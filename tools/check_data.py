@@ -2,8 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument, config_of, run
-from findings import print_findings
+from arguments import add_config_arguments, add_trust_argument, config_of, print_findings, run
 
 from gcp_mm.checks import run_checks
 

@@ -9,8 +9,7 @@ import os
 import shlex
 from pathlib import Path
 
-from arguments import add_trust_argument, run
-from findings import print_findings
+from arguments import add_trust_argument, print_findings, run
 
 from mmengine.logging import MMLogger
 

@@ -19,14 +19,10 @@ RESULTS = {
 }
 
 
-def tables(root: Path = ROOT) -> str:
-    """One section with a table for each metafile that model-index.yml lists.
-
-    Args:
-        root: folder of model-index.yml.
-    """
-    index = yaml.safe_load((root / 'model-index.yml').read_text())
-    return '\n'.join(section(root / metafile) for metafile in index['Import'])
+def tables() -> str:
+    """One section with a table for each metafile that model-index.yml lists."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    return '\n'.join(section(ROOT / metafile) for metafile in index['Import'])
 
 
 def section(metafile: Path) -> str:

@@ -1,5 +1,6 @@
 """The benchmarks compare what they say they compare, and write what they say they write."""
 
+import functools
 import json
 from types import SimpleNamespace
 
@@ -18,18 +19,22 @@ def _path(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
 
 
+def assert_same(found, expected, *shape):
+    """Two functions of the features have the same value and gradient, in float64."""
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    outs = found(x), expected(x)
+    grad = torch.randn_like(outs[0])
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, grad)[0] for out in outs))
+
+
 @pytest.mark.parametrize('shape', [(2, 8, 20), (3, 12, 5)])
 @pytest.mark.parametrize('iterations', [2, 3, 5])
 def test_textbook_layer_is_the_same_function(shape, iterations):
     from isqrt_cov import isqrt_cov
 
-    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    out, expected = isqrt_cov(x, iterations), global_covariance_pooling(x, iterations)
-    torch.testing.assert_close(out, expected)
-    grad = torch.randn_like(out)
-    torch.testing.assert_close(
-        torch.autograd.grad(out, x, grad)[0], torch.autograd.grad(expected, x, grad)[0]
-    )
+    ours = functools.partial(global_covariance_pooling, iterations=iterations)
+    assert_same(lambda x: isqrt_cov(x, iterations), ours, *shape)
 
 
 def numpy_root(x, root=np.sqrt):
@@ -82,13 +87,7 @@ def test_peers_of_rank_deficient_covariances():
     """MPN-COV remains exact; the Pade approximant turns an eigenvalue 0 into 1/11."""
     import peers
 
-    x = torch.randn(2, 8, 5, dtype=torch.float64, requires_grad=True)
-    out, expected = peers.mpn_cov(x), global_covariance_pooling(x, norm='eigh')
-    torch.testing.assert_close(out.detach(), numpy_root(x.detach()))
-    grad = torch.randn_like(out)
-    torch.testing.assert_close(
-        torch.autograd.grad(out, x, grad)[0], torch.autograd.grad(expected, x, grad)[0]
-    )
+    assert_same(peers.mpn_cov, lambda x: global_covariance_pooling(x, norm='eigh'), 2, 8, 5)
 
     def approximant(lam):
         plus, minus = (1 + lam**0.5) ** 11, (1 - lam**0.5) ** 11
@@ -96,19 +95,14 @@ def test_peers_of_rank_deficient_covariances():
             lam**0.5 * (plus + minus), plus - minus, np.full_like(lam, 1 / 11), where=lam > 1e-12
         )
 
-    torch.testing.assert_close(peers.mpa_lya(x).detach(), numpy_root(x.detach(), approximant))
+    x = torch.randn(2, 8, 5, dtype=torch.float64)
+    torch.testing.assert_close(peers.mpa_lya(x), numpy_root(x, approximant))
 
 
 def test_bilinear_peer_is_the_same_function():
     from peers import bilinear
 
-    x = torch.randn(2, 8, 20, dtype=torch.float64, requires_grad=True)
-    out, expected = bilinear(x), global_covariance_pooling(x, norm='signed_sqrt_l2')
-    torch.testing.assert_close(out, expected)
-    grad = torch.randn_like(out)
-    torch.testing.assert_close(
-        torch.autograd.grad(out, x, grad)[0], torch.autograd.grad(expected, x, grad)[0]
-    )
+    assert_same(bilinear, lambda x: global_covariance_pooling(x, norm='signed_sqrt_l2'), 2, 8, 20)
 
 
 def test_saved_memory_is_counted():
@@ -123,10 +117,11 @@ def test_rows_of_the_layer():
     """Errors against the reference a row names, times over the floor of its kind."""
     import benchmark_gcp as benchmark
 
-    names = [name for name in benchmark.CANDIDATES | benchmark.METHODS if 'C++' not in name]
+    candidates = benchmark.CANDIDATES | benchmark.METHODS
+    del candidates[benchmark.EXTENSION]
     args = SimpleNamespace(device=torch.device('cpu'), repeats=1, seconds=0)
-    rows = {row['candidate']: row for row in benchmark.measure(names, 16, 40, 2, args)}
-    assert list(rows) == names
+    rows = {row['candidate']: row for row in benchmark.measure(candidates, 16, 40, 2, args)}
+    assert rows.keys() == candidates.keys()
     for name, row in rows.items():
         if name == 'DropCov, training':  # draws channels
             assert row['reference'] is row['output error'] is row['gradient error'] is None
@@ -179,7 +174,6 @@ def test_layer(run_tool, tmp_path):
     assert '| 16 | 25 | 2 | auto | ' in result.stdout
     profiles = json.loads((tmp_path / 'profile.json').read_text())['rows']
     assert all('bmm' in row['operators'] for row in profiles)
-    assert (tmp_path / 'gcp.png').stat().st_size > 10000
 
 
 @pytest.mark.slow
@@ -211,16 +205,10 @@ def test_traffic_of_two_processes(run_tool, tmp_path):
     options = ('--channels', 8, '--repeats', 1, '--out', tmp_path)
     run_tool('tools/benchmarks/benchmark_traffic.py', *options)
     rows = json.loads((tmp_path / 'traffic.json').read_text())['rows']
-    assert [row['gradient'] for row in rows] == [
-        'float32',
-        'bf16',
-        'PowerSGD, rank 1',
-        'PowerSGD, rank 4',
-    ]
-    errors = [row['error of the gradient'] for row in rows]
-    assert errors[0] == 0
-    assert 0 < errors[1] < 2**-7
-    assert errors[3] < errors[2]
+    errors = {row['gradient']: row['error of the gradient'] for row in rows}
+    assert errors['float32'] == 0
+    assert 0 < errors['bf16'] < 2**-7
+    assert errors['PowerSGD, rank 4'] < errors['PowerSGD, rank 1']
     assert len(json.loads((tmp_path / 'links.json').read_text())['rows']) == 8
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gcp_mm._io import append_jsonl
 from gcp_mm.hub import resolve_config
 from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
+from tests.helpers.run_logs import write_log
 from tests.helpers.runs import ROOT
 
 GAP = {
@@ -58,33 +60,32 @@ def measure(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Make a run of a network from the content of its files."""
+def made(tmp_path):
+    """Make a run from its validations, {epoch: top1}, and from the content of its files."""
 
-    def make(name, **files):
+    def make(name, curve=None, **files):
+        folder = tmp_path / name
+        folder.mkdir()
+        if curve:
+            write_log(folder, '0', *({'step': k, 'top1': value} for k, value in curve.items()))
         for file, content in files.items():
-            path = tmp_path / name / file.replace('__', '/')
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-        return Folder(tmp_path / name)
+            (folder / file).write_text(json.dumps(content) + '\n')
+        return Folder(folder)
 
     return make
 
 
-def test_final_values_and_epochs_to_the_target(measure, folder):
+def test_final_values_and_epochs_to_the_target(measure, made):
     """The target is the better trunk's mean final accuracy: 80 of b, not 70 of a."""
     curves = {
         'a': [{1: 10, 2: 60}, {1: 20, 2: 80}],
         'b': [{1: 75, 2: 79}, {1: 80, 2: 81}],
         'c': [{1: 80, 2: 70}, {1: 79.9, 2: 90}],
     }
-    runs = {}
-    for name, of_seeds in curves.items():
-        runs[name] = []
-        for seed, curve in enumerate(of_seeds):
-            lines = [json.dumps({'step': k, 'top1': value}) for k, value in curve.items()]
-            log = {'0__vis_data__scalars.json': '\n'.join(lines) + '\n'}
-            runs[name].append(folder(f'{name}{seed}', **log))
+    runs = {
+        name: [made(f'{name}{seed}', curve) for seed, curve in enumerate(of_seeds)]
+        for name, of_seeds in curves.items()
+    }
     values = measure({'curve': 'top1'}, runs)
     assert values == {'a': [60, 80], 'b': [79, 81], 'c': [70, 90]}
     assert measure({'curve': 'top1', 'scale': 10}, runs)['a'] == [600, 800]
@@ -92,19 +93,17 @@ def test_final_values_and_epochs_to_the_target(measure, folder):
     assert epochs == {'a': [3, 2], 'b': [3, 1], 'c': [1, 2]}
 
 
-def test_bands_are_averaged_over_the_training(measure, folder):
+def test_bands_are_averaged_over_the_training(measure, made):
     """A resumed run has measured step 5 twice: the later line counts."""
-    bands = {0: [1, 2.0, 4], 5: [0, 9.0, 9]}, {5: [1, 1.5, 1]}
-    lines = [
-        json.dumps({'iter': step, 'losses': band}) for part in bands for step, band in part.items()
-    ]
-    run = folder('a', **{'landscape.jsonl': '\n'.join(lines) + '\n'})
+    run = made('a')
+    for step, band in (0, [1, 2.0, 4]), (5, [0, 9.0, 9]), (5, [1, 1.5, 1]):
+        append_jsonl(run.folder / 'landscape.jsonl', {'iter': step, 'losses': band})
     assert measure({'bands': 'losses'}, {'a': [run]}) == {'a': [(3 + 0.5) / 2]}
 
 
-def test_a_number_of_a_file(measure, folder):
-    run = folder('a', **{'out__x.json': '{"trace": 7.5}'})
-    assert measure({'file': 'out/x.json', 'key': 'trace'}, {'a': [run]}) == {'a': [7.5]}
+def test_a_number_of_a_file(measure, made):
+    run = made('a', **{'x.json': {'trace': 7.5}})
+    assert measure({'file': 'x.json', 'key': 'trace'}, {'a': [run]}) == {'a': [7.5]}
 
 
 def results_of_classifier(error):
@@ -115,13 +114,13 @@ def results_of_classifier(error):
     }
     identity = {'checkpoint_sha256': '0'}
     common = {'name': 'A', 'checkpoint': 'a.pth', 'roots': {}, 'regenerated': []}
-    return json.dumps({**common, 'identity': identity, 'parts': parts})
+    return {**common, 'identity': identity, 'parts': parts}
 
 
-def test_errors_are_normalized_by_the_mean_of_the_baseline(measure, folder):
+def test_errors_are_normalized_by_the_mean_of_the_baseline(measure, made):
     runs = {
         name: [
-            folder(f'{name}{k}', **{'robustness.json': results_of_classifier(error)})
+            made(f'{name}{k}', **{'robustness.json': results_of_classifier(error)})
             for k, error in enumerate(errors)
         ]
         for name, errors in {'GAP': [0.3, 0.5], 'GCP': [0.2, 0.1]}.items()
@@ -131,12 +130,12 @@ def test_errors_are_normalized_by_the_mean_of_the_baseline(measure, folder):
     assert values['GCP'] == pytest.approx([50, 25])
 
 
-def test_a_detector_on_corrupted_images(measure, folder):
+def test_a_detector_on_corrupted_images(measure, made):
     keys = ['clean', *(f'{name}/{severity}' for name in CORRUPTIONS for severity in SEVERITIES)]
     parts = {key: {'coco/bbox_mAP': 0.6 if key == 'clean' else 0.45} for key in keys}
     results = {'name': 'D', 'checkpoint': 'd.pth', 'identity': {}, 'roots': {}, 'regenerated': []}
     results |= {'parts': parts, 'images': 5, 'skipped': []}
-    runs = {'D': [folder('d', **{'robustness.json': json.dumps(results)})]}
+    runs = {'D': [made('d', **{'robustness.json': results})]}
     assert measure({'detector': 'mPC'}, runs)['D'] == pytest.approx([45])
     assert measure({'detector': 'rPC'}, runs)['D'] == pytest.approx([75])
 
@@ -146,36 +145,38 @@ def reproduce(digits, scenes, tmp_path, run_tool):
     """Run the tool with the same network in both roles; arguments are changes to the table."""
 
     def call(*arguments, **changes):
-        claim = {'claim': 'GAP is better than GAP', 'better': 'twin', 'worse': 'GAP'}
-        part = {'title': 'Twins', 'text': 'The same network twice.', 'sets': ['digits']}
-        metrics = {
-            'accuracy': {'curve': 'accuracy/top1'},
-            'epochs': {'curve': 'accuracy/top1', 'target': ['GAP'], 'lower': True},
-            'range': {'bands': 'losses', 'lower': True},
-            'trace': {'file': 'landscape/landscape.json', 'key': 'trace', 'lower': True},
-        }
         command = ['tools/landscape.py', '{config}', '{checkpoint}', '--out', '{folder}/landscape']
         command += ['--images', 8, '--products', 2, '--tolerance', 0.5, '--grid', 3]
-        part |= {'claims': [claim], 'metrics': metrics, 'curves': ['GAP'], 'command': command}
-        part |= {'densities': 'landscape/landscape.json'}
+        measured = 'landscape/landscape.json'
+        twins = {
+            **{'title': 'Twins', 'text': 'The same network twice.', 'sets': ['digits']},
+            **{'command': command, 'curves': ['GAP'], 'densities': measured},
+            'claims': [{'claim': 'GAP is better than GAP', 'better': 'twin', 'worse': 'GAP'}],
+            'metrics': {
+                'accuracy': {'curve': 'accuracy/top1'},
+                'epochs': {'curve': 'accuracy/top1', 'target': ['GAP'], 'lower': True},
+                'range': {'bands': 'losses', 'lower': True},
+                'trace': {'file': measured, 'key': 'trace', 'lower': True},
+            },
+        }
         claim = {'claim': 'Detectors are equal', 'better': 'twin detector', 'worse': 'detector'}
-        detectors = {'title': 'Detectors', 'text': 'Twice, too.', 'sets': ['scenes']}
-        detectors |= {'metrics': {'AP': {'curve': 'coco/bbox_mAP'}}, 'claims': [claim]}
+        detectors = {
+            **{'title': 'Detectors', 'text': 'Twice, too.', 'sets': ['scenes']},
+            **{'metrics': {'AP': {'curve': 'coco/bbox_mAP'}}, 'claims': [claim]},
+        }
         ann_file = str(scenes / 'annotations/instances_val.json')
-        of_scenes = {'folder': str(scenes), 'options': {'val_evaluator.ann_file': ann_file}}
         table = {
-            'tune': {'rates': [0.05, 0.1], 'seed': 100},
-            'seeds': [0, 1],
+            **{'tune': {'rates': [0.05, 0.1], 'seed': 100}, 'seeds': [0, 1]},
             'text': 'Small networks.',
             'sets': {
                 'digits': {'prepare': [], 'folder': str(digits), 'options': {}},
                 'scenes': {
                     **{'prepare': [], 'rates': [0.01], 'metric': 'coco/bbox_mAP'},
-                    **of_scenes,
+                    **{'folder': str(scenes), 'options': {'val_evaluator.ann_file': ann_file}},
                 },
             },
             'networks': NETWORKS,
-            'parts': {'twins': part, 'detectors': detectors},
+            'parts': {'twins': twins, 'detectors': detectors},
         }
         file = tmp_path / 'claims.yml'
         file.write_text(yaml.safe_dump(table | changes, sort_keys=False))
@@ -256,17 +257,15 @@ def test_mistakes(reproduce):
     assert 'output.txt' in failed.stdout
 
 
-def test_the_seconds_of_an_epoch_are_timed_once_for_each_run(measure, folder, digits):
+def test_the_seconds_of_an_epoch_are_timed_once_for_each_run(measure, made, digits):
     """Of two runs of one network; those of the second are there already."""
     cfg = resolve_config(GAP['config'])
     cfg.merge_from_dict(GAP['options'] | {'train_dataloader.dataset.data_root': str(digits)})
-    log = '\n'.join(json.dumps({'step': k, 'top1': k}) for k in (1, 2)) + '\n'
-    runs = []
-    for name in ('a', 'b'):
-        runs.append(folder(name, **{'0__vis_data__scalars.json': log}))
-        runs[-1].config = runs[-1].folder / 'config.py'
-        cfg.dump(runs[-1].config)
-    (runs[1].folder / 'seconds.json').write_text('{"seconds": 7}')
+    curve = {1: 1, 2: 2}
+    runs = [made('a', curve), made('b', curve, **{'seconds.json': {'seconds': 7}})]
+    for run in runs:
+        run.config = run.folder / 'config.py'
+        cfg.dump(run.config)
     metric = {'curve': 'top1', 'target': ['a'], 'seconds': True}
     values = measure(metric, {'a': runs})['a']
     assert values[0] > 0
@@ -274,20 +273,14 @@ def test_the_seconds_of_an_epoch_are_timed_once_for_each_run(measure, folder, di
     assert measure(metric, {'a': runs})['a'] == values
 
 
-def test_runs_that_do_not_reach_the_target_take_as_long_as_each_other(measure, folder):
+def test_runs_that_do_not_reach_the_target_take_as_long_as_each_other(measure, made):
     """Of seed 0 only b reaches 50; of seed 1 neither, and the slower one has no more time."""
     curves = {'a': [40, 45], 'b': [55, 30], 'target': [60, 40]}
     seconds = {'a': 3, 'b': 5, 'target': 4}
     runs = {
         name: [
-            folder(
-                f'{name}{seed}',
-                **{
-                    '0__vis_data__scalars.json': json.dumps({'step': 1, 'top1': value}) + '\n',
-                    'seconds.json': json.dumps({'seconds': seconds[name]}),
-                },
-            )
-            for seed, value in enumerate(of_seeds)
+            made(f'{name}{seed}', {1: top1}, **{'seconds.json': {'seconds': seconds[name]}})
+            for seed, top1 in enumerate(of_seeds)
         ]
         for name, of_seeds in curves.items()
     }

@@ -18,17 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import peers
 import torch
 from isqrt_cov import isqrt_cov
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from measure import describe_machine, interleave, saved_bytes, write_report
 from torch import Tensor
 from tqdm import tqdm
 
-from gcp_mm._io import write_figure
 from gcp_mm.ops import (
     DropCov,
     covariance,
@@ -107,7 +103,7 @@ METHODS = {
 }
 
 
-def measure(names, channels, positions, batch, args):
+def measure(candidates, channels, positions, batch, args):
     """One row for each candidate at one size."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(batch, channels, positions, generator=generator).relu()
@@ -117,7 +113,6 @@ def measure(names, channels, positions, batch, args):
         name: output_and_gradient(pool, features.double()) for name, pool in REFERENCES.items()
     }
 
-    candidates = {name: (CANDIDATES | METHODS)[name] for name in names}
     forward, both, saved, errors = {}, {}, {}, {}
     for name, (pool, reference, floor) in candidates.items():
         x = tokens if floor == CROSS_COVARIANCE else features
@@ -184,28 +179,6 @@ def profile(channels, positions, batch):
     return {'D': channels, 'N': positions, 'B': batch, 'operators': text}
 
 
-def draw(rows, path):
-    """Times of forward + backward per image, one group of bars for each size."""
-    times = {}
-    for row in rows:
-        size = row['D'], row['N'], row['B']
-        times.setdefault(size, {})[row['candidate']] = row['forward + backward ms'] / row['B']
-    names = list(times[size])
-    figure = Figure(figsize=(4 + 3 * len(times), 4.5), layout='constrained')
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=colormaps['tab20'].colors)
-    width = 0.8 / len(names)
-    for k, name in enumerate(names):
-        left = np.arange(len(times)) + (k - (len(names) - 1) / 2) * width
-        axes.bar(left, [values[name] for values in times.values()], width, label=name)
-    axes.set_xticks(range(len(times)), ['D={}\nN={}\nB={}'.format(*size) for size in times])
-    axes.set_yscale('log')
-    axes.set_ylabel('forward + backward, ms per image')
-    axes.grid(axis='y', alpha=0.3)
-    figure.legend(loc='outside right upper', fontsize='small')
-    write_figure(path, figure, dpi=120)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--channels', type=int, nargs='+', default=[256], help='D (128 256 512)')
@@ -231,17 +204,17 @@ def main():
     torch.set_num_threads(args.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     dropcov.to(args.device)
-    names = [name for name in CANDIDATES if name != EXTENSION or args.extension]
-    names += METHODS if args.methods else []
+    candidates = CANDIDATES | (METHODS if args.methods else {})
+    if not args.extension:
+        del candidates[EXTENSION]
     rows = []
     sizes = list(itertools.product(args.channels, args.positions, args.batch))
     for size in tqdm(sizes):
-        rows += measure(names, *size, args)
+        rows += measure(candidates, *size, args)
     machine = describe_machine(args.device)
     write_report(args.out, 'gcp', machine, rows)
     if args.profile:
         write_report(args.out, 'profile', machine, [profile(*size) for size in sizes])
-    draw(rows, args.out / 'gcp.png')
 
 
 if __name__ == '__main__':

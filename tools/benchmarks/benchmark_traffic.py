@@ -7,6 +7,7 @@ table extrapolates the bytes to several GPUs and networks.
 
 import argparse
 import tempfile
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -64,11 +65,8 @@ def build(length, register):
 def step(ddp, x, labels, communicate=True):
     """The gradient of a batch, averaged over the processes."""
     ddp.zero_grad()
-    if communicate:
+    with nullcontext() if communicate else ddp.no_sync():
         cross_entropy(ddp(x), labels).backward()
-    else:
-        with ddp.no_sync():
-            cross_entropy(ddp(x), labels).backward()
     return ddp.module.weight.grad
 
 

@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 import torchvision
-from mmengine.config import Config
 
 from tests.helpers.configs import (
     CONFIGS,
@@ -174,14 +173,3 @@ def test_initialization(name):
     else:
         check_uniform(fc.weight, fc.in_features**-0.5)
         check_uniform(fc.bias, fc.in_features**-0.5)
-
-
-def test_config_in_the_readme_builds(tmp_path):
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
-    (text,) = [block for block in blocks if block.startswith('_base_')]
-    path = tmp_path / 'mobilenet-v2-gcp.py'
-    path.write_text(text)
-    cfg = Config.fromfile(path)
-    model = build_model(cfg).eval()
-    (scores,) = model(torch.rand(1, 3, 64, 64))
-    assert scores.shape == (1000,)

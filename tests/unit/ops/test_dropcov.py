@@ -18,31 +18,20 @@ def by_hand(x, attention):
     return 1 - 10 / math.log2(len(sample)) * np.mean(cosines)
 
 
-@pytest.mark.parametrize('d', [64, 256])
-def test_probability(d):
+@pytest.mark.parametrize(('d', 'mean'), [(64, 0), (256, 0), (64, 3)])
+def test_probability(d, mean):
+    """Of scaled features; and the layer scales and drops at once, after it has the probability."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, d, 5, 5, generator=generator)
+    x = torch.randn(4, d, 5, 5, generator=generator) + mean
     attention = torch.rand(4, d, generator=generator) ** 20  # few channels count
-    expected = by_hand(x, attention)
-    assert 0.05 < expected < 0.95
-    p = dropcov_probability(x, attention)
-    assert p.shape == ()
-    np.testing.assert_allclose(p, expected, rtol=1e-5)
-
-
-def test_scaling_that_is_left_to_the_probability():
-    """The layer scales and drops with one multiplication, after it has the probability."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 64, 5, 5, generator=generator) + 3
-    attention = torch.rand(4, 64, generator=generator) ** 20
     scale = 1 + attention
     scaled = x * scale[:, :, None, None]
-    p = dropcov_probability(x, attention, scale)
-    assert 0.05 < p < 0.95
-    np.testing.assert_allclose(p, by_hand(scaled, attention), rtol=1e-5)
-    np.testing.assert_allclose(p, dropcov_probability(scaled, attention), rtol=1e-5)
-    with pytest.raises(ValueError, match=r'scale.*\(4, 1\)'):
-        dropcov_probability(x, attention, scale[:, :1])
+    expected = by_hand(scaled, attention)
+    assert 0.05 < expected < 0.95
+    p = dropcov_probability(scaled, attention)
+    assert p.shape == ()
+    np.testing.assert_allclose(p, expected, rtol=1e-5)
+    np.testing.assert_allclose(dropcov_probability(x, attention, scale), expected, rtol=1e-5)
 
 
 def test_probability_at_its_ends():

@@ -1,5 +1,7 @@
 """The layer against numpy, against finite differences, and at the edges of its domain."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,7 @@ from tests.helpers.reference import (
 )
 
 F64 = torch.float64
+SCALED = (4, 64, 5, 5), (4, 64), (4, 1)  # the last of these is wrong
 
 
 def numpy_root(sigma):
@@ -40,26 +43,22 @@ def numpy_root(sigma):
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_covariance_is_numpys(shape):
+@pytest.mark.parametrize(
+    ('root', 'numpys'),
+    [
+        (matrix_sqrt_eigh, numpy_root),
+        *(
+            [partial(f, iterations=k) for f in (matrix_sqrt_newton_schulz, numpy_newton_schulz)]
+            for k in (1, 2, 5)
+        ),
+    ],
+)
+def test_covariance_and_its_root_are_numpys(shape, root, numpys):
     x = features(*shape)
-    expected = [np.cov(sample.flatten(1).numpy(), bias=True) for sample in x]
-    torch.testing.assert_close(covariance(x), torch.tensor(np.array(expected)))
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-@pytest.mark.parametrize('iterations', [1, 2, 5])
-def test_newton_schulz_on_the_spectrum(shape, iterations):
-    sigma = covariance(features(*shape))
-    expected = torch.tensor(numpy_newton_schulz(sigma.numpy(), iterations))
-    torch.testing.assert_close(matrix_sqrt_newton_schulz(sigma, iterations), expected)
-
-
-@pytest.mark.parametrize('shape', SHAPES)
-def test_eigh_is_numpys_root(shape):
-    sigma = covariance(features(*shape))
-    root = matrix_sqrt_eigh(sigma)
-    torch.testing.assert_close(root, torch.tensor(numpy_root(sigma.numpy())))
-    torch.testing.assert_close(root @ root, sigma)
+    sigma = np.array([np.cov(sample.flatten(1).numpy(), bias=True) for sample in x])
+    cov = covariance(x)
+    torch.testing.assert_close(cov, torch.tensor(sigma))
+    torch.testing.assert_close(root(cov), torch.tensor(numpys(sigma)))
 
 
 @pytest.mark.parametrize('shape', SHAPES)
@@ -138,9 +137,7 @@ def test_autocast_changes_nothing(norm):
     x = features(2, 8, 5, 5, dtype=torch.float32)
     expected = global_covariance_pooling(x, norm=norm)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        torch.testing.assert_close(
-            global_covariance_pooling(x, norm=norm), expected, rtol=0, atol=0
-        )
+        assert torch.equal(global_covariance_pooling(x, norm=norm), expected)
 
 
 def test_triangle_layout_is_row_major():
@@ -196,8 +193,13 @@ def pool(*args, **kwargs):
         (lambda: svpn(torch.ones(1, 2, 3), torch.ones(3), 2), ValueError, 'exponent.*got 2'),
         (lambda: dropcov_probability(torch.ones(1, 1, 3), torch.ones(1, 1)), ValueError, '2 or'),
         (lambda: dropcov_probability(torch.ones(2, 4, 3), torch.ones(4)), ValueError, r'\(4,\)'),
+        (lambda: dropcov_probability(*map(torch.ones, SCALED)), ValueError, r'scale.*\(4, 1\)'),
         (lambda: pool(method='fast'), ValueError, "method.*'circuit'.*got 'fast'"),
         (lambda: pool(backend='cuda'), ValueError, "backend.*'triton', 'cpp'.*got 'cuda'"),
+        (lambda: pool(backend='cpp'), ValueError, "backend='cpp'.*'circuit'.*method='auto'"),
+        (lambda: pool(method='newton_schulz', backend='pytorch'), ValueError, "'newton_schulz'"),
+        (lambda: pool(norm='eigh', method='circuit'), ValueError, "method='circuit'.*norm='eigh'"),
+        (lambda: pool(norm='none', backend='cpp'), ValueError, "backend='cpp'.*norm='none'"),
         (lambda: pool(7, method='circuit'), ValueError, "circuit.*iterations=7.*method='auto'"),
         (lambda: matrix_sqrt_newton_schulz(torch.ones(2, 3)), ValueError, 'square'),
         (lambda: matrix_sqrt_eigh(torch.ones(3)), ValueError, 'square'),
