@@ -6,8 +6,7 @@ from pathlib import Path
 from arguments import run
 
 from gcp_mm.data.digit_scenes import write_scenes
-from gcp_mm.data.digits import write_classification
-from gcp_mm.data.hard_digits import write_clutter, write_few
+from gcp_mm.data.digits import write_classification, write_clutter
 
 
 def main():
@@ -39,7 +38,7 @@ def main():
     ]
     if hard:
         sets += [
-            (out / 'digits_few', write_few, dict(image_size=image_size)),
+            (out / 'digits_few', write_classification, dict(image_size=image_size, per_class=20)),
             (out / 'digits_clutter', write_clutter, {}),
         ]
     for folder, write, arguments in sets:
