@@ -119,7 +119,8 @@ def test_stopped_run_continues_with_what_is_missing(evaluate, evaluated, tmp_pat
     measured, run_part = [], detectors.run_part
 
     def record(runner, dataloader, evaluator):
-        measured.append(dataloader['dataset']['pipeline'][1].get('severity'))
+        step = dataloader['dataset'].pipeline.transforms[1]
+        measured.append(getattr(step, 'severity', None))
         return run_part(runner, dataloader, evaluator)
 
     def stop(path, results):

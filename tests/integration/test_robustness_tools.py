@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from gcp_mm.robustness.baseline import ALEXNET, load_baseline
-from gcp_mm.robustness.datasets import read_frames
+from gcp_mm.robustness.benchmarks import read_frames
 from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
 from gcp_mm.robustness.results import read_baseline
 from gcp_mm.robustness.stability import PERTURBATIONS

@@ -106,11 +106,11 @@ def test_stamp_says_what_it_is(made):
     assert settings == dict(kind='c', size=64, resize=73, seed=0)
 
 
-@pytest.mark.parametrize('text', ['', '{', '[]', '{}', '{"made_with": null}'])
-def test_damaged_stamp_is_named(tmp_path, text):
+@pytest.mark.parametrize('text', ['', '{', '{}', '{"made_with": {}, "contents": null}'])
+def test_damaged_stamp_is_named(source, tmp_path, text):
     (tmp_path / 'GENERATED.json').write_text(text)
     with pytest.raises(ValueError, match=r"GENERATED\.json'"):
-        regenerate.check_target(tmp_path, dict(size=64))
+        make_set(recipe(), source, tmp_path)
 
 
 def test_order_does_not_matter(made, source, tmp_path):

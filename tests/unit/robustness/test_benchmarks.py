@@ -1,15 +1,22 @@
-"""ImageNet-C and -P as data sets: layouts, labels, preprocessing, and files that are bad."""
+"""ImageNet-C and -P for mmengine: layouts, labels, preprocessing, bad files, and the metrics."""
 
 import re
 import struct
 
 import numpy as np
 import pytest
-from mmengine.registry import DATASETS
+import torch
+from mmengine.registry import DATASETS, METRICS
 from PIL import Image
 from torchvision.transforms import v2
 
-from gcp_mm.robustness.datasets import IMAGENET_WNIDS, ImageNetC, ImageNetP, label_map, read_frames
+from gcp_mm.robustness.benchmarks import (
+    IMAGENET_WNIDS,
+    ImageNetC,
+    ImageNetP,
+    label_map,
+    read_frames,
+)
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 
 
@@ -55,19 +62,16 @@ def test_two_classes_keep_their_labels_among_1000(trees):
     [
         (['0', '1', '10', '2'], None, {'0': 0, '1': 1, '10': 2, '2': 3}),
         (['cat'], ['dog', 'cat'], {'dog': 0, 'cat': 1}),
+        (['n01440764', 'n00000000', 'other'], None, 'of the 1000 classes: n00000000, other'),
+        (['cat', 'bird'], ['cat', 'dog'], 'none of the 2 classes: bird'),
     ],
 )
 def test_label_map(folders, classes, expected):
-    assert label_map(folders, classes) == expected
-
-
-def test_unknown_classes_are_named():
-    with pytest.raises(
-        ValueError, match='2 folders are none of the 1000 classes: n00000000, other'
-    ):
-        label_map(['n01440764', 'n00000000', 'other'])
-    with pytest.raises(ValueError, match='none of the 2 classes: bird'):
-        label_map(['cat', 'bird'], ['cat', 'dog'])
+    if isinstance(expected, dict):
+        assert label_map(folders, classes) == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            label_map(folders, classes)
 
 
 def test_classes_can_be_a_file(trees, tmp_path):
@@ -238,3 +242,71 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, log):
     (tmp_path / 'data/a/._0.jpg').touch()
     assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
     assert '1 .gif' in log()
+
+
+class Samples:
+    """Data samples as a test loop hands them to a metric."""
+
+    def __init__(self, metric, meta):
+        self.metric = METRICS.build(metric)
+        self.metric.dataset_meta = meta
+
+    def add(self, index, logits=None, **fields):
+        sample = dict(img_path=f'{index}.JPEG', **fields)
+        if logits is not None:
+            sample['logits'] = torch.as_tensor(logits)
+        self.metric.process({}, [sample])
+        return self
+
+    def evaluate(self, size):
+        return self.metric.evaluate(size)
+
+
+def errors(**kwargs):
+    return Samples(dict(type='CorruptionError', **kwargs), dict(classes=('a', 'b', 'c')))
+
+
+def label(value):
+    return dict(gt_label=value)
+
+
+def test_corruption_error_counts_each_file_once():
+    samples = errors().add(0, [3.0, 2, 1], **label(2)).add(1, [0.0, 2, 1], **label(1))
+    samples.add(2, [3.0, 2, 1], **label(0))
+    samples.add(0, [3.0, 2, 1], **label(2))  # repeated by a distributed sampler
+    metrics = samples.evaluate(3)
+    assert metrics == {
+        'corruption/error': pytest.approx(1 / 3),
+        'corruption/files': 3,
+        'corruption/skipped': [],
+    }
+
+
+def test_nan_is_named_or_listed():
+    with pytest.raises(ValueError, match=r'7\.JPEG: the network gives NaN'):
+        errors().add(7, [0, np.nan, 0], **label(0))
+    samples = errors(skip_bad=True).add(7, [0, np.nan, 0], **label(0))
+    with pytest.raises(ValueError, match=r'all 1 files were skipped; 7\.JPEG: the network gives'):
+        samples.evaluate(1)
+    samples = errors(skip_bad=True).add(7, [0, np.nan, 0], **label(0)).add(8, unreadable='8: why')
+    metrics = samples.add(9, [0, 1, 0], **label(0)).evaluate(3)
+    assert metrics['corruption/error'] == 1
+    assert metrics['corruption/files'] == 1
+    assert metrics['corruption/skipped'] == [
+        dict(file='7.JPEG', reason='7.JPEG: the network gives NaN'),
+        dict(file='8.JPEG', reason='8: why'),
+    ]
+
+
+def test_wrong_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match=r'network has 2 classes and the data 3 \(a, b, c'):
+        errors().add(0, [0.0, 1], **label(0))
+
+
+@pytest.mark.parametrize(('perturbation', 'expected'), [('tilt', 1), ('x_noise', 2 / 3)])
+def test_stability_follows_the_perturbation(perturbation, expected):
+    video = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]])
+    samples = Samples(dict(type='PerturbationStability'), dict(folder=perturbation))
+    metrics = samples.add(0, video).evaluate(1)
+    assert metrics['perturbation/flip_probability'] == pytest.approx(expected)
+    assert metrics['perturbation/top5_distance'] == pytest.approx(2 * expected)
