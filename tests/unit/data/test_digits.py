@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -126,12 +127,17 @@ def test_manifest_says_what_made_it(scenes):
     assert content == dict(options=options, files=4 + 2 + 2)
 
 
-def test_command_line(call_tool, capsys, tmp_path):
-    options = ('--image-size', 8, '--scene-size', 40, '--train-scenes', 1, '--val-scenes', 1)
+def test_command_line(call_tool, capsys, tmp_path, monkeypatch):
+    few = partial(write_scenes, scene_size=40, train_scenes=1, val_scenes=1)
+    monkeypatch.setattr('gcp_mm.data.digit_scenes.write_scenes', few)
+    few = partial(write_clutter, train_images=10, val_images=10)
+    monkeypatch.setattr('gcp_mm.data.digits.write_clutter', few)
     for word in ('written', 'already complete'):
-        call_tool('tools/make_digits.py', '--out', tmp_path, *options)
-        out = capsys.readouterr().out
-        assert out == f'{tmp_path}/digits: {word}\n{tmp_path}/digits_coco: {word}\n'
+        call_tool('tools/make_digits.py', '--out', tmp_path, '--hard')
+        names = ('digits', 'digits_coco', 'digits_few', 'digits_clutter')
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f'{tmp_path}/{name}: {word}' for name in names]
+    assert len(list(tmp_path.glob('digits_few/train/*/*'))) == 20 * 10
 
 
 def test_few_labels(tmp_path):
