@@ -11,8 +11,6 @@ package's, its elastic_transform included: without an affine map objects stay in
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -88,8 +86,12 @@ def corrupt_scene(
     # These do not draw from numpy's global generator.
     seeded = name in ('impulse_noise', 'glass_blur')
     options = dict(seed=int(rng.integers(2**32))) if seeded else {}
-    with global_seed(rng):
+    state = np.random.get_state()
+    np.random.seed(rng.integers(2**32, size=8, dtype=np.uint32))
+    try:
         return imagecorruptions.corrupt(image, severity, name, **options)
+    finally:
+        np.random.set_state(state)
 
 
 def seeded(*key: object) -> np.random.Generator:
@@ -145,17 +147,6 @@ def check_package() -> None:
             f'corruptions need the package {PACKAGE}: pip uninstall imagecorruptions; '
             f'pip install {PACKAGE}'
         ) from None
-
-
-@contextmanager
-def global_seed(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global generator from `rng` inside the block, and restore it after."""
-    state = np.random.get_state()
-    np.random.seed(rng.integers(2**32, size=8, dtype=np.uint32))
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
 
 
 # By severity, in parts of the side: the amplitude and the smoothness of the displacement, and the
