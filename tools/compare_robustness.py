@@ -1,4 +1,4 @@
-"""Compare the robustness of several classifiers: a table in Markdown.
+"""Compare the robustness of several classifiers: a table in Markdown and a picture.
 
 Several results under one name are runs of one network: their mean and spread is given.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from arguments import check_outputs, run
 
 from gcp_mm._io import write_atomically
-from gcp_mm.robustness.report import compare
+from gcp_mm.robustness.report import compare, plot
 from gcp_mm.robustness.results import read_baseline, read_results, robustness_of
 
 
@@ -35,7 +35,7 @@ def parse_args():
         '--out',
         type=Path,
         default=Path('work_dirs/robustness'),
-        help='where to write .md, without the ending; by default %(default)s',
+        help='where to write .md and .png, without the ending; by default %(default)s',
     )
     return parser.parse_args()
 
@@ -48,11 +48,14 @@ def main():
         paths.append(path)
         network = robustness_of(read_results(path))
         groups.setdefault(label or network.name, []).append(network)
-    page = args.out.with_name(f'{args.out.name}.md')
-    check_outputs([page], paths)
-    tables = compare(groups, read_baseline(args.baseline))
-    write_atomically(page, f'# Robustness\n\n{tables}\n'.encode())
-    print(f'{tables}\n{page}')
+    page, picture = (args.out.with_name(args.out.name + ending) for ending in ('.md', '.png'))
+    check_outputs([page, picture], paths)
+    baseline = read_baseline(args.baseline)
+    plot(groups, baseline, picture)
+    tables = compare(groups, baseline)
+    text = f'# Robustness\n\n{tables}\n\n![robustness]({picture.name})\n'
+    write_atomically(page, text.encode())
+    print(f'{tables}\n{page}, {picture}')
 
 
 if __name__ == '__main__':

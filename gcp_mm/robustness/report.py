@@ -1,11 +1,14 @@
-"""Tables of robustness: of classifiers in percent of a baseline and raw, and of detectors."""
+"""Tables and pictures of robustness: of classifiers in percent of a baseline and raw."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import nan
+from pathlib import Path
 from statistics import fmean
 
-from .._io import markdown_table, number, spread
+import numpy as np
+
+from .._io import markdown_table, number, spread, write_figure
 from .baseline import Robustness, percent_of
 from .errors import (
     CORRUPTIONS,
@@ -25,6 +28,7 @@ from .stability import PERTURBATIONS, mean_flip_rate, mean_top5_distance
 # their decimal places
 NORMALIZED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
+PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
 
 def summarize(network: Robustness, baseline: Robustness) -> tuple[dict[str, float], list[str]]:
@@ -72,6 +76,19 @@ def mean_over(names: Sequence[str], values: Mapping[str, float]) -> float:
     return fmean(values.get(name, nan) for name in names)
 
 
+def details(network: Robustness, baseline: Robustness) -> dict[str, dict[str, float]]:
+    """CE, relative CE, FR and T5D in percent by corruption or perturbation, NaN where undefined."""
+    errors, relative = network.corruption_error, {}
+    if network.clean_error is not None and baseline.clean_error is not None:
+        relative = relative_corruption_errors(errors, network.clean_error, baseline)
+    return {
+        'CE': corruption_errors(errors, baseline),
+        'Rel. CE': relative,
+        'FR': percent_of(network.flip_probability, baseline.flip_probability),
+        'T5D': percent_of(network.top5_distance, baseline.top5_distance),
+    }
+
+
 def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] = {}) -> str:
     """A page in Markdown about one network.
 
@@ -80,17 +97,15 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
         baseline: numbers to divide by.
         parts: parts of the results, whose skipped files are listed.
     """
-    errors, clean = network.corruption_error, network.clean_error
-    ratios, relative = corruption_errors(errors, baseline), {}
-    if clean is not None and baseline.clean_error is not None:
-        relative = relative_corruption_errors(errors, clean, baseline)
-    means = mean_errors(errors)
+    ratio = details(network, baseline)
+    means = mean_errors(network.corruption_error)
     page = [f'# Robustness of {network.name}', compare({network.name: [network]}, baseline)]
     corruptions = []
-    for name, error in errors.items():
+    for name, error in network.corruption_error.items():
         label = f'{name} (not in mCE)' if name in EXTRA_CORRUPTIONS else name
         raw = [number(100 * value) for value in (*error, means[name])]
-        corruptions.append([label, *raw, number(ratios[name]), number(relative.get(name, nan))])
+        ratios = [number(ratio[key].get(name, nan)) for key in ('CE', 'Rel. CE')]
+        corruptions.append([label, *raw, *ratios])
     if corruptions:
         page += [
             '## Corruptions',
@@ -98,14 +113,11 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
             f'{baseline.name}.',
             markdown_table(['corruption', *SEVERITIES, 'mean', 'CE', 'Rel. CE'], corruptions),
         ]
-    flips, distances = network.flip_probability, network.top5_distance
-    flip_rates = percent_of(flips, baseline.flip_probability)
-    distance_rates = percent_of(distances, baseline.top5_distance)
     perturbations = []
-    for name in flips:
+    for name, flips in network.flip_probability.items():
         label = name if name in PERTURBATIONS else f'{name} (not in mFR, mT5D)'
-        raw = [number(100 * flips[name]), number(distances[name], 3)]
-        perturbations.append([label, *raw, number(flip_rates[name]), number(distance_rates[name])])
+        raw = [number(100 * flips), number(network.top5_distance[name], 3)]
+        perturbations.append([label, *raw, *(number(ratio[key][name]) for key in ('FR', 'T5D'))])
     if perturbations:
         page += [
             '## Perturbations',
@@ -192,3 +204,64 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         '\n'.join(f'- {", ".join(labels)}: {note}' for note, labels in notes.items()),
     ]
     return '\n\n'.join(filter(None, sections))
+
+
+def plot(
+    groups: Mapping[str, Sequence[Robustness]], baseline: Robustness, path: str | Path
+) -> None:
+    """Draw CE, FR and T5D of several networks as bars, one panel each.
+
+    Args:
+        groups: by label, a network or several runs of it: a bar is their mean, a whisker goes from
+            the least to the greatest.
+        baseline: numbers to divide by; the line at 100.
+        path: path of the PNG.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    panels = {}
+    for key, names in PANELS.items():
+        ratios = [details(network, baseline)[key] for runs in groups.values() for network in runs]
+        if measured := [name for name in names if any(name in each for each in ratios)]:
+            panels[key] = measured
+    if not panels:
+        raise ValueError('nothing to draw: no network has results of a benchmark')
+    figure = Figure(figsize=(13, 3.2 * len(panels)), layout='constrained')
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axis, (key, names) in zip(axes, panels.items(), strict=True):
+        draw_panel(axis, key, names, groups, baseline)
+    axes[0].legend(ncols=len(groups) + 1, loc='lower right', bbox_to_anchor=(1, 1), frameon=False)
+    write_figure(path, figure, dpi=150)
+
+
+def draw_panel(axis, key, names, groups, baseline):
+    """Draw a ratio: from left to right its mean, what it is a mean of, and the rest."""
+    positions = np.array(
+        [0, *(i + (2 if name in EXTRA_CORRUPTIONS else 1.5) for i, name in enumerate(names))]
+    )
+    width = 0.8 / len(groups)
+    for i, (label, runs) in enumerate(groups.items()):
+        values = []
+        for network in runs:
+            ratios, summary = details(network, baseline)[key], summarize(network, baseline)[0]
+            values.append([summary[f'm{key}'], *(ratios.get(name, nan) for name in names)])
+        height, low, high = np.mean(values, 0), np.min(values, 0), np.max(values, 0)
+        axis.bar(
+            positions + (i - (len(groups) - 1) / 2) * width,
+            height,
+            width,
+            # Not below 0: the mean of equal numbers may be off by a rounding error.
+            yerr=np.maximum([height - low, high - height], 0) if len(runs) > 1 else None,
+            label=label,
+            error_kw=dict(lw=1),
+        )
+    axis.axhline(100, color='gray', ls='--', lw=1, label=baseline.name)
+    axis.axvline(0.75, color='black', lw=0.8)
+    labels = [f'm{key}', *(name.replace('_', '\n') for name in names)]
+    axis.set_xticks(positions, labels, fontsize='small')
+    axis.set(ylabel=f'{key}, % of {baseline.name}', xlim=(-0.6, positions[-1] + 0.6))
+    axis.grid(axis='y', alpha=0.3)
+    axis.set_axisbelow(True)

@@ -259,7 +259,8 @@ def test_comparison_of_runs(call_tool, evaluated, tmp_path, capsys):
     assert '- A, Net: no mCE: corruption error: gaussian_noise' in out
     assert '| A |' in out
     assert '| Net |' in out
-    assert '| A |' in (tmp_path / 'out/report.md').read_text()
+    assert (tmp_path / 'out/report.png').read_bytes()[:4] == b'\x89PNG'
+    assert '![robustness](report.png)' in (tmp_path / 'out/report.md').read_text()
     with pytest.raises(ValueError, match='holds no results'):
         call_tool('tools/compare_robustness.py', ALEXNET)
 

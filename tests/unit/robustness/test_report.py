@@ -1,4 +1,4 @@
-"""Means of networks, and tables."""
+"""Means of networks, tables and pictures."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 
 from gcp_mm.robustness.baseline import Robustness, load_baseline, mean_of
 from gcp_mm.robustness.errors import CORRUPTIONS, SCENE_PARTS
-from gcp_mm.robustness.report import compare, report, report_detector, summarize
+from gcp_mm.robustness.report import compare, plot, report, report_detector, summarize
 from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
 
 
@@ -55,12 +55,19 @@ def test_report_of_a_part(alexnet):
     assert '| shear (not in mFR, mT5D) | 20.00 | 3.000 | - | - |' in page
 
 
-def test_table_of_several_networks(alexnet):
+def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
     half = {name: [e / 2 for e in error] for name, error in alexnet.corruption_error.items()}
     groups = {'whole': [alexnet], 'both': [alexnet, Robustness('half', {}, 0.1, half)]}
     page = compare(groups, alexnet)
     assert '| whole | 100.0 | 100.0 | 100.0 | 100.0 |' in page
     assert '| both | 75.0 ± 35.4 |' in page
+    plot(groups, alexnet, tmp_path / 'plot.png')
+    assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
+    # The mean of three equal numbers may be off by a rounding error: no whisker is negative.
+    uneven = {name: k / 97 for k, name in enumerate(alexnet.corruption_error)}
+    plot({'equal': [Robustness('uneven', {}, 0.1, uneven)] * 3}, alexnet, tmp_path / 'plot.png')
+    with pytest.raises(ValueError, match='nothing to draw'):
+        plot({'x': [Robustness('x', {})]}, alexnet, tmp_path / 'none.png')
 
 
 def test_report_of_a_detector():
