@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from gcp_mm._io import read_json, read_jsonl, write_atomically
 from gcp_mm.robustness.baseline import mean_of
-from gcp_mm.robustness.detection import performance
+from gcp_mm.robustness.errors import performance
 from gcp_mm.robustness.report import NORMALIZED, RAW, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
 from gcp_mm.runtime import read_config

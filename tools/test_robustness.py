@@ -12,11 +12,10 @@ from pathlib import Path
 from arguments import add_run_arguments, run, run_config_of
 
 from gcp_mm._io import check_writable, write_atomically
-from gcp_mm.robustness.detection import report_detector
 from gcp_mm.robustness.detectors import evaluate_detector
 from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
 from gcp_mm.robustness.evaluation import evaluate
-from gcp_mm.robustness.report import report
+from gcp_mm.robustness.report import report, report_detector
 from gcp_mm.robustness.results import read_baseline, robustness_of
 
 # Arguments of evaluate and evaluate_detector, and those of one of them alone

@@ -29,23 +29,20 @@ def written_once(root: Path, options: dict) -> Iterator[Path | None]:
     root = Path(root)
     # Or one process would remove what another writes
     with nullcontext() if root.exists() else locked(root, wait=True):
-        yield from _written_once(root, options)
-
-
-def _written_once(root, options):
-    if root.exists():
-        if not (root / MANIFEST).exists():
-            raise ValueError(f'{str(root)!r} was not made by this program; name another folder')
-        check_made_with(root, read_json(root / MANIFEST), dict(options=options, files=_count(root)))
-        yield None
-        return
-    partial = root.with_name(f'{root.name}.partial')
-    shutil.rmtree(partial, ignore_errors=True)  # an interrupted run's
-    partial.mkdir(parents=True)
-    yield partial
-    manifest = dict(options=options, files=_count(partial))
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    partial.rename(root)
+        if root.exists():
+            if not (root / MANIFEST).exists():
+                raise ValueError(f'{str(root)!r} was not made by this program; name another folder')
+            now = dict(options=options, files=_count(root))
+            check_made_with(root, read_json(root / MANIFEST), now)
+            yield None
+            return
+        partial = root.with_name(f'{root.name}.partial')
+        shutil.rmtree(partial, ignore_errors=True)  # an interrupted run's
+        partial.mkdir(parents=True)
+        yield partial
+        manifest = dict(options=options, files=_count(partial))
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+        partial.rename(root)
 
 
 def _count(folder):

@@ -1,13 +1,12 @@
 """Measure robustness to common corruptions and perturbations: ImageNet-C, ImageNet-P and COCO-C.
 
-The metrics are in `errors` (mCE, Relative mCE), `stability` (mFR, mT5D) and, of detectors,
-`detection` (mPC, rPC). `baseline` has the numbers of AlexNet, which normalize those of classifiers.
+The metrics are in `errors` (mCE, Relative mCE and, of detectors, mPC and rPC) and `stability` (mFR,
+mT5D). `baseline` has the numbers of AlexNet, which normalize those of classifiers.
 """
 
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.registry import DATASETS, LOOPS, METRICS, TRANSFORMS
 
 from ..compat.lazy import register_lazily
-from . import metrics  # noqa: F401  registers metrics and a loop
 from .errors import mean_corruption_error, relative_mean_corruption_error
 from .stability import flip_probability, top5_distance
 
@@ -19,6 +18,9 @@ __all__ = [
 ]
 
 # Registered lazily: torchvision and SciPy take a second to import, and fail where they are broken.
-register_lazily(DATASETS, 'ImageNetC', f'{__name__}.datasets')
-register_lazily(DATASETS, 'ImageNetP', f'{__name__}.datasets')
-register_lazily(TRANSFORMS, 'CorruptImage', f'{__name__}.corrupt_image')
+for registry, name in (
+    *((DATASETS, 'ImageNetC'), (DATASETS, 'ImageNetP'), (LOOPS, 'LogitsLoop')),
+    *((METRICS, 'CorruptionError'), (METRICS, 'PerturbationStability')),
+):
+    register_lazily(registry, name, f'{__name__}.benchmarks')
+register_lazily(TRANSFORMS, 'CorruptImage', f'{__name__}.corruptions')

@@ -44,23 +44,6 @@ def load_baseline() -> Robustness:
     return Robustness(**read_json(ALEXNET))
 
 
-def check_numbers(network: Robustness) -> None:
-    """Raise AttributeError, TypeError or ValueError unless the numbers of a network can be such."""
-    clean = {} if network.clean_error is None else dict(clean=network.clean_error)
-    for numbers, sizes, most in (
-        (network.corruption_error, (1, 5), 1),
-        ({**network.flip_probability, **clean}, (1,), 1),
-        (network.top5_distance, (1,), 18),
-    ):
-        for name, value in numbers.items():
-            array = np.asarray(value)
-            right = array.dtype.kind in 'fi' and array.size in sizes
-            if not right or array.ndim >= len(sizes):
-                raise TypeError(f'{name}: expected a number, or 5 of errors, got {value!r:.50}')
-            if (array < 0).any() or (array > most).any():
-                raise ValueError(f'{name}: expected 0 to {most}, got {value!r:.50}')
-
-
 def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:
     """Mean of the numbers of several networks, such as runs with different seeds.
 

@@ -7,15 +7,17 @@ so a set made here does not replace the official one.
 
 Those of COCO-C (Michaelis et al., Benchmarking Robustness in Object Detection, 2019) are the
 package's, its elastic_transform included: without an affine map objects stay in their boxes.
+`CorruptImage` is these as a transform of a detection dataset's pipeline.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 
 import cv2
 import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 import gcp_mm
@@ -50,16 +52,15 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         TypeError: for another dtype.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    check_corruption(name, severity, CORRUPTIONS + EXTRA_CORRUPTIONS)
-    check_image(image)
-    if image.shape[0] != image.shape[1] or image.shape[0] < SMALLEST:
+    check_image(image, SMALLEST)
+    if image.shape[0] != image.shape[1]:
         raise ValueError(
-            f'image: expected a square of at least {SMALLEST} pixels, got {image.shape[:2]}; '
-            'resize and crop it first'
+            f'image: expected a square, got {image.shape[:2]}; resize and crop it first'
         )
     if name == 'elastic_transform':
+        check_corruption(name, severity)
         return elastic_transform(image, severity, rng)
-    return _corrupt(image, name, severity, rng)
+    return corrupt_scene(image, name, severity, rng)
 
 
 def corrupt_scene(
@@ -69,8 +70,7 @@ def corrupt_scene(
 
     Args:
         image: (H, W, 3) uint8 RGB, H and W at least 32.
-        name: one of the 15 `CORRUPTIONS`.
-        severity, rng: as of :func:`corrupt`.
+        name, severity, rng: as of :func:`corrupt`; the benchmark has the 15 `CORRUPTIONS`.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -78,25 +78,20 @@ def corrupt_scene(
     Raises:
         ModuleNotFoundError, TypeError, ValueError: as :func:`corrupt`.
     """
-    check_corruption(name, severity, CORRUPTIONS)
-    check_image(image)
-    if min(image.shape[:2]) < SMALLEST_SCENE:
-        raise ValueError(
-            f'image: expected at least {SMALLEST_SCENE} pixels a side, got {image.shape[:2]}'
-        )
-    return _corrupt(image, name, severity, rng)
-
-
-def _corrupt(image, name, severity, rng):
-    """Corrupt an image by the package."""
+    check_corruption(name, severity)
+    check_image(image, SMALLEST_SCENE)
     check_package()
     import imagecorruptions  # not above: it brings numba and scikit-image
 
     # These do not draw from numpy's global generator.
     seeded = name in ('impulse_noise', 'glass_blur')
     options = dict(seed=int(rng.integers(2**32))) if seeded else {}
-    with global_seed(rng):
+    state = np.random.get_state()
+    np.random.seed(rng.integers(2**32, size=8, dtype=np.uint32))
+    try:
         return imagecorruptions.corrupt(image, severity, name, **options)
+    finally:
+        np.random.set_state(state)
 
 
 def seeded(*key: object) -> np.random.Generator:
@@ -106,7 +101,12 @@ def seeded(*key: object) -> np.random.Generator:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what corrupted images depend on, by package."""
+    """Versions of what corrupted images depend on, by package.
+
+    Raises:
+        ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
+    """
+    check_package()
     return dict(
         gcp_mm=gcp_mm.__version__,
         opencv=cv2.__version__,
@@ -114,21 +114,25 @@ def versions() -> dict[str, str]:
     )
 
 
-def check_corruption(name: str, severity: int, names: Sequence[str]) -> None:
-    """Raise ValueError unless `name` is one of `names` and `severity` one of 1 to 5."""
-    if name not in names:
-        raise ValueError(f'name: {name!r} is none of {", ".join(names)}')
+def check_corruption(name: str, severity: int) -> None:
+    """Raise ValueError unless `name` is a corruption and `severity` one of 1 to 5."""
+    if name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
+        raise ValueError(f'name: {name!r} is none of {", ".join(CORRUPTIONS + EXTRA_CORRUPTIONS)}')
     if severity not in SEVERITIES:
         raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
 
 
-def check_image(image: np.ndarray) -> None:
-    """Raise TypeError or ValueError unless `image` is (H, W, 3) uint8."""
+def check_image(image: np.ndarray, smallest: int) -> None:
+    """Raise TypeError or ValueError unless `image` is (H, W, 3) uint8, both at least `smallest`."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, 'dtype', type(image).__name__)
         raise TypeError(f'image: expected a uint8 array, got {kind}')
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f'image: expected the shape (H, W, 3), got {image.shape}')
+    if min(image.shape[:2]) < smallest:
+        raise ValueError(
+            f'image: expected at least {smallest} pixels a side, got {image.shape[:2]}'
+        )
 
 
 def check_package() -> None:
@@ -143,17 +147,6 @@ def check_package() -> None:
             f'corruptions need the package {PACKAGE}: pip uninstall imagecorruptions; '
             f'pip install {PACKAGE}'
         ) from None
-
-
-@contextmanager
-def global_seed(rng: np.random.Generator) -> Iterator[None]:
-    """Seed numpy's global generator from `rng` inside the block, and restore it after."""
-    state = np.random.get_state()
-    np.random.seed(rng.integers(2**32, size=8, dtype=np.uint32))
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
 
 
 # By severity, in parts of the side: the amplitude and the smoothness of the displacement, and the
@@ -188,3 +181,45 @@ def elastic_transform(image, severity, rng):
         for channel in np.moveaxis(image, 2, 0)
     ]
     return np.stack(channels, axis=2).clip(0, 255).astype(np.uint8)
+
+
+@TRANSFORMS.register_module(force=True)
+class CorruptImage(BaseTransform):
+    """Corrupt a loaded image as COCO-C does, and keep its size and type.
+
+    It belongs right after the loading. The result depends on the arguments, the image and its
+    `img_id`, or the name of its file where it has none, and not on the order or the number of
+    processes.
+
+    Args:
+        corruption: as of :func:`corrupt_scene`.
+        severity: 1 to 5.
+        seed: seed of all randomness.
+
+    Raises:
+        ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
+        ValueError: for another corruption or severity; in :meth:`transform`, for an image of less
+            than 32 pixels a side, or one that is not (H, W, 3) BGR of whole numbers in [0, 255].
+    """
+
+    def __init__(self, corruption: str, severity: int, seed: int = 0):
+        # Wrong arguments fail here; imports and compilation happen once, before the workers fork.
+        corrupt_scene(np.zeros((64, 64, 3), np.uint8), corruption, severity, seeded())
+        self.corruption, self.severity, self.seed = corruption, severity, seed
+
+    def transform(self, results: dict) -> dict:
+        """Replace `img` in `results`."""
+        path, image = results.get('img_path', ''), results['img']
+        with np.errstate(invalid='ignore'):
+            pixels = image.astype(np.uint8)
+        if not np.array_equal(pixels, image):  # float32 may hold whole numbers
+            raise ValueError(f'image {str(path)!r}: expected 8 bits a channel, got {image.dtype}')
+        key = results.get('img_id', Path(path).name)
+        rng = seeded(self.seed, 'c', self.corruption, self.severity, key)
+        try:
+            rgb = np.ascontiguousarray(pixels[..., ::-1])
+            corrupted = corrupt_scene(rgb, self.corruption, self.severity, rng)
+        except ValueError as error:
+            raise ValueError(f'image {str(path)!r}: {error}') from error
+        results['img'] = np.ascontiguousarray(corrupted[..., ::-1]).astype(image.dtype)
+        return results

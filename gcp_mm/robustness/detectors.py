@@ -3,25 +3,25 @@
 import copy
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
+from torch.utils.data import Dataset
 
 from .._io import plain, sha256, size_and_time
 from ..checks import check_config, raise_errors
-from ..checks.context import name_of
 from ..checks.data import build_dataset, find_annotated, find_datasets, is_remote
 from ..checks.dataloaders import find_bad_images
 from ..runtime import only_job
-from .corruptions import check_corruption, check_package, versions
+from .corruptions import CorruptImage, versions
 from .errors import CORRUPTIONS, SEVERITIES
 from .evaluation import run_missing, run_part, set_checkpoint
 from .results import config_hash, new_results, resume_results
-
-LOADING = ('LoadImageFromFile', 'LoadCheckedImage')
 
 
 def evaluate_detector(
@@ -63,7 +63,6 @@ def evaluate_detector(
         ValueError: for an image that cannot be evaluated, unless `skip_bad`; with `skip_bad`, for a
             metric that cannot leave out images; if the clean images give no metric.
     """
-    check_package()
     set_checkpoint(cfg, checkpoint)
     for key in ('test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
@@ -71,11 +70,6 @@ def evaluate_detector(
     loader = cfg.test_dataloader
     loader.persistent_workers = False  # of one part
     loader.batch_size = batch_size or loader.get('batch_size', 1)
-    parts = dict(clean=copy.deepcopy(loader))
-    for corruption in corruptions:
-        for severity in severities:
-            corrupted = corrupt_images(loader, corruption, severity)
-            parts[f'{corruption}/{severity}'] = corrupted
     raise_errors(check_config(cfg, 'test'))
     images = find_images(loader, cfg.default_scope)
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
@@ -90,6 +84,7 @@ def evaluate_detector(
         results = resume_results(out, new if skip_bad else dict(new, skipped=[]))
         results['name'] = name or results['name']
         done = results['parts']
+        parts = {'clean': None} | {f'{c}/{s}': (c, s) for c in corruptions for s in severities}
 
         def prepare(runner):
             found = [results.get('skipped')]
@@ -97,11 +92,16 @@ def evaluate_detector(
                 found = [find_skipped(loader, cfg.default_scope)]
             broadcast_object_list(found)
             results['skipped'] = found[0]
+            dataset = runner.test_loop.dataloader.dataset
             if found[0]:
-                _leave_out(parts.values(), runner.test_loop.evaluator, images, found[0])
+                _leave_out(dataset, runner.test_loop.evaluator, images, found[0])
+            # They share one list of images and annotations, which is read once.
+            for key, part in parts.items():
+                parts[key] = corrupt_images(dataset, *part) if part else dataset
 
         def measure(runner, key):
-            metrics = plain(run_part(runner, parts[key], runner.test_loop.evaluator))
+            part = dict(loader, dataset=parts[key])
+            metrics = plain(run_part(runner, part, runner.test_loop.evaluator))
             numbers = {name: each for name, each in metrics.items() if type(each) in (int, float)}
             if key == 'clean':
                 if not numbers:
@@ -120,26 +120,27 @@ def evaluate_detector(
         return run_missing(cfg, checkpoint, out, results, parts, measure, prepare, trust=trust)
 
 
-def corrupt_images(dataloader: dict, corruption: str, severity: int) -> dict:
-    """A copy of a dataloader's config with `CorruptImage` right after each loading of an image.
+def corrupt_images(dataset: Dataset, corruption: str, severity: int) -> Dataset:
+    """A shallow copy of a dataset with `CorruptImage` right after the loading of an image.
 
     Raises:
-        ValueError: for another corruption or severity, or if a dataset loads no image.
+        ValueError: for another corruption or severity, or if the dataset, or one of those that it
+            concatenates, loads no image.
     """
-    check_corruption(corruption, severity, CORRUPTIONS)
-    dataloader = copy.deepcopy(dataloader)
-    step = dict(type='CorruptImage', corruption=corruption, severity=severity)
-    datasets = list(find_datasets(dataloader))
-    for dataset in datasets or [dataloader.dataset]:
-        steps = dataset.get('pipeline') or []
-        at = [i for i, each in enumerate(steps, 1) if name_of(each) in LOADING]
-        if not at:
-            raise ValueError(
-                f'test_dataloader: the pipeline of {name_of(dataset)} loads no image by '
-                f'{" or ".join(LOADING)}, after which it could be corrupted'
-            )
-        dataset.pipeline = [*steps[: at[0]], step, *steps[at[0] :]]
-    return dataloader
+    dataset = copy.copy(dataset)
+    if hasattr(dataset, 'datasets'):
+        dataset.datasets = [corrupt_images(each, corruption, severity) for each in dataset.datasets]
+        return dataset
+    steps = dataset.pipeline.transforms if hasattr(dataset, 'pipeline') else []
+    at = [i for i, step in enumerate(steps, 1) if isinstance(step, LoadImageFromFile)]
+    if not at:
+        raise ValueError(
+            f'test_dataloader: the pipeline of {type(dataset).__name__} loads no image by '
+            'LoadImageFromFile or LoadCheckedImage, after which it could be corrupted'
+        )
+    step = CorruptImage(corruption, severity)
+    dataset.pipeline = Compose([*steps[: at[0]], step, *steps[at[0] :]])
+    return dataset
 
 
 def find_images(dataloader: dict, scope: str | None) -> list[dict]:
@@ -171,17 +172,15 @@ def find_skipped(dataloader: dict, scope: str | None) -> list[dict]:
     return [dict(file=path, reason=f'{path}: {reason}') for path, reason in bad.items()]
 
 
-def _leave_out(dataloaders: Iterable[dict], evaluator, images, skipped):
-    """Leave images out of the datasets and of what is expected of the predictions."""
+def _leave_out(dataset, evaluator, images, skipped):
+    """Leave images out of the dataset and of what is expected of the predictions, in place."""
     files = {each['file'] for each in skipped}
     kept = [i for i, image in enumerate(images) if image['img_path'] not in files]
-    for dataloader in dataloaders:
-        datasets = list(find_datasets(dataloader))
-        if len(datasets) > 1 or datasets[0].get('indices') is not None:
-            raise ValueError(
-                'skip_bad: expected one dataset, without `indices`, to leave images of'
-            )
-        datasets[0]['indices'] = kept
+    if not isinstance(dataset, BaseDataset):
+        raise ValueError(
+            f'skip_bad: expected one dataset to leave images of, got {type(dataset).__name__}'
+        )
+    dataset.get_subset_(kept)
     for metric in evaluator.metrics:
         if not hasattr(metric, 'img_ids'):  # of CocoMetric
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Corruption errors: how a classifier's top-1 error grows on corrupted images.
+"""Corruption errors of classifiers, mCE and Relative mCE, and mPC and rPC of detectors.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, ICLR 2019, section 4. E[s, c] is the error under corruption c at severity s::
@@ -8,9 +8,17 @@ Perturbations, ICLR 2019, section 4. E[s, c] is the error under corruption c at 
 
 mCE and Relative mCE are the means of these ratios over the 15 benchmark corruptions, not ratios of
 means. The reference is AlexNet unless you give another baseline.
+
+Michaelis et al., Benchmarking Robustness in Object Detection: Autonomous Driving when Winter is
+Coming, 2019, https://arxiv.org/abs/1907.07484. Of a metric, such as AP, that is P on clean images
+and P[c, s] under corruption c at severity s::
+
+    mPC = mean over the 15 corruptions and 5 severities of P[c, s]
+    rPC = mPC / P
 """
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from numbers import Real
 from statistics import fmean
 
@@ -24,6 +32,8 @@ CORRUPTIONS = (
 )
 EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')  # never in mCE
 SEVERITIES = (1, 2, 3, 4, 5)
+# Of COCO-C
+SCENE_PARTS = [f'{name}/{severity}' for name in CORRUPTIONS for severity in SEVERITIES]
 
 Errors = Mapping[str, float | Sequence[float]]
 
@@ -120,3 +130,23 @@ def mean_errors(errors: Errors) -> dict[str, float]:
             )
         means[name] = fmean(map(float, values))
     return means
+
+
+def performance(parts: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """P, mPC and rPC by metric.
+
+    Args:
+        parts: values by metric, of 'clean' and of parts such as 'fog/1'.
+
+    Returns:
+        ``{metric: {'P': ..., 'mPC': ..., 'rPC': ...}}``. rPC is a fraction. mPC is NaN unless all
+        75 corruptions and severities are among the parts; rPC is NaN then, and if P is not
+        positive: MMDetection's AP of objects of a size that the data lack is -1.
+    """
+    summary = {}
+    for metric, clean in parts['clean'].items():
+        corrupted = [parts[key][metric] if key in parts else nan for key in SCENE_PARTS]
+        mean = fmean(corrupted) if clean >= 0 else nan
+        rate = mean / clean if clean > 0 else nan
+        summary[metric] = dict(P=clean, mPC=mean, rPC=rate)
+    return summary

@@ -21,8 +21,9 @@ TRAINING = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
     *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
 )
-# Parts of the benchmarks by their folders
+# Folders of the parts by benchmark
 FOLDERS = {
+    'clean': [''],
     'imagenet-c': [f'{name}/{s}' for name in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES],
     'imagenet-p': PERTURBATIONS + VALIDATION_PERTURBATIONS,
 }
@@ -83,6 +84,7 @@ def evaluate(
     batch_size = batch_size or loader.get('batch_size', 32)
     workers = loader.get('num_workers', 2)
     datasets = find_parts(roots, skip_bad=skip_bad, **settings)
+    folders = {key: Path(each['data_root'], each['data_prefix']) for key, each in datasets.items()}
     parts = {key: part_config(each, batch_size, workers) for key, each in datasets.items()}
     set_checkpoint(cfg, checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
@@ -90,25 +92,17 @@ def evaluate(
     raise_errors(check_config(cfg, 'test'))
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     with only_job(cfg, out):
-        return _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust)
+        results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
+        results['name'] = name or results['name']
+        check_files(out, results, folders)
 
+        def measure(runner, key):
+            if is_main_process():
+                results.setdefault('files', {})[key] = files_hash(folders[key])
+            found = run_part(runner, *parts[key])
+            return {name.split('/')[-1]: value for name, value in found.items()}
 
-def _evaluate(cfg, checkpoint, name, roots, settings, parts, out, trust):
-    folders = {
-        key: Path(loader['dataset']['data_root'], loader['dataset'].get('data_prefix', ''))
-        for key, (loader, _) in parts.items()
-    }
-    results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
-    results['name'] = name or results['name']
-    check_files(out, results, folders)
-
-    def measure(runner, key):
-        if is_main_process():
-            results.setdefault('files', {})[key] = files_hash(folders[key])
-        found = run_part(runner, *parts[key])
-        return {name.split('/')[-1]: value for name, value in found.items()}
-
-    return run_missing(cfg, checkpoint, out, results, parts, measure, trust=trust)
+        return run_missing(cfg, checkpoint, out, results, parts, measure, trust=trust)
 
 
 def set_checkpoint(cfg: Config, checkpoint: str | Path) -> None:
@@ -208,7 +202,7 @@ def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict
     """Configs of the datasets in the roots by part, in the order of the benchmarks.
 
     Args:
-        roots: folder by benchmark: 'clean' and those of `FOLDERS`.
+        roots: folder by benchmark of `FOLDERS`.
         resize: as of :func:`evaluate`.
         **settings: arguments of the datasets.
 
@@ -222,26 +216,22 @@ def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict
     for benchmark, root in roots.items():
         root = Path(root).expanduser()
         found = sorted(path.name for path in root.iterdir())
-        if benchmark == 'clean':
-            _check_classes(benchmark, root)
-            parts['clean'] = dict(type='ImageNetC', data_root=str(root), resize=resize, **settings)
-            continue
-        folders = [folder for folder in FOLDERS[benchmark] if folder.split('/')[0] in found]
+        folders = [each for each in FOLDERS[benchmark] if each.split('/')[0] in ['', *found]]
         if not folders:
             raise ValueError(
                 f'{benchmark}: {str(root)!r} holds {", ".join(found[:5]) or "nothing"}; expected '
                 f'folders such as {FOLDERS[benchmark][0]}'
             )
-        kind = 'ImageNetP' if benchmark == 'imagenet-p' else 'ImageNetC'
         for folder in folders:
-            _check_classes(benchmark, root / folder)
-            dataset = dict(type=kind, data_root=str(root), data_prefix=folder, **settings)
-            if kind == 'ImageNetP':  # labels play no role
-                dataset.pop('classes', None)
-            parts[f'{benchmark}/{folder}'] = dataset
+            if not any(path.is_dir() for path in (root / folder).glob('*')):
+                raise FileNotFoundError(
+                    f"{benchmark}: there are no class folders in '{root / folder}'"
+                )
+            dataset = dict(type='ImageNetC', data_root=str(root), data_prefix=folder, **settings)
+            if benchmark == 'clean':
+                dataset['resize'] = resize
+            elif benchmark == 'imagenet-p':
+                dataset['type'] = 'ImageNetP'
+                dataset.pop('classes', None)  # labels play no role
+            parts[f'{benchmark}/{folder}'.rstrip('/')] = dataset
     return parts
-
-
-def _check_classes(benchmark, folder):
-    if not any(path.is_dir() for path in folder.glob('*')):
-        raise FileNotFoundError(f'{benchmark}: there are no class folders in {str(folder)!r}')

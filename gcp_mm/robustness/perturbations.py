@@ -45,9 +45,7 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
     """
     if name not in PERTURBATIONS:
         raise ValueError(f'name: {name!r} is none of {", ".join(PERTURBATIONS)}')
-    check_image(image)
-    if min(image.shape[:2]) < size:
-        raise ValueError(f'image: {image.shape[:2]} is smaller than {size}x{size}; resize it first')
+    check_image(image, size)
     if name in GEOMETRIC:
         frames = (crop(frame, size) for frame in GEOMETRIC[name](image))
     else:

@@ -25,8 +25,8 @@ from .._io import check_made_with, read_json, sha256, write_atomically
 from .._lock import locked
 from ..data import IMAGE_SUFFIXES
 from ..ops.arguments import check_integer
-from .corruptions import SMALLEST, check_package, corrupt, seeded, versions
-from .datasets import read_image
+from .benchmarks import read_image
+from .corruptions import SMALLEST, corrupt, seeded, versions
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .perturbations import perturb
 from .results import STAMP
@@ -52,7 +52,6 @@ class Recipe:
 
     Raises:
         TypeError, ValueError: for a wrong value.
-        ModuleNotFoundError: if a package is not installed.
     """
 
     kind: str
@@ -70,7 +69,6 @@ class Recipe:
         if self.resize is None:
             self.resize = round(256 / 224 * self.size)
         check_integer('resize', self.resize, self.size)
-        check_package()
 
     def files(self, image: str) -> dict[Path, tuple]:
         """Files made of an image, given as <class>/<file>: path in the set -> (name, severity)."""
@@ -129,6 +127,7 @@ def make_set(
     Raises:
         BlockingIOError: if another process writes into `target`.
         FileNotFoundError: if `source` holds no images.
+        ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
         ValueError: for images of the same name, a class without images, a `target` inside `source`
             or made otherwise or of other images, or an image that cannot be read.
         RuntimeError: if a process died.
@@ -140,46 +139,31 @@ def make_set(
     digest = hashlib.sha256('\n'.join(images).encode()).hexdigest()
     made_with = dict(recipe.describe(), source=dict(images=len(images), sha256=digest))
     with locked(target, folder=True):
-        return _make_set(recipe, source, target, images, made_with, workers, skip_bad)
-
-
-def _make_set(recipe, source, target, images, made_with, workers, skip_bad):
-    contents = {image: _content(source / image) for image in tqdm(images, desc=str(source))}
-    whole = replace(recipe, names=None, severities=SEVERITIES)  # of which this may be a part
-    before = check_target(target, made_with)
-    for image in () if before is None else contents:
-        there = before.get(image) != contents[image] and [
-            path for path in whole.files(image) if (target / path).exists()
-        ]
-        if there:
-            raise ValueError(
-                f'{target / there[0]} was made of another image than {source / image} is now, or '
-                'by an earlier version, which noted no hashes; remove the set, or name another '
-                'folder'
-            )
-    write_stamp(target, made_with, contents, {})
-    made, found, skipped = 0, 0, {}
-    loader = DataLoader(
-        images,
-        batch_size=None,
-        num_workers=0 if workers == 1 else workers,
-        collate_fn=partial(make_files, recipe, source, target),
-        worker_init_fn=one_thread,
-        # Forks of a process with threads can hang.
-        multiprocessing_context='spawn' if workers > 1 else None,
-    )
-    for image, (new, old, reason) in tqdm(
-        zip(images, loader, strict=True), desc=str(target), total=len(images)
-    ):
-        if reason and not skip_bad:
-            raise ValueError(
-                f'{source / image}: {reason}; replace or remove it, or leave such images out with '
-                '--skip-bad'
-            )
-        if reason:
-            skipped[image] = reason
-        made, found = made + new, found + old
-    write_stamp(target, made_with, contents, skipped)
+        contents = {image: _hash(source / image) for image in tqdm(images, desc=str(source))}
+        check_target(target, made_with, contents, recipe)
+        write_stamp(target, made_with, contents, {})
+        made, found, skipped = 0, 0, {}
+        loader = DataLoader(
+            images,
+            batch_size=None,
+            num_workers=0 if workers == 1 else workers,
+            collate_fn=partial(make_files, recipe, source, target),
+            worker_init_fn=one_thread,
+            # Forks of a process with threads can hang.
+            multiprocessing_context='spawn' if workers > 1 else None,
+        )
+        for image, (new, old, reason) in tqdm(
+            zip(images, loader, strict=True), desc=str(target), total=len(images)
+        ):
+            if reason and not skip_bad:
+                raise ValueError(
+                    f'{source / image}: {reason}; replace or remove it, or leave such images out '
+                    'with --skip-bad'
+                )
+            if reason:
+                skipped[image] = reason
+            made, found = made + new, found + old
+        write_stamp(target, made_with, contents, skipped)
     if len(skipped) == len(images):
         raise ValueError(f'{source}: none of the {len(images)} images can be read')
     return dict(made=made, found=found, skipped=skipped)
@@ -218,7 +202,7 @@ def find_images(source: Path) -> list[str]:
     return images
 
 
-def _content(path):
+def _hash(path):
     """The first digits of the hash of a file, '' if it cannot be read."""
     try:
         return sha256(path)[:16]
@@ -226,11 +210,14 @@ def _content(path):
         return ''  # its absence is reported when it is decoded
 
 
-def check_target(target: Path, made_with: dict) -> dict[str, str] | None:
-    """Check that a folder holds nothing but a set made with the same settings.
+def check_target(target: Path, made_with: dict, contents: dict[str, str], recipe: Recipe) -> None:
+    """Check that a folder holds nothing but a set made with the same settings and images.
 
-    Returns:
-        Hashes of the images by their name, of which its files were made; None of a new folder.
+    Args:
+        target: the folder.
+        made_with: settings, versions and source of this run.
+        contents: hashes of the images by their name.
+        recipe: what to make, which may be a part of the set.
 
     Raises:
         ValueError: if it holds something else.
@@ -239,10 +226,19 @@ def check_target(target: Path, made_with: dict) -> dict[str, str] | None:
     if not path.is_file():
         if any(target.glob('[!.]*')):
             raise ValueError(f'{target} was not made by this program; name another folder')
-        return None
-    stamp = read_json(path, made_with=dict)
+        return
+    stamp = read_json(path, made_with=dict, contents=dict)
     check_made_with(target, stamp['made_with'], made_with)
-    return stamp.get('contents', {})
+    whole = replace(recipe, names=None, severities=SEVERITIES)
+    for image in contents:
+        if stamp['contents'].get(image) == contents[image]:
+            continue
+        for file in whole.files(image):
+            if (target / file).exists():
+                raise ValueError(
+                    f'{target / file} was made of another image than {image} is now; remove the '
+                    'set, or name another folder'
+                )
 
 
 def write_stamp(target: Path, made_with: dict, contents: dict, skipped: dict) -> None:

@@ -1,4 +1,4 @@
-"""Tables and pictures of robustness, in percent of a baseline and raw."""
+"""Tables and pictures of robustness: of classifiers in percent of a baseline and raw."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,10 +13,12 @@ from .baseline import Robustness, percent_of
 from .errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    SCENE_PARTS,
     SEVERITIES,
     corruption_errors,
     mean_corruption_error,
     mean_errors,
+    performance,
     relative_corruption_errors,
     relative_mean_corruption_error,
 )
@@ -123,10 +125,48 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
             f'{baseline.name}.',
             markdown_table(['perturbation', 'FP', 'uT5D', 'FR', 'T5D'], perturbations),
         ]
-    skipped = [f'- {item["reason"]}' for part in parts.values() for item in part['skipped']]
-    if skipped:
-        page += [f'## {len(skipped)} files left out', '\n'.join(skipped)]
+    page += _left_out('files', [item for part in parts.values() for item in part['skipped']])
     return '\n\n'.join(page) + '\n'
+
+
+def report_detector(results: Mapping) -> str:
+    """A page in Markdown about the results of one detector.
+
+    Besides P, mPC and rPC of every metric it has a table of each metric that is a mean over
+    thresholds, such as 'coco/bbox_mAP'; of all metrics if none is.
+    """
+    parts = results['parts']
+    summary = performance(parts)
+    rows = [
+        [metric, number(found['P'], 3), number(found['mPC'], 3), number(100 * found['rPC'], 1)]
+        for metric, found in summary.items()
+    ]
+    page = [
+        f'# Robustness of {results["name"]}',
+        f'{results["images"]} images. P: clean. mPC: mean over the {len(CORRUPTIONS)} corruptions '
+        f'and {len(SEVERITIES)} severities. rPC = mPC / P, in percent. Higher is better.',
+        markdown_table(['metric', 'P', 'mPC', 'rPC'], rows),
+    ]
+    if absent := [key for key in SCENE_PARTS if key not in parts]:
+        first = ', '.join(absent[:5]) + (', ...' if len(absent) > 5 else '')
+        page.append(f'- no mPC: {len(absent)} of {len(SCENE_PARTS)} parts missing: {first}')
+    measured = [name for name in CORRUPTIONS if any(f'{name}/{s}' in parts for s in SEVERITIES)]
+    for metric in [each for each in summary if each.endswith('mAP')] or list(summary):
+        rows = []
+        for name in measured:
+            found = [parts.get(f'{name}/{severity}', {metric: nan}) for severity in SEVERITIES]
+            values = [part[metric] for part in found]
+            rows.append([name, *(number(value, 3) for value in (*values, fmean(values)))])
+        if rows:
+            page += [f'## {metric}', markdown_table(['corruption', *SEVERITIES, 'mean'], rows)]
+    page += _left_out('images', results['skipped'])
+    return '\n\n'.join(page) + '\n'
+
+
+def _left_out(kind, skipped):
+    """The sections of a page about files that were left out, each with its reason."""
+    reasons = [f'- {item["reason"]}' for item in skipped]
+    return [f'## {len(reasons)} {kind} left out', '\n'.join(reasons)] if reasons else []
 
 
 def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) -> str:

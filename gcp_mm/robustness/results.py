@@ -8,11 +8,12 @@ from pathlib import Path
 from mmengine.config import Config
 
 from .._io import check_made_with, read_json, sha256, size_and_time, write_atomically
-from .baseline import Robustness, check_numbers, load_baseline, mean_of
-from .detection import report_detector
+from .baseline import Robustness, load_baseline, mean_of
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from .report import report_detector
 from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
 
+MOST = dict(error=1, flip_probability=1, top5_distance=18)  # of the numbers of a part
 FIELDS = dict(name=str, checkpoint=str, identity=dict, roots=dict, regenerated=list, parts=dict)
 STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
 
@@ -86,8 +87,8 @@ def check_files(path: Path, results: dict, folders: Mapping[str, Path]) -> None:
     for key in folders.keys() & results['parts'].keys():
         if results.get('files', {}).get(key) != files_hash(folders[key]):
             raise ValueError(
-                f'{path} holds results of other files than {str(folders[key])!r} has, or of an '
-                'earlier version, which noted no files; give another `out`, or remove it'
+                f'{path} holds results of other files than {str(folders[key])!r} has; give '
+                'another `out`, or remove it'
             )
 
 
@@ -111,9 +112,14 @@ def read_results(path: str | Path) -> dict:
         if is_of_detector(results):
             report_detector(results)
             return results
-        check_numbers(robustness_of(results))
-        skipped = [item['reason'] for part in results['parts'].values() for item in part['skipped']]
-        ''.join([*results['regenerated'], *skipped])  # of texts
+        robustness_of(results)
+        texts = list(results['regenerated'])
+        for key, part in results['parts'].items():
+            texts += [item['reason'] for item in part['skipped']]
+            for name in part.keys() & MOST.keys():
+                if not 0 <= part[name] <= MOST[name]:
+                    raise ValueError(f'{key}: expected {name} from 0 to {MOST[name]}')
+        ''.join(texts)  # TypeError unless they are texts
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f'{str(path)!r} holds no results of tools/test_robustness.py, or damaged ones: '

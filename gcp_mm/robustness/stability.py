@@ -2,7 +2,7 @@
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, ICLR 2019, section 4. In a noise sequence each later frame is compared with the
-first; in the others, frame j with frame j - d, where d is the difficulty.
+first; in the others, with the frame before it.
 
 - Flip probability: mean over videos of the mean over pairs of [the predicted class differs].
 - Top-5 distance of a pair: sum over i = 1..5 of abs(min(sigma(i), 6) - i), where sigma(i) is the
@@ -31,42 +31,32 @@ VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear'
 TOP = 5  # ranks compared; a class that leaves them counts as ranked next, however far it falls
 
 
-def is_noise(perturbation: str) -> bool:
-    """Whether the frames of a perturbation are compared with the first one."""
-    return 'noise' in perturbation
-
-
-def frame_pairs(values: Tensor, noise: bool, difficulty: int = 1) -> tuple[Tensor, Tensor]:
+def frame_pairs(values: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
     """The frames of a video that are compared.
 
     Args:
         values: (frames, ...).
-        noise: whether it is a noise sequence, in which `difficulty` plays no role.
-        difficulty: distance d of the frames of a pair, at least 1.
+        noise: whether it is a noise sequence.
 
     Returns:
         Values of the reference frames and of the later ones, each (pairs, ...).
 
     Raises:
-        ValueError: if no pair exists, or for another `difficulty`.
+        ValueError: if there are fewer than 2 frames.
     """
-    if difficulty < 1:
-        raise ValueError(f'difficulty: expected at least 1, got {difficulty}')
-    step = 1 if noise else difficulty
-    if len(values) <= step:
-        raise ValueError(f'a video of {len(values)} frames: at least {step + 1} are needed')
-    later = values[step:]
-    return values[:1].expand_as(later) if noise else values[:-step], later
+    if len(values) < 2:
+        raise ValueError(f'a video of {len(values)} frames: at least 2 are needed')
+    later = values[1:]
+    return values[:1].expand_as(later) if noise else values[:-1], later
 
 
-def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) -> float:
+def flip_probability(predictions: Iterable, noise: bool) -> float:
     """Fraction of the frame pairs of a video with different predictions, averaged over videos.
 
     Args:
         predictions: predicted classes: (frames,) for one video, (videos, frames), or an iterable of
             videos of any lengths.
         noise: whether the videos are noise sequences.
-        difficulty: distance of the frames of a pair in other sequences.
 
     Returns:
         A probability in [0, 1].
@@ -79,7 +69,7 @@ def flip_probability(predictions: Iterable, noise: bool, difficulty: int = 1) ->
         raise ValueError('predictions: expected at least one video, got none')
     if np.ndim(videos[0]) == 0:
         videos = [videos]
-    pairs = (frame_pairs(torch.as_tensor(video), noise, difficulty) for video in videos)
+    pairs = (frame_pairs(torch.as_tensor(video), noise) for video in videos)
     return fmean((one != other).double().mean().item() for one, other in pairs)
 
 
@@ -119,13 +109,12 @@ def top5_distance(reference_logits, later_logits):
     return distance if isinstance(later_logits, Tensor) else distance.numpy()[()]
 
 
-def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, float]:
+def video_stability(logits, noise: bool) -> tuple[float, float]:
     """Flip probability and mean top-5 distance of one video.
 
     Args:
         logits: (frames, K).
         noise: whether it is a noise sequence.
-        difficulty: distance of the frames of a pair in other sequences.
 
     Returns:
         The means over the pairs of the video.
@@ -133,7 +122,7 @@ def video_stability(logits, noise: bool, difficulty: int = 1) -> tuple[float, fl
     Raises:
         ValueError: if it is too short, or has a NaN.
     """
-    reference, later = frame_pairs(torch.as_tensor(logits), noise, difficulty)
+    reference, later = frame_pairs(torch.as_tensor(logits), noise)
     flips = (reference.argmax(-1) != later.argmax(-1)).double().mean()
     return flips.item(), top5_distance(reference, later).double().mean().item()
 

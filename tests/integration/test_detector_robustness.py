@@ -119,7 +119,8 @@ def test_stopped_run_continues_with_what_is_missing(evaluate, evaluated, tmp_pat
     measured, run_part = [], detectors.run_part
 
     def record(runner, dataloader, evaluator):
-        measured.append(dataloader['dataset']['pipeline'][1].get('severity'))
+        step = dataloader['dataset'].pipeline.transforms[1]
+        measured.append(getattr(step, 'severity', None))
         return run_part(runner, dataloader, evaluator)
 
     def stop(path, results):
@@ -176,14 +177,10 @@ def test_results_of_other_data_are_refused(evaluate, scenes, tmp_path, change):
     assert json.loads((tmp_path / 'w/robustness.json').read_text()) == found
 
 
-def test_results_of_other_batches_are_refused(evaluate, evaluated):
-    """Images are padded to the largest of their batch."""
+def test_results_of_other_settings_are_refused(evaluate, evaluated, monkeypatch):
+    """Images are padded to the largest of their batch; other packages corrupt otherwise."""
     with pytest.raises(ValueError, match=r"made with .'test_sha256'"):
         evaluate(evaluated, *SHORT, '--batch-size', 2)
-
-
-def test_results_of_other_packages_are_refused(evaluate, evaluated, monkeypatch):
-    """The corruptions may be others."""
     monkeypatch.setattr('gcp_mm.robustness.detectors.versions', lambda: dict(numpy='0'))
     with pytest.raises(ValueError, match=r"made with .'packages'"):
         evaluate(evaluated, *SHORT)
@@ -211,26 +208,21 @@ def test_bad_images_stop_the_run_or_are_left_out(evaluate, scenes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('words', 'message'),
+    ('config', 'words', 'message'),
     [
-        (('--imagenet-c', 'a'), '--imagenet-c: for classifiers alone'),
-        (('--imagenet-p', 'a'), '--imagenet-p: for classifiers alone'),
-        (('--clean', 'a'), '--clean: for classifiers alone'),
-        (('--classes', 'a'), '--classes: for classifiers alone'),
-        (('--crop-size', 64), '--crop-size: for classifiers alone'),
-        (('--resize', 0), '--resize: for classifiers alone'),
+        ('', ('--imagenet-c', 'a'), r'--imagenet-c: for classifiers alone.*net\.py'),
+        ('', ('--crop-size', 64), '--crop-size: for classifiers alone'),
+        ('', ('--resize', 0), '--resize: for classifiers alone'),
+        ('resnet18_1xb64-5e_digits.py', ('--severities', 1), '--severities: for detectors alone'),
     ],
 )
-def test_options_of_classifiers_are_refused(evaluate, tmp_path, words, message):
-    with pytest.raises(ValueError, match=rf'{message}.*net\.py'):
-        evaluate(tmp_path / 'w', *words)
+def test_options_of_the_other_kind_are_refused(
+    call_tool, network, tmp_path, config, words, message
+):
+    config = ROOT / 'configs/digits' / config if config else network[0]
+    with pytest.raises(ValueError, match=message):
+        call_tool(TOOL, config, network[1], '--work-dir', tmp_path / 'w', *words)
     assert not (tmp_path / 'w').exists()
-
-
-def test_options_of_detectors_are_refused(call_tool, network, tmp_path):
-    config = ROOT / 'configs/digits/resnet18_1xb64-5e_digits.py'
-    with pytest.raises(ValueError, match='--severities: for detectors alone'):
-        call_tool(TOOL, config, network[1], '--work-dir', tmp_path, '--severities', 1)
 
 
 def test_detector_that_finds_nothing(evaluate, network, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from gcp_mm.data.digit_scenes import write_scenes
-from gcp_mm.data.digits import load_splits, write_classification
-from gcp_mm.data.hard_digits import draw_clutter, write_clutter, write_few
+from gcp_mm.data.digits import draw_clutter, load_splits, write_classification, write_clutter
 
 
 def digest(root):
@@ -50,24 +50,27 @@ def test_same_options_same_files(digits, scenes, tmp_path):
     assert digest(tmp_path / 'scenes') == digest(scenes)
 
 
-def test_complete_set_is_left_alone(digits):
+def test_complete_set_is_left_alone_and_not_taken_for_another(digits):
     before = digest(digits)
     assert write_classification(digits, image_size=32) is False
+    with pytest.raises(ValueError, match=r"made with .*'image_size': 32.*'image_size': 48.*remove"):
+        write_classification(digits, image_size=48)
+    with pytest.raises(ValueError, match=r"made with .*this is .*'per_class': 20"):
+        write_classification(digits, image_size=32, per_class=20)
     assert digest(digits) == before
 
 
-def test_interrupted_run_is_started_over(tmp_path):
+def test_interrupted_run_is_started_over_and_lost_files_are_named(tmp_path):
+    options = dict(root=tmp_path / 'scenes', scene_size=40, train_scenes=1, val_scenes=1)
     partial = tmp_path / 'scenes.partial'
     partial.mkdir()
     (partial / 'left-over').touch()
-    write_scenes(tmp_path / 'scenes', scene_size=40, train_scenes=1, val_scenes=1)
+    write_scenes(**options)
     assert not partial.exists()
     assert not (tmp_path / 'scenes/left-over').exists()
-
-
-def test_other_options_are_refused(digits):
-    with pytest.raises(ValueError, match=r"made with .*'image_size': 32.*'image_size': 48.*remove"):
-        write_classification(digits, image_size=48)
+    (tmp_path / 'scenes/val/00000.png').unlink()
+    with pytest.raises(ValueError, match=r"'files': 4}, and this is {'files': 3"):
+        write_scenes(**options)
 
 
 def test_foreign_folder_is_refused(tmp_path):
@@ -81,17 +84,20 @@ def test_foreign_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('options', 'error'),
+    ('write', 'options', 'error', 'words'),
     [
-        (dict(scene_size=10), ValueError),
-        (dict(train_scenes=0), ValueError),
-        (dict(val_scenes=2.0), TypeError),
+        (write_scenes, dict(scene_size=10), ValueError, 'scene_size.*got 10'),
+        (write_scenes, dict(train_scenes=0), ValueError, 'train_scenes.*got 0'),
+        (write_scenes, dict(val_scenes=2.0), TypeError, 'val_scenes.*got 2.0'),
+        (write_classification, dict(image_size=7), ValueError, 'image_size.*got 7'),
+        (write_classification, dict(per_class=0), ValueError, 'per_class.*got 0'),
+        (write_classification, dict(per_class=140), ValueError, 'per_class.*at most 139, got 140'),
+        (write_clutter, dict(train_images=9), ValueError, 'train_images.*got 9'),
     ],
 )
-def test_wrong_options(options, error, tmp_path):
-    name, value = next(iter(options.items()))
-    with pytest.raises(error, match=f'{name}.*got {value}'):
-        write_scenes(tmp_path / 'scenes', **options)
+def test_wrong_options(write, options, error, words, tmp_path):
+    with pytest.raises(error, match=words):
+        write(tmp_path / 'x', **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -121,28 +127,22 @@ def test_manifest_says_what_made_it(scenes):
     assert content == dict(options=options, files=4 + 2 + 2)
 
 
-def test_set_that_lost_files_is_named(tmp_path):
-    options = dict(root=tmp_path / 'scenes', scene_size=40, train_scenes=1, val_scenes=1)
-    write_scenes(**options)
-    (tmp_path / 'scenes/val/00000.png').unlink()
-    with pytest.raises(ValueError, match=r"'files': 4}, and this is {'files': 3"):
-        write_scenes(**options)
-
-
-def test_command_line(call_tool, capsys, tmp_path):
-    options = ('--image-size', 8, '--scene-size', 40, '--train-scenes', 1, '--val-scenes', 1)
+def test_command_line(call_tool, capsys, tmp_path, monkeypatch):
+    few = partial(write_scenes, scene_size=40, train_scenes=1, val_scenes=1)
+    monkeypatch.setattr('gcp_mm.data.digit_scenes.write_scenes', few)
+    few = partial(write_clutter, train_images=10, val_images=10)
+    monkeypatch.setattr('gcp_mm.data.digits.write_clutter', few)
     for word in ('written', 'already complete'):
-        call_tool('tools/make_digits.py', '--out', tmp_path, *options)
-        out = capsys.readouterr().out
-        assert out == f'{tmp_path}/digits: {word}\n{tmp_path}/digits_coco: {word}\n'
+        call_tool('tools/make_digits.py', '--out', tmp_path, '--hard')
+        names = ('digits', 'digits_coco', 'digits_few', 'digits_clutter')
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [f'{tmp_path}/{name}: {word}' for name in names]
+    assert len(list(tmp_path.glob('digits_few/train/*/*'))) == 20 * 10
 
 
 def test_few_labels(tmp_path):
-    assert write_few(tmp_path / 'few', per_class=3, image_size=8) is True
-    assert write_few(tmp_path / 'few', per_class=3, image_size=8) is False
-    splits = load_splits()
-    for split in ('train', 'val'):
-        digits, labels = splits[split]
+    write_classification(tmp_path / 'few', per_class=3, image_size=8)
+    for split, (digits, labels) in load_splits().items():
         for label in range(10):
             files = sorted((tmp_path / 'few' / split / str(label)).iterdir())
             of_class = digits[labels == label]
@@ -179,26 +179,9 @@ def test_clutter_is_deterministic_and_keeps_the_splits_apart(tmp_path, monkeypat
         shown[split].add(pick)
         return draw_clutter(digits, pick, rng)
 
-    monkeypatch.setattr('gcp_mm.data.hard_digits.draw_clutter', record)
+    monkeypatch.setattr('gcp_mm.data.digits.draw_clutter', record)
     for name in 'ab':
         assert write_clutter(tmp_path / name, train_images=20, val_images=10) is True
-    files = [sorted((tmp_path / name).rglob('*.png')) for name in 'ab']
-    assert len(files[0]) == 30
-    for a, b in zip(*files, strict=True):
-        assert a.read_bytes() == b.read_bytes()
-        assert a.relative_to(tmp_path / 'a') == b.relative_to(tmp_path / 'b')
+    assert digest(tmp_path / 'a') == digest(tmp_path / 'b')
+    assert len(digest(tmp_path / 'a')) == 30 + 1
     assert all(shown.values())
-
-
-@pytest.mark.parametrize(
-    ('write', 'options', 'words'),
-    [
-        (write_few, dict(per_class=0), 'per_class.*got 0'),
-        (write_few, dict(per_class=140), 'per_class.*at most 139, got 140'),
-        (write_clutter, dict(train_images=9), 'train_images.*got 9'),
-    ],
-)
-def test_wrong_options_of_the_hard_sets(write, options, words, tmp_path):
-    with pytest.raises(ValueError, match=words):
-        write(tmp_path / 'x', **options)
-    assert not (tmp_path / 'x').exists()

@@ -1,14 +1,15 @@
-"""The corruptions against closed forms of what they do, and their randomness."""
+"""The corruptions against closed forms, their randomness, and those of a detector's images."""
 
 from importlib import metadata
 
 import numpy as np
 import pytest
+from mmengine.registry import TRANSFORMS
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from gcp_mm.robustness import corruptions
-from gcp_mm.robustness.corruptions import corrupt
+from gcp_mm.robustness.corruptions import CorruptImage, corrupt, corrupt_scene, seeded
 from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 
 ALL = CORRUPTIONS + EXTRA_CORRUPTIONS
@@ -127,9 +128,9 @@ def test_randomness_is_that_of_the_generator(photo, name):
     [
         (dict(name='rain'), ValueError, "'rain' is none of gaussian_noise"),
         (dict(severity=0), ValueError, 'severity: expected 1 to 5, got 0'),
-        (dict(severity=6), ValueError, 'severity: expected 1 to 5, got 6'),
-        (dict(image=gray(size=63)), ValueError, 'at least 64 pixels, got .63, 63.'),
-        (dict(image=gray()[:, :60]), ValueError, 'a square'),
+        (dict(name='elastic_transform', severity=6), ValueError, 'severity: .* got 6'),
+        (dict(image=gray(size=63)), ValueError, 'at least 64 pixels a side, got .63, 63.'),
+        (dict(image=gray(size=70)[:, :65]), ValueError, 'a square'),
         (dict(image=gray()[..., 0]), ValueError, r'shape \(H, W, 3\), got \(64, 64\)'),
         (dict(image=gray() / 255), TypeError, 'uint8 array, got float64'),
         (dict(image='cat.png'), TypeError, 'uint8 array, got str'),
@@ -148,3 +149,92 @@ def test_absent_or_older_package_is_named(monkeypatch):
     monkeypatch.setattr(corruptions.metadata, 'version', version)
     with pytest.raises(ModuleNotFoundError, match='pip install imagecorruptions-imaug'):
         corrupt(gray(), 'fog', 1, make_rng())
+    with pytest.raises(ModuleNotFoundError, match='pip install imagecorruptions-imaug'):
+        corruptions.versions()
+
+
+def scene(height=64, width=64, seed=1):
+    """A BGR image of blocks and noise, another in each channel."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(40, 200, (height // 8 + 1, width // 8 + 1, 3))
+    image = blocks.repeat(8, 0).repeat(8, 1)[:height, :width]
+    return (image + rng.integers(0, 20, image.shape)).astype(np.uint8)
+
+
+def corrupted(corruption='fog', severity=3, image=None, seed=0, **info):
+    info = info or dict(img_id=7)
+    image = scene() if image is None else image
+    return CorruptImage(corruption, severity, seed).transform(dict(img=image, **info))['img']
+
+
+def test_seed_is_that_of_sets_made_by_earlier_versions():
+    """A set that is continued stays as if made at once."""
+    assert seeded(0, 'c', 'fog', 3, 'cats/a.png').integers(2**32) == 4068368358
+
+
+@pytest.mark.parametrize('name', sorted({*CORRUPTIONS} - {'elastic_transform'}))
+def test_square_images_are_those_of_make_corruptions(name):
+    """The key of the generator is the file's there, and the image's id here; the image is BGR."""
+    wanted = corrupt(scene()[..., ::-1].copy(), name, 4, seeded(5, 'c', name, 4, 7))
+    assert np.array_equal(corrupted(name, 4, seed=5), wanted[..., ::-1])
+
+
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_images_of_any_shape_keep_it(name):
+    image = scene(45, 83)
+    before = image.copy()
+    for severity in (1, 5):
+        changed = corrupted(name, severity, image)
+        assert changed.shape == (45, 83, 3)
+        assert changed.dtype == np.uint8
+        assert np.abs(changed.astype(float) - image).mean() > 0.5
+    assert np.array_equal(image, before)
+
+
+def test_elastic_transform_leaves_objects_in_their_boxes():
+    """Unlike that of ImageNet-C, which maps the whole image."""
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[:, 100:] = 200
+
+    def moved(change, severity):
+        changed = change(image, 'elastic_transform', severity, np.random.default_rng(0))
+        return np.abs((changed[20:180, :, 0] < 100).sum(1).mean() - 100)
+
+    assert max(moved(corrupt_scene, severity) for severity in range(1, 6)) < 2
+    assert moved(corrupt, 2) > 5
+
+
+@pytest.mark.parametrize('name', ['gaussian_noise', 'glass_blur'])
+def test_randomness_is_that_of_the_image_and_the_arguments(name):
+    first = corrupted(name)
+    assert np.array_equal(corrupted(name, img_path='elsewhere/a.png', img_id=7), first)
+    assert not np.array_equal(corrupted(name, img_id=8), first)
+    assert not np.array_equal(corrupted(name, seed=1), first)
+    of_file = corrupted(name, img_path='one/a.png')
+    assert np.array_equal(corrupted(name, img_path='other/a.png'), of_file)
+    assert not np.array_equal(corrupted(name, img_path='one/b.png'), of_file)
+
+
+def test_float_images_stay_so():
+    changed = corrupted(image=scene().astype(np.float32))
+    assert changed.dtype == np.float32
+    assert np.array_equal(changed, corrupted())
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (scene(31), r'at least 32 pixels a side, got \(31, 64\)'),
+        (scene().astype(np.uint16) * 256, '8 bits a channel, got uint16'),
+        (scene() / 255, '8 bits a channel, got float64'),
+    ],
+)
+def test_wrong_images_are_named(image, message):
+    with pytest.raises(ValueError, match=rf"image 'a/b\.png': .*{message}"):
+        corrupted(image=image, img_path='a/b.png')
+
+
+@pytest.mark.parametrize(('name', 'severity', 'got'), [('rain', 1, "'rain'"), ('fog', 6, 'got 6')])
+def test_wrong_arguments_are_refused_before_an_image(name, severity, got):
+    with pytest.raises(ValueError, match=got):
+        TRANSFORMS.build(dict(type='CorruptImage', corruption=name, severity=severity))

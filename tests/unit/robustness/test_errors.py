@@ -1,4 +1,4 @@
-"""mCE and Relative mCE against the published numbers."""
+"""mCE and Relative mCE against the published numbers; mPC and rPC."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,10 @@ from gcp_mm.robustness.baseline import Robustness, load_baseline
 from gcp_mm.robustness.errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    SCENE_PARTS,
     corruption_errors,
     mean_corruption_error,
+    performance,
     relative_mean_corruption_error,
 )
 from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
@@ -74,11 +76,31 @@ def test_baseline_without_errors_has_no_ratio():
     errors = dict(load_baseline().corruption_error, frost=0.0, fog=0.05)
     perfect = Robustness('x', {}, 0.1, errors)
     assert np.isnan(corruption_errors(RESNET50, perfect)['frost'])
-    with pytest.raises(ValueError, match=r'above 0 for frost$'):
-        mean_corruption_error(RESNET50, perfect)
-    with pytest.raises(ValueError, match=r'above 0 for frost, fog$'):
-        relative_mean_corruption_error(RESNET50, 0.2, perfect)
-    with pytest.raises(ValueError, match='above 0 for gaussian_noise, '):
-        mean_corruption_error(RESNET50, Robustness('x', {}))
-    with pytest.raises(ValueError, match='baseline x has no clean error'):
-        relative_mean_corruption_error(RESNET50, 0.2, Robustness('x', {}))
+    for baseline, message, metric, numbers in (
+        (perfect, 'above 0 for frost$', mean_corruption_error, ()),
+        (perfect, 'above 0 for frost, fog$', relative_mean_corruption_error, (0.2,)),
+        (Robustness('x', {}), 'above 0 for gaussian_noise, ', mean_corruption_error, ()),
+        (Robustness('x', {}), 'x has no clean error', relative_mean_corruption_error, (0.2,)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(RESNET50, *numbers, baseline)
+
+
+@pytest.mark.parametrize(
+    ('clean', 'without', 'mean', 'rate'),
+    [
+        (0.4, '', 0.273, 0.273 / 0.4),
+        (0.4, 'fog/2', np.nan, np.nan),
+        (0.0, '', 0.273, np.nan),
+        (-1.0, '', np.nan, np.nan),  # AP of objects of a size that the data lack
+    ],
+)
+def test_performance_is_a_mean_over_corruptions_and_severities(clean, without, mean, rate):
+    """The AP falls by 0.04 with each severity, and by 0.001 from each corruption to the next."""
+    parts = {
+        key: {'AP': 0.4 - 0.04 * int(key[-1]) - 0.001 * CORRUPTIONS.index(key[:-2])}
+        for key in SCENE_PARTS
+    }
+    parts = {key: part for key, part in parts.items() if key != without}
+    found = performance({'clean': {'AP': clean}} | parts)['AP']
+    assert found == pytest.approx(dict(P=clean, mPC=mean, rPC=rate), nan_ok=True)

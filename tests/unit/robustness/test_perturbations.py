@@ -201,7 +201,7 @@ def test_snow_is_one_layer_that_turns():
     ('arguments', 'error', 'message'),
     [
         (dict(name='fog'), ValueError, "'fog' is none of gaussian_noise"),
-        (dict(size=100), ValueError, r'\(96, 143\) is smaller than 100x100'),
+        (dict(size=100), ValueError, r'at least 100 pixels a side, got \(96, 143\)'),
         (dict(image=np.zeros((96, 96), np.uint8)), ValueError, r'shape \(H, W, 3\)'),
         (dict(image=np.zeros((96, 96, 3))), TypeError, 'uint8 array, got float64'),
     ],

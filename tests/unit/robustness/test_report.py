@@ -1,4 +1,4 @@
-"""Baseline files, means of networks, tables and pictures."""
+"""Means of networks, tables and pictures."""
 
 import re
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gcp_mm.robustness.baseline import Robustness, load_baseline, mean_of
-from gcp_mm.robustness.errors import CORRUPTIONS
-from gcp_mm.robustness.report import compare, plot, report, summarize
+from gcp_mm.robustness.errors import CORRUPTIONS, SCENE_PARTS
+from gcp_mm.robustness.report import compare, plot, report, report_detector, summarize
 from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
 
 
@@ -68,3 +68,32 @@ def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
     plot({'equal': [Robustness('uneven', {}, 0.1, uneven)] * 3}, alexnet, tmp_path / 'plot.png')
     with pytest.raises(ValueError, match='nothing to draw'):
         plot({'x': [Robustness('x', {})]}, alexnet, tmp_path / 'none.png')
+
+
+def test_report_of_a_detector():
+    """The AP of boxes falls by a tenth with each severity, that of masks is half."""
+    box, mask, small = 'coco/bbox_mAP', 'coco/segm_mAP', 'coco/bbox_mAP_s'
+    parts = {'clean': {box: 0.4, mask: 0.2, small: -1.0}}
+    for key in SCENE_PARTS:
+        ap = 0.4 - 0.04 * int(key[-1])
+        parts[key] = {box: ap, mask: ap / 2, small: -1.0}
+    results = dict(name='A', images=5, skipped=[dict(reason='a.png: truncated')], parts=parts)
+    page = report_detector(results)
+    assert '# Robustness of A\n\n5 images.' in page
+    assert f'| {box} | 0.400 | 0.280 | 70.0 |' in page
+    assert f'| {small} | -1.000 | - | - |' in page
+    assert '| fog | 0.360 | 0.320 | 0.280 | 0.240 | 0.200 | 0.280 |' in page
+    assert page.count('| fog |') == 2  # of boxes and of masks
+    assert 'no mPC' not in page
+    assert '## 1 images left out\n\n- a.png: truncated' in page
+    del parts['fog/2']
+    page = report_detector(results)
+    assert '1 of 75 parts missing: fog/2' in page
+    assert f'| {box} | 0.400 | - | - |' in page
+    assert '| fog | 0.360 | - | 0.280 | 0.240 | 0.200 | - |' in page
+    page = report_detector(
+        dict(results, parts={'clean': {'recall': 0.5}, 'fog/1': {'recall': 0.1}})
+    )
+    assert '## recall' in page
+    assert page.count('| fog |') == 1
+    assert 'missing: gaussian_noise/1,' in page

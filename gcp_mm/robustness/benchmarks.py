@@ -1,26 +1,34 @@
-"""ImageNet-C, ImageNet-P and the clean images to compare with, as datasets of mmengine.
+"""ImageNet-C, ImageNet-P and the clean images for mmengine: datasets, test loop and metrics.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, ICLR 2019. The preprocessing is part of the datasets: corrupted images are never
 resized. The model's data preprocessor normalizes them.
+
+The loop gives the metrics logits: MMPretrain's classifiers predict softmax probabilities, which
+underflow, so that classes tie. Of each file a metric keeps a few numbers, not the logits.
 """
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import cv2
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, LOOPS, METRICS
+from mmengine.runner import TestLoop
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
 from ..data import IMAGE_SUFFIXES, count_suffixes
+from ..runtime import unwrap
+from .stability import video_stability
 
 # The classes of ILSVRC-2012 in the order of the networks' outputs, which is that of their WordNet
 # ids. Names and order agree with MMPretrain's list of class names.
@@ -99,8 +107,14 @@ class ClassFolders(BaseDataset):
         """
         info = self.get_data_info(index)
         try:
+            images = self.read(Path(info['img_path']))
+            height, width = images.shape[-2:]
+            if min(height, width) < self.crop_size:  # they would be padded
+                raise ValueError(
+                    f'{width}x{height} pixels are less than crop_size={self.crop_size}'
+                )
             # BGR, as MMPretrain's data preprocessors expect
-            inputs = center_crop(self.read(Path(info['img_path'])), self.crop_size).flip(-3)
+            inputs = tvf.center_crop(images, self.crop_size).flip(-3)
         except Exception as error:  # decoders raise many kinds for a broken file
             info['unreadable'] = f'{info["img_path"]}: {error}'
             if not self.skip_bad:
@@ -150,18 +164,6 @@ class ImageNetP(ClassFolders):
         if len(frames) < 2:
             raise ValueError(f'{len(frames)} frame, and stability needs at least 2')
         return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-
-
-def center_crop(images: Tensor, size: int) -> Tensor:
-    """The central (..., 3, size, size) part of images.
-
-    Raises:
-        ValueError: if they are smaller.
-    """
-    height, width = images.shape[-2:]
-    if min(height, width) < size:
-        raise ValueError(f'{width}x{height} pixels are less than crop_size={size}')
-    return tvf.center_crop(images, size)
 
 
 def label_map(folders: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, int]:
@@ -246,3 +248,128 @@ def read_video(path: Path) -> list[np.ndarray]:
     if len(frames) < expected:
         raise ValueError(f'only {len(frames)} of its {expected} frames can be decoded')
     return frames
+
+
+@LOOPS.register_module(force=True)
+class LogitsLoop(TestLoop):
+    """Test loop for a classifier of MMPretrain on images or videos, in float32.
+
+    The `inputs` of an item are an image, (3, H, W) uint8 BGR, or a video, (frames, 3, H, W). All
+    have the same height and width. The data sample gets `logits`, (K,) or (frames, K) float32. The
+    dataloader must collate with `pseudo_collate`.
+    """
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Compute the logits of a batch, and pass them to the evaluator.
+
+        Raises:
+            TypeError: if the model does not return one vector per image.
+        """
+        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+        inputs, samples = data_batch['inputs'], data_batch['data_samples']
+        videos = [item if item.ndim == 4 else item[None] for item in inputs]
+        model = unwrap(self.runner.model)
+        data = model.data_preprocessor(dict(inputs=torch.cat(videos)), training=False)
+        logits = model(data['inputs'], mode='tensor')
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise TypeError(f'{type(model).__name__}: expected one vector of logits per image')
+        parts = logits.float().split([len(video) for video in videos])
+        for item, sample, part in zip(inputs, samples, parts, strict=True):
+            sample.set_field(part if item.ndim == 4 else part[0], 'logits')
+        self.evaluator.process(data_samples=samples, data_batch=data_batch)
+        self.runner.call_hook(
+            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=samples
+        )
+
+
+class FileMetric(BaseMetric):
+    """Mean over files of the numbers that :meth:`measure` gives.
+
+    Args:
+        skip_bad: leave out and list the files that are unreadable or give NaN, instead of raising.
+        **kwargs: arguments of :class:`mmengine.evaluator.BaseMetric`.
+    """
+
+    def __init__(self, skip_bad: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.skip_bad = skip_bad
+
+    def measure(self, logits: Tensor, sample: dict) -> dict[str, float]:
+        """The numbers of one file."""
+        raise NotImplementedError
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Measure a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: with `img_path` and `logits`, or `unreadable`, the reason why there are
+                none.
+
+        Raises:
+            ValueError: for a file that is unreadable or gives NaN, unless `skip_bad`; for another
+                number of classes than the data's.
+        """
+        for sample in data_samples:
+            reason, numbers = sample.get('unreadable'), None
+            if not reason and sample['logits'].isnan().any():
+                reason = f'{sample["img_path"]}: the network gives NaN'
+            if not reason:
+                numbers = self.measure(sample['logits'], sample)
+            elif not self.skip_bad:
+                raise ValueError(f'{reason}; skip_bad leaves such files out')
+            self.results.append((numbers, dict(file=sample['img_path'], reason=reason)))
+
+    def compute_metrics(self, results: list) -> dict:
+        """Means over the files.
+
+        Returns:
+            The means, the number of `files` they are over, and `skipped`: a list of
+            ``{file, reason}``.
+
+        Raises:
+            ValueError: if no file is left.
+        """
+        measured = [numbers for numbers, _ in results if numbers]
+        skipped = [file for numbers, file in results if not numbers]
+        if not measured:
+            raise ValueError(f'all {len(skipped)} files were skipped; {skipped[0]["reason"]}')
+        means = {name: fmean(numbers[name] for numbers in measured) for name in measured[0]}
+        return dict(means, files=len(measured), skipped=skipped)
+
+
+@METRICS.register_module(force=True)
+class CorruptionError(FileMetric):
+    """Top-1 error on images with labels, as a fraction.
+
+    Args:
+        **kwargs: arguments of :class:`FileMetric`.
+    """
+
+    default_prefix = 'corruption'
+
+    def measure(self, logits, sample):
+        classes = self.dataset_meta['classes']
+        if len(logits) != len(classes):
+            raise ValueError(
+                f'the network has {len(logits)} classes and the data {len(classes)} '
+                f'({", ".join(classes[:3])}, ...): name all classes of the network, in the order '
+                'of its outputs, in a file, and give it as `classes`'
+            )
+        return dict(error=float(logits.argmax() != sample['gt_label']))
+
+
+@METRICS.register_module(force=True)
+class PerturbationStability(FileMetric):
+    """Flip probability and top-5 distance of the sequences of a perturbation.
+
+    Args:
+        **kwargs: arguments of :class:`FileMetric`.
+    """
+
+    default_prefix = 'perturbation'
+
+    def measure(self, logits, sample):
+        flips, distance = video_stability(logits, noise='noise' in self.dataset_meta['folder'])
+        return dict(flip_probability=flips, top5_distance=distance)

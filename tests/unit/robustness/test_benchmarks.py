@@ -1,15 +1,21 @@
-"""ImageNet-C and -P as data sets: layouts, labels, preprocessing, and files that are bad."""
+"""ImageNet-C and -P for mmengine: layouts, labels, preprocessing, bad files, and the metrics."""
 
 import re
 import struct
 
 import numpy as np
 import pytest
-from mmengine.registry import DATASETS
+import torch
+from mmengine.registry import DATASETS, METRICS
 from PIL import Image
 from torchvision.transforms import v2
 
-from gcp_mm.robustness.datasets import IMAGENET_WNIDS, ImageNetC, ImageNetP, label_map, read_frames
+from gcp_mm.robustness.benchmarks import (
+    IMAGENET_WNIDS,
+    ImageNetC,
+    ImageNetP,
+    label_map,
+)
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 
 
@@ -55,19 +61,16 @@ def test_two_classes_keep_their_labels_among_1000(trees):
     [
         (['0', '1', '10', '2'], None, {'0': 0, '1': 1, '10': 2, '2': 3}),
         (['cat'], ['dog', 'cat'], {'dog': 0, 'cat': 1}),
+        (['n01440764', 'n00000000', 'other'], None, 'of the 1000 classes: n00000000, other'),
+        (['cat', 'bird'], ['cat', 'dog'], 'none of the 2 classes: bird'),
     ],
 )
 def test_label_map(folders, classes, expected):
-    assert label_map(folders, classes) == expected
-
-
-def test_unknown_classes_are_named():
-    with pytest.raises(
-        ValueError, match='2 folders are none of the 1000 classes: n00000000, other'
-    ):
-        label_map(['n01440764', 'n00000000', 'other'])
-    with pytest.raises(ValueError, match='none of the 2 classes: bird'):
-        label_map(['cat', 'bird'], ['cat', 'dog'])
+    if isinstance(expected, dict):
+        assert label_map(folders, classes) == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            label_map(folders, classes)
 
 
 def test_classes_can_be_a_file(trees, tmp_path):
@@ -112,19 +115,13 @@ def test_frames_of_a_sequence(tmp_path, ending):
     (item,) = ImageNetP(str(tmp_path), 'tilt', crop_size=32)
     assert item['inputs'].shape == (11, 3, 32, 32)
     frames = item['inputs'].permute(0, 2, 3, 1)[..., [2, 1, 0]].numpy()
+    (item,) = ImageNetP(str(tmp_path), 'tilt', crop_size=20)
+    cropped = item['inputs'].permute(0, 2, 3, 1)[..., [2, 1, 0]]
+    np.testing.assert_array_equal(cropped, frames[:, 6:26, 6:26])
     if ending == '.mp4':  # lossy
         assert np.abs(frames.astype(int) - video).mean() < 8
     else:
         np.testing.assert_array_equal(frames, video)
-    assert len(read_frames(tmp_path / f'tilt/x/v{ending}')) == 11
-
-
-def test_larger_frames_are_cropped(tmp_path):
-    video = write_video(tmp_path / 'tilt/x/v.npy', np.random.default_rng(0))
-    (item,) = ImageNetP(str(tmp_path), 'tilt', crop_size=20)
-    np.testing.assert_array_equal(
-        item['inputs'].permute(0, 2, 3, 1)[..., [2, 1, 0]], video[:, 6:26, 6:26]
-    )
 
 
 def truncate(path):
@@ -147,28 +144,6 @@ def with_header_first(path):
     path.write_bytes(atoms.pop(b'ftyp') + moov + b''.join(atoms.values()))
 
 
-BAD_IMAGES = {
-    'truncated': (truncate, '[Tt]runcated'),
-    'empty': (lambda path: path.write_bytes(b''), 'cannot identify image file'),
-    'text': (lambda path: path.write_text('<html>'), 'cannot identify image file'),
-    'small': (lambda path: write_image(path, np.random.default_rng(0), (20, 32)), '20x32 pixels'),
-}
-
-
-@pytest.mark.parametrize('kind', BAD_IMAGES)
-def test_bad_image_is_named_or_marked(tmp_path, kind):
-    write_trees(tmp_path, ['fog'], [])
-    spoil, reason = BAD_IMAGES[kind]
-    bad = tmp_path / 'c/fog/3' / WNIDS[1] / 'ILSVRC2012_val_00000000.JPEG'
-    spoil(bad)
-    with pytest.raises(ValueError, match=rf'{WNIDS[1]}/ILSVRC2012_val_00000000\.JPEG: .*{reason}'):
-        fog(tmp_path)[2]
-    items = list(fog(tmp_path, skip_bad=True))
-    assert ['unreadable' in item['data_samples'] for item in items] == [False, False, True, False]
-    assert re.search(reason, items[2]['data_samples'].unreadable)
-    assert items[2]['inputs'].shape == (3, 32, 32)
-
-
 def one_frame(path):
     write_video(path, np.random.default_rng(0), frames=1)
 
@@ -180,7 +155,8 @@ def half_a_stream(path):
 
 
 def half_a_file(path):
-    write_video(path, np.random.default_rng(0))
+    write = write_image if path.suffix == '.JPEG' else write_video
+    write(path, np.random.default_rng(0))
     truncate(path)
 
 
@@ -189,34 +165,50 @@ def half_a_frame(path):
     truncate(path / '2.png')
 
 
-def wrong_array(path):
-    np.save(path, np.zeros((4, 3, 32, 32), np.float32))
+def text(path):
+    path.write_text('<html>')
 
 
 @pytest.mark.parametrize(
     ('ending', 'spoil', 'reason'),
     [
+        ('.JPEG', half_a_file, '[Tt]runcated'),
+        ('.JPEG', lambda path: path.write_bytes(b''), 'cannot identify image file'),
+        ('.JPEG', text, 'cannot identify image file'),
+        ('.JPEG', lambda path: write_image(path, np.random.default_rng(0), (20, 32)), '20x32 pix'),
         ('.mp4', one_frame, '1 frame, and stability needs at least 2'),
         ('.npy', one_frame, '1 frame, and stability needs at least 2'),
         ('', one_frame, '1 frame, and stability needs at least 2'),
         ('', lambda path: path.mkdir(), '0 frame'),
         ('.mp4', half_a_file, 'no video, truncated'),
         ('.mp4', half_a_stream, 'of its 40 frames can be decoded'),
-        ('.mp4', lambda path: path.write_text('<html>'), 'no video'),
+        ('.mp4', text, 'no video'),
         ('.npy', half_a_file, 'mmap length'),
         ('.npy', lambda path: path.write_bytes(b''), 'No data left|Failed to read'),
         ('', half_a_frame, 'truncated|broken'),
-        ('.npy', wrong_array, r'float32 of shape \(4, 3, 32, 32\); expected uint8'),
+        (
+            '.npy',
+            lambda path: np.save(path, np.zeros((4, 3, 32, 32), np.float32)),
+            r'float32 of shape \(4, 3, 32, 32\); expected uint8',
+        ),
     ],
 )
-def test_bad_sequence_is_named_or_marked(tmp_path, ending, spoil, reason):
-    write_video(tmp_path / 'tilt/x/a.npy', np.random.default_rng(0))
-    spoil(tmp_path / f'tilt/x/b{ending}')
-    with pytest.raises(ValueError, match=rf'tilt/x/b{ending}: .*({reason})'):
-        ImageNetP(str(tmp_path), 'tilt', crop_size=32)[1]
-    good, bad = ImageNetP(str(tmp_path), 'tilt', crop_size=32, skip_bad=True)
-    assert good['inputs'].shape == (4, 3, 32, 32)
-    assert f'b{ending}' in bad['data_samples'].unreadable
+def test_bad_file_is_named_or_marked(tmp_path, ending, spoil, reason):
+    rng, folder = np.random.default_rng(0), tmp_path / 'part/x'
+    if ending == '.JPEG':
+        kind, shape = ImageNetC, (3, 32, 32)
+        write_image(folder / 'a.JPEG', rng)
+    else:
+        kind, shape = ImageNetP, (4, 3, 32, 32)
+        write_video(folder / 'a.npy', rng)
+    spoil(folder / f'b{ending}')
+    with pytest.raises(ValueError, match=rf'part/x/b{ending}: .*({reason})'):
+        kind(str(tmp_path), 'part', crop_size=32)[1]
+    good, bad = kind(str(tmp_path), 'part', crop_size=32, skip_bad=True)
+    assert good['inputs'].shape == shape
+    assert 'unreadable' not in good['data_samples']
+    assert re.search(reason, bad['data_samples'].unreadable)
+    assert bad['inputs'].shape == (3, 32, 32)
 
 
 def test_other_layouts_are_refused(tmp_path):
@@ -238,3 +230,64 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, log):
     (tmp_path / 'data/a/._0.jpg').touch()
     assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
     assert '1 .gif' in log()
+
+
+def evaluate(metric, meta, *samples):
+    """The results of a metric; a sample is of a file, logits or None, and other fields."""
+    metric = METRICS.build(metric)
+    metric.dataset_meta = meta
+    for index, logits, fields in samples:
+        given = {} if logits is None else dict(logits=torch.as_tensor(logits))
+        metric.process({}, [dict(img_path=f'{index}.JPEG', **given, **fields)])
+    return metric.evaluate(len({index for index, *_ in samples}))
+
+
+def errors(*samples, **options):
+    return evaluate(
+        dict(type='CorruptionError', **options), dict(classes=('a', 'b', 'c')), *samples
+    )
+
+
+def label(value):
+    return dict(gt_label=value)
+
+
+def test_corruption_error_counts_each_file_once():
+    samples = [(0, [3.0, 2, 1], label(2)), (1, [0.0, 2, 1], label(1)), (2, [3.0, 2, 1], label(0))]
+    repeated = samples[0]  # by a distributed sampler
+    assert errors(*samples, repeated) == {
+        'corruption/error': pytest.approx(1 / 3),
+        'corruption/files': 3,
+        'corruption/skipped': [],
+    }
+
+
+def test_nan_is_named_or_listed():
+    bad = (7, [0, np.nan, 0], label(0))
+    with pytest.raises(ValueError, match=r'7\.JPEG: the network gives NaN'):
+        errors(bad)
+    with pytest.raises(ValueError, match=r'all 1 files were skipped; 7\.JPEG: the network gives'):
+        errors(bad, skip_bad=True)
+    samples = (bad, (8, None, dict(unreadable='8: why')), (9, [0, 1, 0], label(0)))
+    assert errors(*samples, skip_bad=True) == {
+        'corruption/error': 1,
+        'corruption/files': 1,
+        'corruption/skipped': [
+            dict(file='7.JPEG', reason='7.JPEG: the network gives NaN'),
+            dict(file='8.JPEG', reason='8: why'),
+        ],
+    }
+
+
+def test_wrong_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match=r'network has 2 classes and the data 3 \(a, b, c'):
+        errors((0, [0.0, 1], label(0)))
+
+
+@pytest.mark.parametrize(('perturbation', 'expected'), [('tilt', 1), ('x_noise', 2 / 3)])
+def test_stability_follows_the_perturbation(perturbation, expected):
+    video = [[1.0, 0], [0, 1], [1, 0], [0, 1]]
+    kind = dict(type='PerturbationStability')
+    metrics = evaluate(kind, dict(folder=perturbation), (0, video, {}))
+    assert metrics['perturbation/flip_probability'] == pytest.approx(expected)
+    assert metrics['perturbation/top5_distance'] == pytest.approx(2 * expected)
