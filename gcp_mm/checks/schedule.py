@@ -106,7 +106,7 @@ def check_schedule(context: Context) -> list[Finding]:
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
-    if hook and hook.args and not context.has_failed('keys', 'default_hooks.checkpoint'):
+    if hook and hook.args:
         # It hands them on when it first saves, to where there is no such argument.
         text = f'default_hooks.checkpoint: {type(hook).__name__} does not take {sorted(hook.args)}'
         return [Finding('schedule', 'error', f'{text}: correct or remove them')]

@@ -48,8 +48,7 @@ def make(tmp_path):
 
 def errors(cfg, split='train', level='fast'):
     """What is wrong with the data and the classes of a config, as all checks together say it."""
-    wanted = ('data', 'annotations', 'classes', 'evaluation', 'val_evaluator')
-    wanted += ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    wanted = ('data', 'annotations', 'classes', 'evaluation')
     found = check_config(cfg, split, level=level)
     return [each.text for each in found if each.check in wanted and each.status == 'error']
 

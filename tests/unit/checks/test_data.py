@@ -24,7 +24,7 @@ from gcp_mm.checks.data import (
     open_dataset,
 )
 from gcp_mm.checks.dataloaders import load_named
-from gcp_mm.checks.inspection import check_annotations, inspect_dataset
+from gcp_mm.checks.inspection import check_annotations
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_batch, check_schedule
 from gcp_mm.hub import list_models, resolve_config
@@ -64,8 +64,8 @@ def test_dataset_that_is_there(coco, digits, tmp_path):
         (dict(ann_file='none.json'), r"train_dataloader\.dataset\.ann_file: .*none\.json' does no"),
         (dict(ann_file='empty.json'), r"empty\.json' is empty"),
         (dict(data_prefix=dict(img='none')), r'train_dataloader\.dataset: .*none.*data_root'),
-        (dict(data_prefix=dict(img='folders')), 'folders.* holds no file'),
-        (dict(type='ImageNet', split='val', data_prefix='', ann_file=''), "val' holds no file"),
+        (dict(data_prefix=dict(img='folders')), 'folders.* holds no image'),
+        (dict(type='ImageNet', split='val', data_prefix='', ann_file=''), "val' holds no image"),
         (dict(type='CIFAR10', data_prefix='none', ann_file='', download=False), 'none'),
         (dict(type='ImageNet', split='zzz'), 'ImageNet cannot be built: .*train.*data_root'),
     ],
@@ -252,7 +252,7 @@ def test_label_that_the_head_lacks(split, tmp_path):
     cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
     (text,) = texts('error', check_annotations, cfg, run)
     assert f'{split}_dataloader.dataset: ' in text
-    assert 'labels 0 to 3, and model.head.num_classes=3' in text
+    assert 'labels 0 to 2 by model.head.num_classes, got 0 to 3' in text
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -266,7 +266,8 @@ def test_listed_images_that_do_not_exist(split, tmp_path):
     cfg = Config(dict(loaders, default_scope='mmpretrain', model=dict(head=head)))
     cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
     (text,) = texts('error', check_annotations, cfg)
-    assert f'{split}_dataloader.dataset: 2 of the 3 images in ' in text
+    assert text.startswith(f'{split}_dataloader.dataset: ')
+    assert '2 of 3 images ' in text
     assert f'{tmp_path}/b' in text
 
 
@@ -280,9 +281,6 @@ def test_files_beside_those_that_are_used(files, tmp_path):
     data = dict(type='CustomDataset', data_root=str(tmp_path))
     loaders = dict(train_dataloader=dict(dataset=data), val_dataloader=dict(dataset=data))
     cfg = Config(dict(loaders, default_scope='mmpretrain'))
-    (checked,) = [found.text for found in inspect_dataset(data, 'val_dataloader', 'mmpretrain')][
-        1:
-    ] or ['']
     found = texts('warning', check_data, cfg)
     assert len(found) == 2 * (len(files) > 1)
     for text, split in zip(found, ('train', 'val'), strict=False):
@@ -291,7 +289,6 @@ def test_files_beside_those_that_are_used(files, tmp_path):
         assert all(f'1 {suffix}' in text for suffix in ('.tiff', '.webp', '.txt'))
         assert f'{split}_dataloader.dataset.extensions' in text
         assert "'.tiff', '.webp')" in text
-        assert checked == text or split == 'train'
     data['extensions'] = ('.png', '.jpg', '.tiff', '.webp', '.txt')
     cfg.train_dataloader.dataset = data
     cfg.val_dataloader = None

@@ -15,6 +15,7 @@ from torch import nn
 
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.checks.context import Context
+from gcp_mm.checks.data import check_data
 from gcp_mm.checks.network import (
     check_checkpoints,
     check_disk,
@@ -26,7 +27,7 @@ from gcp_mm.checks.network import (
     checkpoints_kept,
 )
 from gcp_mm.hub import resolve_config
-from tests.helpers.checks import findings, texts
+from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS
 
 GAP = 'resnet18_1xb64-5e_digits'
@@ -274,25 +275,29 @@ def test_load_from_and_addresses(tmp_path):
 
 def test_checkpoints_are_left_for_later():
     """An absent one, or one far away, does not keep the network from being built."""
-    context = Context(resolve_config('resnet18-gcp_1xb10-3e_digits-5-9'))
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        (found,) = check_network(context)
-    assert found.status == 'ok'
+    context, found = tried(resolve_config('resnet18-gcp_1xb10-3e_digits-5-9'), check_network)
+    assert found['network'][0].status == 'ok'
     prefixes = [(name, init_cfg['prefix']) for name, _, init_cfg in context.pretrained]
     assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
 
 
-def test_loss_of_random_images(tmp_path):
-    cfg = resolve_config(CLS)
+def loss(cfg, root, *checks):
+    """What is found of the loss of random images, as the data are not there."""
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(tmp_path / 'absent')
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        (found,) = check_loss(context)
-        assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
+        loader.dataset.data_root = str(root / 'absent')
+    (found,) = tried(cfg, check_data, check_network, *checks, check_loss)[1]['loss']
+    return found
+
+
+def test_loss_of_random_images(tmp_path):
+    found = loss(resolve_config(CLS), tmp_path)
+    assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
+
+    def spoil(context):
         context.model.head.fc.weight.data[0, 0] = torch.nan
-        (found,) = check_loss(context)
+        return []
+
+    found = loss(resolve_config(CLS), tmp_path, spoil)
     assert found.status == 'error'
     assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
 
@@ -301,8 +306,6 @@ def test_loss_of_random_images(tmp_path):
 @pytest.mark.parametrize('several', [None, 'MultiLabelLinearClsHead', 'MultiTaskHead'])
 def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, several):
     cfg = resolve_config(GAP)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(tmp_path / 'absent')
     cfg.model.backbone.in_channels = channels
     cfg.data_preprocessor = dict(mean=[120] * channels, std=[60] * channels, num_classes=10)
     if several == 'MultiLabelLinearClsHead':
@@ -314,28 +317,17 @@ def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, se
         pack = dict(type='PackMultiTaskInputs', multi_task_fields=('gt_label',))
         pack['task_handlers'] = dict(b=dict(pack))
         cfg.train_dataloader.dataset.pipeline[-1] = pack
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        (found,) = check_loss(context)
-    assert found.text.startswith('of 2 random images: loss '), found.text
+    text = loss(cfg, tmp_path).text
+    assert text.startswith('of 2 random images: loss '), text
 
 
 def test_loss_of_random_objects_of_one_channel(tmp_path):
     pytest.importorskip('mmdet')
     cfg = resolve_config('faster-rcnn_r18-gcp-m_fpn_4e_digits')
-    cfg.merge_from_dict(
-        {
-            'train_dataloader.dataset.data_root': str(tmp_path / 'absent'),
-            'model.backbone': dict(in_channels=1, init_cfg=None),
-            'model.data_preprocessor': dict(mean=[120], std=[60], bgr_to_rgb=False),
-        }
-    )
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        check_network(context)
-        (found,) = check_loss(context)
-    assert found.text.startswith('of 2 random images: loss'), found.text
+    cfg.model.backbone.update(in_channels=1, init_cfg=None)
+    cfg.model.data_preprocessor.update(mean=[120], std=[60], bgr_to_rgb=False)
+    text = loss(cfg, tmp_path).text
+    assert text.startswith('of 2 random images: loss'), text
 
 
 def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
@@ -383,8 +375,7 @@ def test_class_tokens_are_those_of_the_backbone(backbone, leading, class_tokens)
     options = dict(arch='deit-t', img_size=32, out_type='raw')
     head = dict(type='SoTHead', num_classes=3, in_channels=192, class_tokens=class_tokens)
     model = dict(type='ImageClassifier', backbone=backbone | options, head=head)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        (found,) = check_network(Context(Config(dict(model=model))))
+    (found,) = findings(check_network, Config(dict(default_scope='mmpretrain', model=model)))
     if class_tokens == leading:
         assert found.status == 'ok'
     else:
