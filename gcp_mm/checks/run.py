@@ -11,7 +11,7 @@ from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
 from .inspection import check_annotations
 from .keys import check_keys
-from .machine import check_cores, check_work_dir
+from .machine import check_cores, check_packages, check_work_dir
 from .network import (
     check_checkpoints,
     check_disk,
@@ -20,7 +20,6 @@ from .network import (
     check_network,
     check_weights,
 )
-from .packages import check_packages
 from .schedule import check_batch, check_schedule
 from .trial import check_collation, check_metrics, check_step
 

@@ -385,7 +385,7 @@ def test_class_tokens_are_those_of_the_backbone(backbone, leading, class_tokens)
 
 
 def test_packages_that_do_not_load_end_it(monkeypatch):
-    monkeypatch.setattr('gcp_mm.checks.packages.numpy_error', lambda: 'broken')
+    monkeypatch.setattr('gcp_mm.checks.machine.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))
     assert {finding.check for finding in found} == {'packages'}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gcp_mm.checks.packages import check_packages, import_error, numpy_error
+from gcp_mm.checks.machine import check_packages, import_error, numpy_error
 from gcp_mm.compat import operators_in_use, requirements
 from gcp_mm.compat.families import FAMILIES
 from gcp_mm.compat.requirements import requirement_of, unmet_requirements
