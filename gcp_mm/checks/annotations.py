@@ -151,7 +151,7 @@ def inspect_annotations(
     if fault:
         return [Finding('annotations', 'error', fault)]
     _load(dataset, content)
-    if not has_its_classes(dataset, content):
+    if _kept(dataset, content) != list(dataset.metainfo['classes']):
         return [Finding('annotations', 'error', f'{path!r}: {_name_classes(dataset, content)}')]
     loaders = [TRANSFORMS.build(step) for step in pipeline if step.get('with_mask')]
     total, left_out = len(content.get('annotations', ())), Counter()
@@ -184,17 +184,8 @@ def _load(dataset, content):
     del dataset.COCOAPI
 
 
-def has_its_classes(dataset: BaseDataset, content: dict) -> bool:
-    """Whether a dataset has the categories of its file as its classes: all, or some in their order.
-
-    Args:
-        dataset: one that :func:`reads_coco`, its list read.
-        content: of the file.
-    """
-    return _kept(dataset, content) == list(dataset.metainfo['classes'])
-
-
 def _kept(dataset, content):
+    """The categories that a dataset takes from its file's, in the order of their labels."""
     names = {category['id']: category['name'] for category in content['categories']}
     return [names[key] for key in dataset.cat_ids]
 

@@ -103,17 +103,11 @@ def open_datasets(context: Context, loader: str) -> list[tuple[dict, BaseDataset
     """
     if loader not in context.datasets:
         configs = find_datasets(context.cfg.get(loader))
-        opened = [(each, *open_dataset(each, loader, context.scope)) for each in configs]
-        context.datasets[loader] = opened
+        context.datasets[loader] = [(each, *_open(each, loader, context.scope)) for each in configs]
     return context.datasets[loader]
 
 
-def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseDataset | None, str]:
-    """Build a dataset, its list unread, if it is a local one of the frameworks.
-
-    Returns:
-        The dataset or None, and why it cannot be built, '' if it can.
-    """
+def _open(config, loader, scope):
     try:
         return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
     except Exception as error:  # a class raises whatever it likes about its arguments
@@ -146,7 +140,7 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
     Args:
         config: of the dataset.
-        dataset: as :func:`open_dataset` opens it. Remote data, data that the dataset downloads and
+        dataset: as :func:`open_datasets` opens it. Remote data, data that the dataset downloads and
             classes of other packages, which may mean something else by these keys, are left alone.
         loader: name of its dataloader, for the messages.
     """
@@ -167,9 +161,10 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
 def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
     """A warning of the files that a dataset of class folders leaves out for suffix or place."""
-    is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
-    if is_used is None or dataset.ann_file or not osp.isdir(root):
+    is_used = getattr(dataset, 'is_valid_file', None)
+    if is_used is None or dataset.ann_file or not osp.isdir(dataset.img_prefix):
         return []
+    root = dataset.img_prefix
     beside, others = [], []
     for folder, folders, files in os.walk(root, followlinks=True):
         if folder == root and dataset.with_label and folders:

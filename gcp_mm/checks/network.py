@@ -197,8 +197,11 @@ def check_loss(context: Context) -> list[Finding]:
                 if isinstance(module, GlobalCovariancePool2d):
                     note = partial(_note_maps, maps, name)
                     hooks.callback(module.register_forward_pre_hook(note).remove)
-            random = random_objects if detector else random_batch
-            batch = real_batch(cfg) if context.real else random(cfg, input_channels(model))
+            if context.real:
+                batch = next(iter(small_loader(cfg.train_dataloader)))
+            else:
+                random = random_objects if detector else random_batch
+                batch = random(cfg, input_channels(model))
             data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
             loss, parts = model.parse_losses(model(**data, mode='loss'))
     except Exception as error:
@@ -225,11 +228,6 @@ def _note_maps(maps, name, module, inputs):
 
 def _size(images):
     return 'x'.join(map(str, images[0].shape[-2:]))
-
-
-def real_batch(cfg: Config) -> dict:
-    """The first images that the train_dataloader of a config gives."""
-    return next(iter(small_loader(cfg.train_dataloader)))
 
 
 def random_batch(cfg: Config, channels: int = 3) -> dict:

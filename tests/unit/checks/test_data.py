@@ -20,8 +20,6 @@ from gcp_mm.checks.data import (
     check_data,
     check_evaluation,
     count_classes,
-    find_missing,
-    open_dataset,
 )
 from gcp_mm.checks.dataloaders import load_named
 from gcp_mm.checks.inspection import check_annotations
@@ -46,8 +44,8 @@ def coco(tmp_path):
 
 
 def missing(dataset, scope='mmdet'):
-    opened, error = open_dataset(dataset, 'train_dataloader', scope)
-    return [error] if error else find_missing(dataset, opened, 'train_dataloader')
+    cfg = Config(dict(default_scope=scope, train_dataloader=dict(dataset=dataset)))
+    return texts('error', check_data, cfg)
 
 
 def test_dataset_that_is_there(coco, digits, tmp_path):
@@ -202,19 +200,18 @@ def folder_config(root, train, val):
 
 
 @pytest.mark.parametrize(
-    ('train', 'val'), [('abc', 'abc'), ('abc', 'ab'), ('ab', 'abc'), ('abc', '')]
+    ('train', 'val', 'status'),
+    [
+        *(('abc', 'abc', 'ok'), ('abc', 'ab', 'ok'), ('ab', 'abc', 'ok'), ('abc', '', 'ok')),
+        *(('abc', 'ac', 'error'), ('abc', 'bc', 'error'), ('abc', 'xyz', 'error')),
+    ],
 )
-def test_folders_with_the_labels_of_the_training(tmp_path, train, val):
-    (found,) = findings(check_evaluation, folder_config(tmp_path, train, val))
-    assert found.status == 'ok'
-    assert ('class folders of the training' in found.text) == bool(val)
-
-
-@pytest.mark.parametrize(('train', 'val'), [('abc', 'ac'), ('abc', 'bc'), ('abc', 'xyz')])
-def test_folders_with_other_labels(tmp_path, train, val):
+def test_folders_and_the_labels_of_the_training(tmp_path, train, val, status):
     cfg = folder_config(tmp_path, train, val)
-    (text,) = texts('error', check_evaluation, cfg)
-    assert re.match(r'val_dataloader: its class folders .* missing', text)
+    (found,) = findings(check_evaluation, cfg)
+    assert found.status == status
+    words = 'its class folders .* missing' if status == 'error' else 'class folders of the training'
+    assert bool(re.search(words, found.text)) == bool(val)
     assert findings(check_evaluation, cfg, 'test')[0].status == 'skipped'
     cfg.val_evaluator[0].type = 'RetrievalRecall'  # whose labels are of the queries alone
     assert findings(check_evaluation, cfg)[0].status == 'ok'
@@ -237,11 +234,19 @@ def test_classes_of_a_detector_in_another_order(kind, tmp_path):
 
 
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
-def test_label_that_the_head_lacks(split, tmp_path):
-    for name in 'abc':
+@pytest.mark.parametrize(
+    ('bad', 'words'),
+    [
+        ('a 0\nb 3\n', 'labels 0 to 2 by model.head.num_classes, got 0 to 3'),
+        ('a 0\nc 1\nd 1\n', "2 of 3 images do not exist, the first is '{}/c'"),
+        ('\n', 'cannot read its list of images'),
+    ],
+)
+def test_lists_of_images(split, bad, words, tmp_path):
+    for name in 'ab':
         (tmp_path / name).touch()
     (tmp_path / 'good.txt').write_text('a 0\nb 2\n')
-    (tmp_path / 'bad.txt').write_text('a 0\nb 3\n')
+    (tmp_path / 'bad.txt').write_text(bad)
     data = dict(type='CustomDataset', data_root=str(tmp_path), ann_file='good.txt')
     names = ('train', 'val', 'test')
     loaders = {f'{name}_dataloader': dict(dataset=dict(data)) for name in names}
@@ -251,24 +256,8 @@ def test_label_that_the_head_lacks(split, tmp_path):
     assert [found.status for found in findings(check_annotations, cfg, run)] == ['ok']
     cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
     (text,) = texts('error', check_annotations, cfg, run)
-    assert f'{split}_dataloader.dataset: ' in text
-    assert 'labels 0 to 2 by model.head.num_classes, got 0 to 3' in text
-
-
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_listed_images_that_do_not_exist(split, tmp_path):
-    (tmp_path / 'a').touch()
-    (tmp_path / 'good.txt').write_text('a 0\n')
-    (tmp_path / 'bad.txt').write_text('a 0\nb 1\nc 1\n')
-    data = dict(type='CustomDataset', data_root=str(tmp_path), ann_file='good.txt')
-    loaders = {f'{name}_dataloader': dict(dataset=dict(data)) for name in ('train', 'val')}
-    head = dict(type='LinearClsHead', num_classes=3)
-    cfg = Config(dict(loaders, default_scope='mmpretrain', model=dict(head=head)))
-    cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
-    (text,) = texts('error', check_annotations, cfg)
     assert text.startswith(f'{split}_dataloader.dataset: ')
-    assert '2 of 3 images ' in text
-    assert f'{tmp_path}/b' in text
+    assert words.format(tmp_path) in text
 
 
 @pytest.mark.parametrize(

@@ -342,10 +342,11 @@ def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
         def forward(self, inputs, data_samples=None, mode='loss'):
             return dict(loss=inputs.mean())
 
-    monkeypatch.setattr('gcp_mm.checks.network.real_batch', lambda _: dict(inputs=torch.ones(2, 3)))
+    loader = [dict(inputs=torch.ones(2, 3))]
+    monkeypatch.setattr('gcp_mm.checks.network.small_loader', lambda _: loader)
     MessageHub.get_current_instance().runtime_info.pop('iter', None)
     network = Network(data_preprocessor=Preprocessor())
-    (found,) = check_loss(Context(Config(dict(model=dict())), model=network))
+    (found,) = check_loss(Context(Config(dict(model=dict(), train_dataloader={})), model=network))
     assert found.text == 'of 2 images of train_dataloader: loss 1'
 
 
