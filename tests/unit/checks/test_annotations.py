@@ -148,6 +148,7 @@ def test_every_value_replaced(part, metric, content, dataset, check, capsys):
         (('annotations', 1, 'id'), 1, 'annotation id 1 stands for several annotations'),
         (('images', 1, 'id'), 'b', 'some ids of images are strings'),
         (('categories', 1, 'name'), 'eel', "its categories are ['cat', 'eel']"),
+        (('categories', 1, 'name'), 'cat', "2 categories have the name 'cat'"),
     ],
 )
 def test_fault_is_named(place, value, message, content, dataset, check):
