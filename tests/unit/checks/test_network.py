@@ -115,13 +115,10 @@ def config(optimizer=SGD, hook=None, **options):
     ],
 )
 def test_number_of_checkpoints(hook, number):
-    assert checkpoints_kept(config(hook=hook)) == number
-
-
-def test_checkpoints_of_the_runner_itself():
-    cfg = config()
+    cfg = config(hook=hook)
+    assert checkpoints_kept(cfg) == number
     cfg.pop('default_hooks')
-    assert checkpoints_kept(cfg) == 10  # after each epoch
+    assert checkpoints_kept(cfg) == 10  # of the Runner itself, after each epoch
 
 
 @pytest.mark.parametrize('save_optimizer', [True, False])
@@ -160,47 +157,40 @@ def test_states_of_optimizers(optimizer, states):
     assert checkpoint_bytes(config(optimizer), network) == (1 + states) * weights + bias
 
 
-def disk(monkeypatch, free, cfg):
+SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
+
+
+@pytest.mark.parametrize(
+    ('hook', 'free', 'status', 'words'),
+    [
+        (dict(max_keep_ckpts=4), 5 * SIZE, 'ok', '5 checkpoints of about 0.01 GiB at once'),
+        (dict(max_keep_ckpts=4), 5 * SIZE - 1, 'warning', 'max_keep_ckpts=1'),
+        (dict(max_keep_ckpts=4), 2 * SIZE, 'warning', 'set work_dir'),
+        (dict(max_keep_ckpts=4), 2 * SIZE - 1, 'error', 'set work_dir'),
+        # one of this run is there, which is replaced, and one of another
+        (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE, 'ok', '2 checkpoints'),
+        (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE - 1, 'error', '2 checkpoints'),
+        (dict(out_dir='s3://bucket'), 0, 'skipped', 'no checkpoint goes to a local disk'),
+        (False, 0, 'skipped', 'no checkpoint goes to a local disk'),
+    ],
+)
+def test_room_on_the_disk(monkeypatch, tmp_path, hook, free, status, words):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=free))
-    network = nn.Linear(2**20, 1, bias=False)  # 4 MiB, and as much momentum
-    (found,) = check_disk(Context(cfg, model=network))
-    return found
-
-
-def test_room_on_the_disk(monkeypatch, tmp_path):
-    cfg = config(hook=dict(interval=1, max_keep_ckpts=4))
-    cfg.work_dir = str(tmp_path / 'not/yet')
-    size = 2 * 2**22
-    found = disk(monkeypatch, 5 * size, cfg)
-    assert found.status == 'ok'
-    assert found.text == (
-        f'5 checkpoints of about 0.01 GiB at once, and 0.04 GiB are free on the disk of {tmp_path}'
-    )
-    for free, status in ((5 * size - 1, 'warning'), (2 * size, 'warning'), (2 * size - 1, 'error')):
-        found = disk(monkeypatch, free, cfg)
-        assert found.status == status
-        assert 'make room, set work_dir to a folder of another disk, or default_hooks' in found.text
-
-
-def test_checkpoints_of_this_run_are_replaced(monkeypatch, tmp_path):
-    cfg = config(hook=dict(interval=1, max_keep_ckpts=1, out_dir=str(tmp_path / 'out')))
-    cfg.work_dir = str(tmp_path / 'run')
     folder = tmp_path / 'out/run'
     folder.mkdir(parents=True)
-    (folder / 'of_another.pth').write_bytes(bytes(2**23))
-    assert disk(monkeypatch, 2**23, cfg).status == 'error'
-    (folder / 'epoch_1.pth').write_bytes(bytes(2**23))
-    assert disk(monkeypatch, 2**23, cfg).status == 'ok'
+    for name in ('epoch_1.pth', 'of_another.pth'):
+        (folder / name).write_bytes(bytes(SIZE))
+    cfg = config(hook=hook and {**hook, 'interval': 1})
+    cfg.work_dir = f'{tmp_path}/run'
+    if hook and 'out_dir' in hook:
+        cfg.default_hooks.checkpoint.out_dir = hook['out_dir'].format(tmp_path)
+    (found,) = check_disk(Context(cfg, model=nn.Linear(2**20, 1, bias=False)))
+    assert found.status == status
+    assert words in found.text
 
 
-def test_no_room_is_needed(monkeypatch):
-    for hook in (False, dict(out_dir='s3://bucket')):
-        cfg = config(hook=hook)
-        if hook is False:
-            cfg.default_hooks.checkpoint = None
-        assert disk(monkeypatch, 0, cfg).text == 'no checkpoint goes to a local disk'
-    (found,) = check_disk(Context(config()))
-    assert found.text == 'the network is not built'
+def test_disk_without_a_network():
+    assert check_disk(Context(config()))[0].text == 'the network is not built'
 
 
 def backbone(depth=18, kind='GCPResNet'):
