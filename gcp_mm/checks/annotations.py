@@ -323,7 +323,7 @@ def inspect_evaluator(
     Args:
         metric: its config.
         where: path of the evaluator in the config.
-        datasets: those of the dataloader that :func:`reads_coco`, their lists read if they can be.
+        datasets: those of the dataloader that :func:`reads_coco`, their lists read without a fault.
         contents: as of :func:`read_annotations`.
 
     Returns:
@@ -337,8 +337,6 @@ def inspect_evaluator(
     own = {osp.realpath(dataset.ann_file): dataset.ann_file for dataset in datasets}
     classes, objects, texts = set(datasets[0].metainfo['classes']), [], []
     for file in [path] if path else own.values():
-        if osp.realpath(file) in own and read_annotations(file, contents)[1]:
-            return []  # said of the dataset
         content, fault = read_annotations(file, contents, evaluated=bool(path))
         if fault:
             return [Finding('annotations', 'error', f'{where}: {fault}')]

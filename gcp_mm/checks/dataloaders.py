@@ -46,7 +46,7 @@ def build_dataloader(
             _reuse(node, loaded.pop(number))
     try:
         loader = build(named, **kwargs)
-    except (AssertionError, RuntimeError) as error:  # of a dataset that finds other files
+    except (AssertionError, RuntimeError, ValueError) as error:  # of a dataset without its files
         raise ValueError(f'{error}; {REMEDY}') from error
     _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):

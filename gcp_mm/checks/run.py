@@ -36,12 +36,11 @@ FAST = (
     check_cores,
     *TRAINING,
 )
+TRIAL = (check_network, check_weights, check_loss, check_metrics, check_step)
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
-    'network': (
-        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step, check_disk),
-    ),
+    'network': (*FAST, *TRIAL, check_disk),
     'data': (check_data, check_annotations),
     'images': (check_data, check_annotations, check_images),
 }

@@ -59,7 +59,7 @@ def check(dataset):
         read, contents, where = copy.copy(dataset), {}, 'val_evaluator'
         vars(read).update(options)
         found = inspect_annotations(read, [step], contents, metric is not None)
-        if metric is not None:
+        if metric is not None and not found:
             metric = dict(type='CocoMetric', ann_file=dataset.ann_file, **metric)
             found += inspect_evaluator(metric, where, [read], contents)
         return found

@@ -387,6 +387,22 @@ class ArraysOfMine(torch.utils.data.Dataset):
         return dict(inputs=torch.as_tensor(self.dataset[index]))
 
 
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (dict(metainfo=dict(classes=['a'])), 'number of subfolders .10.*docs/guides/data.md'),
+        (dict(ann_file='/dev/null', data_prefix=''), 'concatenate.*docs/guides/data.md'),
+        (dict(ann_file='/dev/null', serialize_data=False), 'holds no image to use'),
+    ],
+)
+def test_dataloader_of_other_files_than_expected(changes, words, few_digits):
+    dataset = dict(type='mmpretrain.CustomDataset', data_root=str(few_digits), data_prefix='train')
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    loader = dict(batch_size=2, num_workers=0, sampler=sampler, dataset={**dataset, **changes})
+    with pytest.raises(ValueError, match=words):
+        build_dataloader(Runner.build_dataloader, loader, seed=0)
+
+
 def test_dataset_of_the_users_own():
     loader = dict(
         dataset=dict(type='ArraysOfMine'),
