@@ -130,7 +130,6 @@ def _conflicting(content) -> Iterator[str]:
 def inspect_annotations(
     dataset: BaseDataset,
     pipeline: Sequence[dict],
-    check: str,
     contents: dict,
     evaluated: bool,
 ) -> list[Finding]:
@@ -139,7 +138,6 @@ def inspect_annotations(
     Args:
         dataset: one that :func:`reads_coco`, its list unread; read afterwards, if all is right.
         pipeline: configs of its transforms.
-        check: name of the check.
         contents: as of :func:`read_annotations`.
         evaluated: whether it is for evaluation, where the file decides what counts.
 
@@ -151,22 +149,22 @@ def inspect_annotations(
     path = dataset.ann_file
     content, fault = read_annotations(path, contents)
     if fault:
-        return [Finding(check, 'error', fault)]
+        return [Finding('annotations', 'error', fault)]
     _load(dataset, content)
-    if not has_its_classes(dataset, content):
-        return [Finding(check, 'error', f'{path!r}: {_name_classes(dataset, content)}')]
+    if _kept(dataset, content) != list(dataset.metainfo['classes']):
+        return [Finding('annotations', 'error', f'{path!r}: {_name_classes(dataset, content)}')]
     loaders = [TRANSFORMS.build(step) for step in pipeline if step.get('with_mask')]
     total, left_out = len(content.get('annotations', ())), Counter()
     for fault in _compare(content, dataset, loaders, left_out):
-        return [Finding(check, 'error', f'{path!r}: {fault}')]
+        return [Finding('annotations', 'error', f'{path!r}: {fault}')]
     if evaluated or not left_out:
         return []
     number = left_out.total()
     parts = ', '.join(f'{count:,} {reason}' for reason, count in left_out.most_common())
     text = f'{path}: {number:,} of {total:,} annotations left out: {parts}'
     if number == total:
-        return [Finding(check, 'error', f'{text}; none is left to learn from')]
-    return [Finding(check, 'warning', text)]
+        return [Finding('annotations', 'error', f'{text}; none is left to learn from')]
+    return [Finding('annotations', 'warning', text)]
 
 
 def _load(dataset, content):
@@ -186,17 +184,8 @@ def _load(dataset, content):
     del dataset.COCOAPI
 
 
-def has_its_classes(dataset: BaseDataset, content: dict) -> bool:
-    """Whether a dataset has the categories of its file as its classes: all, or some in their order.
-
-    Args:
-        dataset: one that :func:`reads_coco`, its list read.
-        content: of the file.
-    """
-    return _kept(dataset, content) == list(dataset.metainfo['classes'])
-
-
 def _kept(dataset, content):
+    """The categories that a dataset takes from its file's, in the order of their labels."""
     names = {category['id']: category['name'] for category in content['categories']}
     return [names[key] for key in dataset.cat_ids]
 
@@ -327,15 +316,14 @@ def _is_mask(mask, image):
 
 
 def inspect_evaluator(
-    metric: dict, where: str, datasets: Sequence[BaseDataset], check: str, contents: dict
+    metric: dict, where: str, datasets: Sequence[BaseDataset], contents: dict
 ) -> list[Finding]:
     """Compare what a CocoMetric evaluates by with the datasets that it evaluates.
 
     Args:
         metric: its config.
         where: path of the evaluator in the config.
-        datasets: those of the dataloader that :func:`reads_coco`, their lists read if they can be.
-        check: name of the check.
+        datasets: those of the dataloader that :func:`reads_coco`, their lists read without a fault.
         contents: as of :func:`read_annotations`.
 
     Returns:
@@ -349,11 +337,9 @@ def inspect_evaluator(
     own = {osp.realpath(dataset.ann_file): dataset.ann_file for dataset in datasets}
     classes, objects, texts = set(datasets[0].metainfo['classes']), [], []
     for file in [path] if path else own.values():
-        if osp.realpath(file) in own and read_annotations(file, contents)[1]:
-            return []  # said of the dataset
         content, fault = read_annotations(file, contents, evaluated=bool(path))
         if fault:
-            return [Finding(check, 'error', f'{where}: {fault}')]
+            return [Finding('annotations', 'error', f'{where}: {fault}')]
         kept = {c['id']: c['name'] for c in content['categories'] if c['name'] in classes}
         objects += [a for a in content.get('annotations', ()) if a['category_id'] in kept]
     if not metric.get('format_only') and all(each.get('iscrowd') for each in objects):
@@ -370,7 +356,7 @@ def inspect_evaluator(
         faults = (_mask_fault(each, images[each['image_id']], 6) for each in objects)
         texts.append(next(filter(None, faults), ''))
     findings = [
-        Finding(check, 'error', f'{where}: {path or datasets[0].ann_file!r}: {text}')
+        Finding('annotations', 'error', f'{where}: {path or datasets[0].ann_file!r}: {text}')
         for text in texts
         if text
     ]
@@ -380,7 +366,11 @@ def inspect_evaluator(
     if any(each['id'] == 0 for each in objects):
         text = 'has annotation 0, which pycocotools never counts as found; number them from 1'
         others.append(('warning', text))
-    return [Finding(check, status, f'{where}: {path!r} {text}') for status, text in others if text]
+    return [
+        Finding('annotations', status, f'{where}: {path!r} {text}')
+        for status, text in others
+        if text
+    ]
 
 
 def _other_images(content, datasets):

@@ -60,8 +60,6 @@ class Context:
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
-        agree: whether the classes of a dataset are the categories of its file in COCO's format, by
-            both, of those that :func:`.inspection.check_annotations` has read.
         lengths: number of images of each dataset whose list is read, by the `id` of its config.
         loaded: for datasets to hand over to the run; None if nobody takes them.
         batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
@@ -78,7 +76,6 @@ class Context:
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
     datasets: dict[str, list] = field(default_factory=dict)
-    agree: dict[tuple, bool] = field(default_factory=dict)
     lengths: dict[int, int] = field(default_factory=dict)
     loaded: list[Loaded] | None = None
     batch: dict | None = None
@@ -89,14 +86,24 @@ class Context:
         """Name of the framework, 'mmpretrain' or 'mmdet'."""
         return self.cfg.get('default_scope')
 
+    @property
+    def every_image(self) -> bool:
+        """Whether the data alone are checked, of all splits, and every image is looked for."""
+        return self.level in ('data', 'images')
+
     def has_failed(self, check: str, path: str = '') -> bool:
         """Whether a check has found an error, of what is at or beneath a path in the config."""
         return any(each.check == check and each.text.startswith(path) for each in self.errors)
 
 
 def splits_of(context: Context) -> tuple[str, ...]:
-    """The splits whose data a run uses."""
-    return ('train', 'val') if context.split == 'train' else ('test',)
+    """The splits whose data a run uses; all that differ at the levels of the data alone."""
+    if not context.every_image:
+        return ('train', 'val') if context.split == 'train' else ('test',)
+    cfg = context.cfg
+    same = cfg.get('test_dataloader') == cfg.get('val_dataloader')
+    same &= cfg.get('test_evaluator') in (None, cfg.get('val_evaluator'))
+    return ('train', 'val') if same else ('train', 'val', 'test')
 
 
 def world_size(launcher: str) -> int:

@@ -88,11 +88,6 @@ def depends_on_files_alone(dataset: BaseDataset) -> bool:
     return known is not None and type(dataset).load_data_list is known.load_data_list
 
 
-def file_and_classes(dataset: BaseDataset) -> tuple[str, tuple[str, ...]]:
-    """The path, links resolved, of the file that a dataset reads, and the names of its classes."""
-    return osp.realpath(dataset.ann_file), tuple(dataset.metainfo['classes'])
-
-
 def is_remote(config: dict) -> bool:
     """Whether a dataset is read from an address, or from another backend than the local disk."""
     backend = (config.get('backend_args') or {}).get('backend', 'local')
@@ -108,17 +103,11 @@ def open_datasets(context: Context, loader: str) -> list[tuple[dict, BaseDataset
     """
     if loader not in context.datasets:
         configs = find_datasets(context.cfg.get(loader))
-        opened = [(each, *open_dataset(each, loader, context.scope)) for each in configs]
-        context.datasets[loader] = opened
+        context.datasets[loader] = [(each, *_open(each, loader, context.scope)) for each in configs]
     return context.datasets[loader]
 
 
-def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseDataset | None, str]:
-    """Build a dataset, its list unread, if it is a local one of the frameworks.
-
-    Returns:
-        The dataset or None, and why it cannot be built, '' if it can.
-    """
+def _open(config, loader, scope):
     try:
         return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
     except Exception as error:  # a class raises whatever it likes about its arguments
@@ -141,10 +130,8 @@ def check_data(context: Context) -> list[Finding]:
     warnings = [Finding('data', 'warning', text) for text in warnings]
     if errors or not number:
         return errors or [Finding('data', 'skipped', 'the config names no files')]
-    text = (
-        f'folders and lists of {number} datasets are there and not empty; tools/check_data.py '
-        'looks for every image'
-    )
+    text = f'folders and lists of {number} datasets are there and not empty'
+    text += '' if context.every_image else '; tools/check_data.py looks for every image'
     return warnings or [Finding('data', 'ok', text)]
 
 
@@ -153,19 +140,20 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
     Args:
         config: of the dataset.
-        dataset: as :func:`open_dataset` opens it. Remote data, data that the dataset downloads and
+        dataset: as :func:`open_datasets` opens it. Remote data, data that the dataset downloads and
             classes of other packages, which may mean something else by these keys, are left alone.
         loader: name of its dataloader, for the messages.
     """
     if dataset is None or getattr(dataset, 'download', False):
         return []
     texts = []
+    is_used = bool if dataset.ann_file else getattr(dataset, 'is_valid_file', bool)
     folders = [path for path in dataset.data_prefix.values() if path]
     for path in folders or filter(None, [config.get('data_root')]):
         if not osp.isdir(path):
             texts.append(f'{loader}.dataset: the image folder {path!r} does not exist; {REMEDY}')
-        elif not any(files for _, _, files in os.walk(path, followlinks=True)):
-            texts.append(f'{loader}.dataset: the image folder {path!r} holds no file; {REMEDY}')
+        elif not any(any(map(is_used, files)) for *_, files in os.walk(path, followlinks=True)):
+            texts.append(f'{loader}.dataset: the image folder {path!r} holds no image; {REMEDY}')
     if dataset.ann_file:
         texts.append(missing_file(dataset.ann_file, f'{loader}.dataset.ann_file'))
     return [text for text in texts if text]
@@ -173,9 +161,10 @@ def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list
 
 def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
     """A warning of the files that a dataset of class folders leaves out for suffix or place."""
-    is_used, root = getattr(dataset, 'is_valid_file', None), getattr(dataset, 'img_prefix', '')
-    if is_used is None or dataset.ann_file or not osp.isdir(root):
+    is_used = getattr(dataset, 'is_valid_file', None)
+    if is_used is None or dataset.ann_file or not osp.isdir(dataset.img_prefix):
         return []
+    root = dataset.img_prefix
     beside, others = [], []
     for folder, folders, files in os.walk(root, followlinks=True):
         if folder == root and dataset.with_label and folders:
@@ -208,30 +197,22 @@ def check_classes(context: Context) -> list[Finding]:
     Of a file in COCO's format they are if :func:`.check_annotations` has read it before, or if the
     config names them: those of its class are often just those that were not replaced.
     """
+    if context.has_failed('annotations'):
+        return [Finding('classes', 'skipped', 'the annotations are wrong')]
     heads = list(find_heads(context.cfg))
     found = []
     for split in splits_of(context):
         loader = f'{split}_dataloader'
         for config, dataset, error in open_datasets(context, loader):
             classes = None if error else count_classes(config, dataset, context.scope)
-            known = _has_its_classes(context, dataset) if classes else False
-            if known is False:
-                continue
             named = (config.get('metainfo') or {}).get('classes')
-            for path, number in heads:
-                compared = _compare(path, number, loader, classes, context.scope)
-                if known or named or compared.status == 'ok':
-                    found.append(compared)
+            known = named or not reads_coco(dataset) or id(config) in context.lengths
+            for path, number in heads if classes else ():
+                if known or number == classes:
+                    found.append(_compare(path, number, loader, classes, context.scope))
     return list(dict.fromkeys(found)) or [
         Finding('classes', 'skipped', 'the number of classes is not in the config')
     ]
-
-
-def _has_its_classes(context, dataset):
-    """Whether the categories of a dataset's file are its classes, None if that is not known."""
-    if not reads_coco(dataset):
-        return True
-    return context.agree.get(file_and_classes(dataset))
 
 
 def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
@@ -332,6 +313,8 @@ def _other_names(context, loader):
     """What is wrong with the classes of a detector's validation, if training has others."""
     if context.scope != 'mmdet' or context.cfg.model.get('language_model'):  # classes are words
         return []
+    if context.has_failed('annotations'):
+        return []
     trained, evaluated = (_class_names(context, name) for name in ('train_dataloader', loader))
     return [
         f'{loader}: metainfo.classes are {names}, and those of train_dataloader {trained[0]}: '
@@ -343,7 +326,6 @@ def _other_names(context, loader):
 
 def _class_names(context, loader):
     built = [dataset for _, dataset, _ in open_datasets(context, loader) if dataset is not None]
-    built = [each for each in built if _has_its_classes(context, each) is not False]
     names = [dataset.metainfo.get('classes') for dataset in built]
     return [tuple(each) for each in names if isinstance(each, list | tuple)]
 

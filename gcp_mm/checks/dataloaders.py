@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data import LoadCheckedImage
-from .context import Context, Finding, Loaded, name_of, raise_errors, walk
+from .context import Context, Finding, Loaded, name_of, splits_of, walk
 from .data import REMEDY, build_dataset, find_datasets, is_remote
-from .inspection import inspect_dataset
 
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
@@ -47,10 +46,8 @@ def build_dataloader(
             _reuse(node, loaded.pop(number))
     try:
         loader = build(named, **kwargs)
-    except Exception:
-        for config in find_datasets(dataloader):  # if it is the data, say which file it is
-            raise_errors(inspect_dataset(config, 'dataloader'))
-        raise
+    except (AssertionError, RuntimeError, ValueError) as error:  # of a dataset without its files
+        raise ValueError(f'{error}; {REMEDY}') from error
     _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):
         images = len(loader.dataset)
@@ -151,9 +148,13 @@ def _describe(dataset):
 
 def check_images(context: Context) -> Iterator[Finding]:
     """Decode every image that a config's dataloaders read, each once, in several processes."""
+    if context.errors:
+        yield Finding('images', 'skipped', 'data are missing, see the errors above')
+        return
     seen = set()
     bad = 0
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for split in splits_of(context):
+        name = f'{split}_dataloader'
         for config in find_datasets(context.cfg.get(name)):
             if is_remote(config):
                 continue

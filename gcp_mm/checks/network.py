@@ -26,7 +26,7 @@ from ..hub import input_channels
 from ..models.pretrained import StrictlyPretrained
 from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
-from .data import check_data, find_heads
+from .data import find_heads
 from .schedule import checkpoint_hook
 from .trial import IMAGES, own_message_hub, small_loader
 
@@ -43,8 +43,6 @@ def check_head(context: Context) -> list[Finding]:
     try:
         right = MODELS.build(neck).out_channels
     except Exception as error:
-        if context.has_failed('keys', 'model.neck'):
-            return [Finding('head', 'skipped', 'the neck cannot be built, as its keys say')]
         return [Finding('head', 'error', f'the neck cannot be built: {error}')]
     if head and head.get('in_channels', right) != right:
         text = (
@@ -90,9 +88,8 @@ def check_network(context: Context) -> list[Finding]:
             module.init_cfg = None
         model.init_weights()
     except Exception as error:
-        if context.has_failed('keys', 'model') or context.has_failed('head'):
-            text = 'it cannot be built, see the errors of the model above'
-            return [Finding('network', 'skipped', text)]
+        if context.has_failed('head'):
+            return [Finding('network', 'skipped', 'it cannot be built, as the head or neck says')]
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
     wrong = [Finding('network', 'error', text) for text in wrong_class_tokens(model)]
@@ -187,8 +184,7 @@ def check_loss(context: Context) -> list[Finding]:
         return [Finding('loss', 'skipped', 'the head does not take what the neck gives')]
     if context.has_failed('collation', 'train'):
         return [Finding('loss', 'skipped', 'the images make no batch')]
-    found = all(finding.status != 'error' for finding in check_data(context))
-    context.real = found and all(context.agree.values())
+    context.real = not any(map(context.has_failed, ('data', 'annotations')))
     detector = context.scope == 'mmdet'
     if not (context.real or detector or name_of(cfg.model) == 'ImageClassifier'):
         text = f'no random data are made for {name_of(cfg.model)}'
@@ -201,8 +197,11 @@ def check_loss(context: Context) -> list[Finding]:
                 if isinstance(module, GlobalCovariancePool2d):
                     note = partial(_note_maps, maps, name)
                     hooks.callback(module.register_forward_pre_hook(note).remove)
-            random = random_objects if detector else random_batch
-            batch = real_batch(cfg) if context.real else random(cfg, input_channels(model))
+            if context.real:
+                batch = next(iter(small_loader(cfg.train_dataloader)))
+            else:
+                random = random_objects if detector else random_batch
+                batch = random(cfg, input_channels(model))
             data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
             loss, parts = model.parse_losses(model(**data, mode='loss'))
     except Exception as error:
@@ -229,11 +228,6 @@ def _note_maps(maps, name, module, inputs):
 
 def _size(images):
     return 'x'.join(map(str, images[0].shape[-2:]))
-
-
-def real_batch(cfg: Config) -> dict:
-    """The first images that the train_dataloader of a config gives."""
-    return next(iter(small_loader(cfg.train_dataloader)))
 
 
 def random_batch(cfg: Config, channels: int = 3) -> dict:

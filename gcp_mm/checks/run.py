@@ -1,6 +1,6 @@
 """All checks of a config, in their order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -9,9 +9,9 @@ from torch import nn
 from .context import Context, Finding, Loaded, world_size
 from .data import check_classes, check_data, check_evaluation
 from .dataloaders import check_images
-from .inspection import check_annotations, check_lists
+from .inspection import check_annotations
 from .keys import check_keys
-from .machine import check_cores, check_work_dir
+from .machine import check_cores, check_packages, check_work_dir
 from .network import (
     check_checkpoints,
     check_disk,
@@ -20,7 +20,6 @@ from .network import (
     check_network,
     check_weights,
 )
-from .packages import check_packages
 from .schedule import check_batch, check_schedule
 from .trial import check_collation, check_metrics, check_step
 
@@ -37,17 +36,14 @@ FAST = (
     check_cores,
     *TRAINING,
 )
+TRIAL = (check_network, check_weights, check_loss, check_metrics, check_step)
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
-    'network': (
-        *(*FAST, check_network, check_weights, check_loss, check_metrics, check_step, check_disk),
-    ),
-    'data': (check_lists,),
-    'images': (check_lists, check_images),
+    'network': (*FAST, *TRIAL, check_disk),
+    'data': (check_data, check_annotations),
+    'images': (check_data, check_annotations, check_images),
 }
-# After an error in one of these the later ones can say nothing.
-FIRST = (check_packages, check_lists)
 
 
 def check_config(cfg: Config, split: str = 'train', **options) -> list[Finding]:
@@ -101,13 +97,17 @@ def run_checks(
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:
             continue
-        before = len(context.errors)
-        for finding in _guarded(check, context):
-            if finding.status == 'error':
-                context.errors.append(finding)
-            yield finding
-        if check in FIRST and len(context.errors) > before:
-            return
+        yield from run_check(check, context)
+        if check is check_packages and context.errors:
+            return  # the later ones can say nothing
+
+
+def run_check(check: Callable[[Context], Iterable[Finding]], context: Context) -> Iterator[Finding]:
+    """Yield what a check finds, and keep the errors in the context, for later checks."""
+    for finding in _guarded(check, context):
+        if finding.status == 'error':
+            context.errors.append(finding)
+        yield finding
 
 
 def _guarded(check, context) -> Iterator[Finding]:

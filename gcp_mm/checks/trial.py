@@ -1,6 +1,7 @@
 """The metrics and a step of the optimizer of a config, tried before a run."""
 
 import copy
+import inspect
 import io
 import re
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from ..data import sizes_of
 from .context import Context, Finding, is_first_process, name_of, walk
 from .data import find_datasets, is_remote
-from .keys import find_classes, own_parameters
+from .keys import find_classes
 
 IMAGES = 2  # batch normalization of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
@@ -68,9 +69,7 @@ def check_collation(context: Context) -> list[Finding]:
         batch = loader.get('batch_size')
         if not batch or name_of(loader.get('collate_fn') or {}) != 'default_collate':
             continue  # such as a detector's, which takes images of any sizes
-        if any(map(context.has_failed, ('data', 'annotations'))) or context.has_failed(
-            'keys', name
-        ):
+        if any(map(context.has_failed, ('data', 'annotations'))):
             continue
         if context.level == 'fast' and _needs_no_trial(context, loader):
             continue
@@ -147,8 +146,8 @@ def check_step(context: Context) -> list[Finding]:
         return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
     config = copy.deepcopy(cfg.optim_wrapper)
     if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
-        own, _ = own_parameters(find_classes(config['type'], [OPTIM_WRAPPERS])[0])
-        own = own.keys() - own_parameters(OptimWrapper)[0].keys() | {'type'}
+        own = inspect.signature(find_classes(config['type'], [OPTIM_WRAPPERS])[0]).parameters
+        own = own.keys() - inspect.signature(OptimWrapper).parameters.keys() | {'type'}
         config = {key: value for key, value in config.items() if key not in own}
     trained = {name: p for name, p in model.train().named_parameters() if p.requires_grad}
     parts, reached = dict.fromkeys(name.split('.')[0] for name in trained), set()

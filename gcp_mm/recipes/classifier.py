@@ -6,8 +6,7 @@ import numpy as np
 
 from .folders import Folders
 from .network import Network
-from .schedule import Regime, plan, schedule_text
-from .text import comment, literal, up_to
+from .schedule import Regime, comment, literal, plan, schedule_text, up_to
 
 SIZES = (64, 224)  # least and largest side of an image in pixels; the paper's is 224
 RATIO = (256, 196)  # channels D to positions of the last map, in the paper's networks

@@ -6,8 +6,7 @@ import numpy as np
 
 from .coco import Objects
 from .network import Network
-from .schedule import Regime, plan, schedule_text
-from .text import comment, literal, up_to
+from .schedule import Regime, comment, literal, plan, schedule_text, up_to
 
 LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
 SMALL = 320  # longer side up to which pictures get narrow heads

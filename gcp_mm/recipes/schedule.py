@@ -1,9 +1,10 @@
-"""How long a training is, and in which steps."""
+"""What the configs of all tasks have in common: how long a training is, and its text."""
 
+import pprint
+import textwrap
 from dataclasses import dataclass
 
-from .text import comment
-
+WIDTH = 100  # of a line of a config
 VALIDATIONS = 10
 LEAST = 4  # images of a process in a step: batch normalization takes the statistics of those
 
@@ -118,3 +119,19 @@ default_hooks = dict(
 )
 randomness = dict(seed=0)
 """
+
+
+def comment(*sentences: str) -> str:
+    """Sentences as lines of comment."""
+    lines = dict(initial_indent='# ', subsequent_indent='# ', break_long_words=False)
+    return '\n'.join(textwrap.wrap(' '.join(filter(None, sentences)), WIDTH, **lines))
+
+
+def literal(value: object) -> str:
+    """A value as Python writes it, in several lines where it is long."""
+    return pprint.pformat(value, width=WIDTH - 12, compact=True)
+
+
+def up_to(low: float, high: float) -> str:
+    """A range of whole numbers."""
+    return f'{low:.0f}' if low == high else f'{low:.0f} to {high:.0f}'

@@ -46,12 +46,7 @@ def test_classifier(run_tool, digits, tmp_path):
 def test_everything_that_is_wrong_is_said(call_tool, capsys, tmp_path):
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     options = [
-        *(
-            'model.neck.reducton=256',
-            'model.neck.zzz=1',
-            'model.head.in_channels=512',
-            'train_cfg.max_epochs=10',
-        ),
+        *('model.neck.reducton=256', 'model.head.in_channels=512', 'train_cfg.max_epochs=10'),
         *('train_dataloader.batch_size=32', f'load_from={tmp_path}/other.pth'),
         *data(tmp_path / 'nowhere'),
     ]
@@ -61,10 +56,9 @@ def test_everything_that_is_wrong_is_said(call_tool, capsys, tmp_path):
     rows = table(capsys.readouterr().out)
     assert list(rows) == CHECKS
     errors = {name: found[0][1] for name, found in rows.items() if found[0][0] == 'ERROR'}
-    assert list(errors) == ['keys', 'data']  # the others that fail by the keys say nothing
-    keys = [text.split(': ')[0] for _, text in rows['keys']]
-    assert keys == ['model.neck.reducton', 'model.neck.zzz']
-    assert rows['head'][0][0] == rows['network'][0][0] == 'skipped'
+    assert list(errors) == ['head', 'data']  # those that would fail by the head say nothing
+    assert "'reducton'" in errors['head']
+    assert rows['network'][0][0] == 'skipped'
     warnings = {name: found[0][1] for name, found in rows.items() if found[0][0] == 'WARNING'}
     assert list(warnings) == ['schedule', 'batch']
     assert '4 processes are 128' in warnings['batch']
@@ -105,12 +99,6 @@ def test_detector(call_tool, capsys, scenes, tmp_path):
     assert 'loss_mask' in rows['loss'][0][1]
 
 
-def test_gpus_are_at_least_one(call_tool, capsys):
-    with pytest.raises(SystemExit):
-        call_tool(TOOL, CLS, '--gpus', '0')
-    assert '--gpus 0: expected at least 1' in capsys.readouterr().err
-
-
 def test_validation_that_makes_no_batch_stops_a_training_before_it_writes(
     call_tool, few_digits, tmp_path
 ):
@@ -123,15 +111,6 @@ def test_validation_that_makes_no_batch_stops_a_training_before_it_writes(
             *('--cfg-options', *data(few_digits)),
         )
     assert not (tmp_path / 'run').exists()
-
-
-def test_training_stops_before_it_writes(call_tool, short_cls, tmp_path):
-    with pytest.raises(ValueError, match=r"model\.neck\.reducton.*'reduction'"):
-        call_tool(
-            *('tools/train.py', CLS, '--work-dir', tmp_path / 'run'),
-            *('--cfg-options', *short_cls, 'model.neck.reducton=256'),
-        )
-    assert not list(tmp_path.iterdir())
 
 
 def test_training_logs_warnings(call_tool, short_cls, tmp_path):

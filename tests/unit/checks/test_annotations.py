@@ -58,10 +58,10 @@ def check(dataset):
         Path(dataset.ann_file).write_text(json.dumps(content))
         read, contents, where = copy.copy(dataset), {}, 'val_evaluator'
         vars(read).update(options)
-        found = inspect_annotations(read, [step], 'objects', contents, metric is not None)
-        if metric is not None:
+        found = inspect_annotations(read, [step], contents, metric is not None)
+        if metric is not None and not found:
             metric = dict(type='CocoMetric', ann_file=dataset.ann_file, **metric)
-            found += inspect_evaluator(metric, where, [read], 'objects', contents)
+            found += inspect_evaluator(metric, where, [read], contents)
         return found
 
     return inspect
@@ -148,6 +148,7 @@ def test_every_value_replaced(part, metric, content, dataset, check, capsys):
         (('annotations', 1, 'id'), 1, 'annotation id 1 stands for several annotations'),
         (('images', 1, 'id'), 'b', 'some ids of images are strings'),
         (('categories', 1, 'name'), 'eel', "its categories are ['cat', 'eel']"),
+        (('categories', 1, 'name'), 'cat', "2 categories have the name 'cat'"),
     ],
 )
 def test_fault_is_named(place, value, message, content, dataset, check):
@@ -243,13 +244,13 @@ def evaluator_file(change, content, dataset, check, metric=()):
     """Findings for an evaluator whose file is not the dataset's."""
     read, contents = copy.copy(dataset), {}
     check(content)
-    inspect_annotations(read, [], 'objects', contents, evaluated=True)
+    inspect_annotations(read, [], contents, evaluated=True)
     path = f'{dataset.ann_file}.other.json'
     other = copy.deepcopy(content)
     change(other)
     Path(path).write_text(json.dumps(other))
     metric = dict(metric, type='CocoMetric', ann_file=path)
-    return inspect_evaluator(metric, 'val_evaluator', [read], 'objects', contents)
+    return inspect_evaluator(metric, 'val_evaluator', [read], contents)
 
 
 def test_another_file_for_the_evaluator(content, dataset, check):
@@ -263,7 +264,7 @@ def test_another_file_for_the_evaluator(content, dataset, check):
         (lambda c: [c['images'].pop(0), c['annotations'].pop(0)], 'error', 'lacks 1 of the 2'),
     ):
         (found,) = evaluator_file(change, *arguments)
-        assert (found.status, found.check) == (status, 'objects')
+        assert (found.status, found.check) == (status, 'annotations')
         assert found.text.startswith('val_evaluator: ')
         assert message in found.text
     (found,) = evaluator_file(lambda c: None, *arguments, dict(sort_categories=True))

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from gcp_mm.checks import run_checks
-from gcp_mm.checks.inspection import _count_labels, inspect_dataset
+from gcp_mm.checks.inspection import _label_fault
+from tests.helpers.checks import inspect
 
 CLASSES = ['a', 'b', 'c']
 XML = '<annotation>{}</annotation>'
@@ -33,26 +34,20 @@ def listed(tmp_path):
     return make
 
 
-def inspect(config, status='ok', loader='train_dataloader'):
-    (found,) = inspect_dataset(config, loader, 'mmpretrain')
-    assert found.status == status, found
-    return found.text
-
-
 def test_several_labels(listed):
     labels = [[0], [0, 2], [], [1]]
     text = inspect(listed('MultiLabelDataset', labels, classes=CLASSES))
     assert '4 images, 3 classes' in text
-    text = inspect(listed('MultiLabelDataset', [[0], [1, 3]], classes=CLASSES), 'error')
-    assert 'labels 0 to 2, got 0 to 3' in text
-    text = inspect(listed('MultiLabelDataset', [[-1], [1]], classes=CLASSES), 'error')
+    text = inspect(listed('MultiLabelDataset', [[0], [1, 3]], classes=CLASSES), status='error')
+    assert 'labels 0 to 2 by metainfo.classes, got 0 to 3' in text
+    text = inspect(listed('MultiLabelDataset', [[-1], [1]], classes=CLASSES), status='error')
     assert 'got -1 to 1' in text
 
 
 def test_no_labels(listed):
     config = listed('MultiLabelDataset', [[], []], classes=CLASSES)
-    assert 'no image has a label' in inspect(config, 'error')
-    assert '2 images, 0 classes' in inspect(config, loader='test_dataloader')
+    assert 'no image has a label' in inspect(config, status='error')
+    assert '2 images, 0 classes' in inspect(config, split='test')
 
 
 def test_labels_of_tasks(listed):
@@ -60,7 +55,7 @@ def test_labels_of_tasks(listed):
     text = inspect(listed('MultiTaskDataset', labels, tasks=['x', 'y']))
     assert '2 images, 2 labels of x, 1 labels of y' in text
     config = listed('MultiTaskDataset', labels, tasks=['x', 'y'])
-    assert "gone.json'" in inspect(config | dict(ann_file='gone.json'), 'error')
+    assert "gone.json'" in inspect(config | dict(ann_file='gone.json'), status='error')
 
 
 def test_images_of_tasks_are_found_and_decoded(listed, tmp_path):
@@ -70,7 +65,7 @@ def test_images_of_tasks_are_found_and_decoded(listed, tmp_path):
     found = list(run_checks(cfg, level='images', workers=0))
     assert any('1.png: the file is empty' in each.text for each in found)
     (tmp_path / '1.png').unlink()
-    assert '1 of 2 images do not exist' in inspect(config, 'error')
+    assert '1 of 2 images do not exist' in inspect(config, status='error')
 
 
 @pytest.mark.parametrize('annotated', [True, False])
@@ -85,7 +80,7 @@ def test_voc(tmp_path, annotated):
         (tmp_path / f'Annotations/{name}.xml').write_text(text)
     prefix = dict(img_path='JPEGImages', **(dict(ann_path='Annotations') if annotated else {}))
     config = dict(type='VOC', data_root=str(tmp_path), split='test', data_prefix=prefix)
-    text = inspect(config | dict(test_mode=True), loader='test_dataloader')
+    text = inspect(config | dict(test_mode=True), split='test')
     assert f'2 images, {3 if annotated else 0} classes' in text
 
 
@@ -93,7 +88,9 @@ def test_numbers_of_numpy():
     """As MNIST's, whose images are in memory."""
     images = [dict(gt_label=np.array(label)) for label in (0, 2, 1)]
     dataset = SimpleNamespace(data_list=images, metainfo=dict(classes=CLASSES))
-    assert _count_labels(dataset, 'train_dataloader') == ('', '3 classes')
+    assert _label_fault(dataset, [], 'train_dataloader') == ''
+    dataset.metainfo['classes'] = CLASSES[:2]
+    assert '0 to 1 by metainfo.classes, got 0 to 2' in _label_fault(dataset, [], 'train_dataloader')
 
 
 def test_labels_that_are_images(tmp_path):
@@ -109,4 +106,4 @@ def test_labels_that_are_images(tmp_path):
         (tmp_path / 'Img' / name).write_bytes(b'jpeg')
     for split, text in dict(query='1 images, 1 classes', train='1 images, 1 classes').items():
         config = dict(type='InShop', data_root=str(tmp_path), split=split)
-        assert text in inspect(config, loader='test_dataloader')
+        assert text in inspect(config, split='test')

@@ -15,6 +15,7 @@ from torch import nn
 
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.checks.context import Context
+from gcp_mm.checks.data import check_data
 from gcp_mm.checks.network import (
     check_checkpoints,
     check_disk,
@@ -26,7 +27,7 @@ from gcp_mm.checks.network import (
     checkpoints_kept,
 )
 from gcp_mm.hub import resolve_config
-from tests.helpers.checks import findings, texts
+from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS
 
 GAP = 'resnet18_1xb64-5e_digits'
@@ -40,37 +41,26 @@ def model(in_channels, reduction=(128,), **neck):
     return ConfigDict(neck=neck, head=dict(type='LinearClsHead', in_channels=in_channels))
 
 
-def head_errors(config):
-    return texts('error', check_head, Config(dict(default_scope='mmpretrain', model=config)))
+NECKS = [dict(type='Identity'), dict(model(512).neck, type='mmengine.GlobalCovariancePooling')]
 
 
 @pytest.mark.parametrize(
-    ('in_channels', 'reduction'), [(8256, (128,)), (8256, (256, 128)), (131328, ())]
+    ('model', 'words'),
+    [
+        *((model(8256), None), (model(8256, (256, 128)), None), (model(131328, ()), None)),
+        *((dict(backbone=dict(type='ResNet')), None), (dict(neck=[]), None)),
+        (dict(neck=dict(type='FPN', in_channels=[1, 2])), None),
+        (model(512), 'model.head.in_channels=512, but .* set model.head.in_channels=8256'),
+        (model(512, [256, 128]), 'set model.head.in_channels=8256'),
+        (dict(model(512), neck=NECKS), 'set model.head.in_channels=8256'),
+        (model(8, (8,), norm_cfg=dict(type='LN2d')), 'in_channels=36'),  # of the config's scope
+        *((model(8256, each), 'reduction') for each in ((0,), 256, ('256',))),
+    ],
 )
-def test_right_head_passes(in_channels, reduction):
-    assert head_errors(model(in_channels, reduction)) == []
-
-
-def test_wrong_head_is_told_the_right_number():
-    for reduction in ((128,), [256, 128]):
-        (text,) = head_errors(model(512, reduction))
-        assert re.search(r'in_channels=512, but .* set model.head.in_channels=8256', text)
-    config = model(512)
-    config.neck['type'] = 'mmengine.GlobalCovariancePooling'
-    config.neck = [dict(type='Identity'), config.neck]
-    assert '8256' in head_errors(config)[0]
-    (text,) = head_errors(model(8, (8,), norm_cfg=dict(type='LN2d')))  # of the config's scope
-    assert 'set model.head.in_channels=36' in text
-
-
-def test_wrong_neck_is_refused_and_other_models_pass():
-    assert 'reduction' in head_errors(model(8256, (0,)))[0]
-    for config in (
-        dict(backbone=dict(type='ResNet')),
-        dict(neck=dict(type='FPN', in_channels=[1, 2])),
-        dict(neck=[]),
-    ):
-        assert head_errors(config) == []
+def test_head_and_neck(model, words):
+    found = texts('error', check_head, Config(dict(default_scope='mmpretrain', model=model)))
+    assert len(found) == (words is not None)
+    assert not found or re.search(words, found[0])
 
 
 def test_pretrained_checkpoint_has_to_exist_for_training_alone():
@@ -125,13 +115,10 @@ def config(optimizer=SGD, hook=None, **options):
     ],
 )
 def test_number_of_checkpoints(hook, number):
-    assert checkpoints_kept(config(hook=hook)) == number
-
-
-def test_checkpoints_of_the_runner_itself():
-    cfg = config()
+    cfg = config(hook=hook)
+    assert checkpoints_kept(cfg) == number
     cfg.pop('default_hooks')
-    assert checkpoints_kept(cfg) == 10  # after each epoch
+    assert checkpoints_kept(cfg) == 10  # of the Runner itself, after each epoch
 
 
 @pytest.mark.parametrize('save_optimizer', [True, False])
@@ -170,47 +157,40 @@ def test_states_of_optimizers(optimizer, states):
     assert checkpoint_bytes(config(optimizer), network) == (1 + states) * weights + bias
 
 
-def disk(monkeypatch, free, cfg):
+SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
+
+
+@pytest.mark.parametrize(
+    ('hook', 'free', 'status', 'words'),
+    [
+        (dict(max_keep_ckpts=4), 5 * SIZE, 'ok', '5 checkpoints of about 0.01 GiB at once'),
+        (dict(max_keep_ckpts=4), 5 * SIZE - 1, 'warning', 'max_keep_ckpts=1'),
+        (dict(max_keep_ckpts=4), 2 * SIZE, 'warning', 'set work_dir'),
+        (dict(max_keep_ckpts=4), 2 * SIZE - 1, 'error', 'set work_dir'),
+        # one of this run is there, which is replaced, and one of another
+        (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE, 'ok', '2 checkpoints'),
+        (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE - 1, 'error', '2 checkpoints'),
+        (dict(out_dir='s3://bucket'), 0, 'skipped', 'no checkpoint goes to a local disk'),
+        (False, 0, 'skipped', 'no checkpoint goes to a local disk'),
+    ],
+)
+def test_room_on_the_disk(monkeypatch, tmp_path, hook, free, status, words):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=free))
-    network = nn.Linear(2**20, 1, bias=False)  # 4 MiB, and as much momentum
-    (found,) = check_disk(Context(cfg, model=network))
-    return found
-
-
-def test_room_on_the_disk(monkeypatch, tmp_path):
-    cfg = config(hook=dict(interval=1, max_keep_ckpts=4))
-    cfg.work_dir = str(tmp_path / 'not/yet')
-    size = 2 * 2**22
-    found = disk(monkeypatch, 5 * size, cfg)
-    assert found.status == 'ok'
-    assert found.text == (
-        f'5 checkpoints of about 0.01 GiB at once, and 0.04 GiB are free on the disk of {tmp_path}'
-    )
-    for free, status in ((5 * size - 1, 'warning'), (2 * size, 'warning'), (2 * size - 1, 'error')):
-        found = disk(monkeypatch, free, cfg)
-        assert found.status == status
-        assert 'make room, set work_dir to a folder of another disk, or default_hooks' in found.text
-
-
-def test_checkpoints_of_this_run_are_replaced(monkeypatch, tmp_path):
-    cfg = config(hook=dict(interval=1, max_keep_ckpts=1, out_dir=str(tmp_path / 'out')))
-    cfg.work_dir = str(tmp_path / 'run')
     folder = tmp_path / 'out/run'
     folder.mkdir(parents=True)
-    (folder / 'of_another.pth').write_bytes(bytes(2**23))
-    assert disk(monkeypatch, 2**23, cfg).status == 'error'
-    (folder / 'epoch_1.pth').write_bytes(bytes(2**23))
-    assert disk(monkeypatch, 2**23, cfg).status == 'ok'
+    for name in ('epoch_1.pth', 'of_another.pth'):
+        (folder / name).write_bytes(bytes(SIZE))
+    cfg = config(hook=hook and {**hook, 'interval': 1})
+    cfg.work_dir = f'{tmp_path}/run'
+    if hook and 'out_dir' in hook:
+        cfg.default_hooks.checkpoint.out_dir = hook['out_dir'].format(tmp_path)
+    (found,) = check_disk(Context(cfg, model=nn.Linear(2**20, 1, bias=False)))
+    assert found.status == status
+    assert words in found.text
 
 
-def test_no_room_is_needed(monkeypatch):
-    for hook in (False, dict(out_dir='s3://bucket')):
-        cfg = config(hook=hook)
-        if hook is False:
-            cfg.default_hooks.checkpoint = None
-        assert disk(monkeypatch, 0, cfg).text == 'no checkpoint goes to a local disk'
-    (found,) = check_disk(Context(config()))
-    assert found.text == 'the network is not built'
+def test_disk_without_a_network():
+    assert check_disk(Context(config()))[0].text == 'the network is not built'
 
 
 def backbone(depth=18, kind='GCPResNet'):
@@ -274,25 +254,29 @@ def test_load_from_and_addresses(tmp_path):
 
 def test_checkpoints_are_left_for_later():
     """An absent one, or one far away, does not keep the network from being built."""
-    context = Context(resolve_config('resnet18-gcp_1xb10-3e_digits-5-9'))
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        (found,) = check_network(context)
-    assert found.status == 'ok'
+    context, found = tried(resolve_config('resnet18-gcp_1xb10-3e_digits-5-9'), check_network)
+    assert found['network'][0].status == 'ok'
     prefixes = [(name, init_cfg['prefix']) for name, _, init_cfg in context.pretrained]
     assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
 
 
-def test_loss_of_random_images(tmp_path):
-    cfg = resolve_config(CLS)
+def loss(cfg, root, *checks):
+    """What is found of the loss of random images, as the data are not there."""
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(tmp_path / 'absent')
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        (found,) = check_loss(context)
-        assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
+        loader.dataset.data_root = str(root / 'absent')
+    (found,) = tried(cfg, check_data, check_network, *checks, check_loss)[1]['loss']
+    return found
+
+
+def test_loss_of_random_images(tmp_path):
+    found = loss(resolve_config(CLS), tmp_path)
+    assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
+
+    def spoil(context):
         context.model.head.fc.weight.data[0, 0] = torch.nan
-        (found,) = check_loss(context)
+        return []
+
+    found = loss(resolve_config(CLS), tmp_path, spoil)
     assert found.status == 'error'
     assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
 
@@ -301,8 +285,6 @@ def test_loss_of_random_images(tmp_path):
 @pytest.mark.parametrize('several', [None, 'MultiLabelLinearClsHead', 'MultiTaskHead'])
 def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, several):
     cfg = resolve_config(GAP)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(tmp_path / 'absent')
     cfg.model.backbone.in_channels = channels
     cfg.data_preprocessor = dict(mean=[120] * channels, std=[60] * channels, num_classes=10)
     if several == 'MultiLabelLinearClsHead':
@@ -314,28 +296,17 @@ def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, se
         pack = dict(type='PackMultiTaskInputs', multi_task_fields=('gt_label',))
         pack['task_handlers'] = dict(b=dict(pack))
         cfg.train_dataloader.dataset.pipeline[-1] = pack
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        (found,) = check_loss(context)
-    assert found.text.startswith('of 2 random images: loss '), found.text
+    text = loss(cfg, tmp_path).text
+    assert text.startswith('of 2 random images: loss '), text
 
 
 def test_loss_of_random_objects_of_one_channel(tmp_path):
     pytest.importorskip('mmdet')
     cfg = resolve_config('faster-rcnn_r18-gcp-m_fpn_4e_digits')
-    cfg.merge_from_dict(
-        {
-            'train_dataloader.dataset.data_root': str(tmp_path / 'absent'),
-            'model.backbone': dict(in_channels=1, init_cfg=None),
-            'model.data_preprocessor': dict(mean=[120], std=[60], bgr_to_rgb=False),
-        }
-    )
-    context = Context(cfg)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        check_network(context)
-        (found,) = check_loss(context)
-    assert found.text.startswith('of 2 random images: loss'), found.text
+    cfg.model.backbone.update(in_channels=1, init_cfg=None)
+    cfg.model.data_preprocessor.update(mean=[120], std=[60], bgr_to_rgb=False)
+    text = loss(cfg, tmp_path).text
+    assert text.startswith('of 2 random images: loss'), text
 
 
 def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
@@ -350,10 +321,11 @@ def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
         def forward(self, inputs, data_samples=None, mode='loss'):
             return dict(loss=inputs.mean())
 
-    monkeypatch.setattr('gcp_mm.checks.network.real_batch', lambda _: dict(inputs=torch.ones(2, 3)))
+    loader = [dict(inputs=torch.ones(2, 3))]
+    monkeypatch.setattr('gcp_mm.checks.network.small_loader', lambda _: loader)
     MessageHub.get_current_instance().runtime_info.pop('iter', None)
     network = Network(data_preprocessor=Preprocessor())
-    (found,) = check_loss(Context(Config(dict(model=dict())), model=network))
+    (found,) = check_loss(Context(Config(dict(model=dict(), train_dataloader={})), model=network))
     assert found.text == 'of 2 images of train_dataloader: loss 1'
 
 
@@ -383,8 +355,7 @@ def test_class_tokens_are_those_of_the_backbone(backbone, leading, class_tokens)
     options = dict(arch='deit-t', img_size=32, out_type='raw')
     head = dict(type='SoTHead', num_classes=3, in_channels=192, class_tokens=class_tokens)
     model = dict(type='ImageClassifier', backbone=backbone | options, head=head)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        (found,) = check_network(Context(Config(dict(model=model))))
+    (found,) = findings(check_network, Config(dict(default_scope='mmpretrain', model=model)))
     if class_tokens == leading:
         assert found.status == 'ok'
     else:
@@ -394,15 +365,9 @@ def test_class_tokens_are_those_of_the_backbone(backbone, leading, class_tokens)
 
 
 def test_packages_that_do_not_load_end_it(monkeypatch):
-    monkeypatch.setattr('gcp_mm.checks.packages.numpy_error', lambda: 'broken')
+    monkeypatch.setattr('gcp_mm.checks.machine.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))
     assert {finding.check for finding in found} == {'packages'}
-
-
-@pytest.mark.parametrize('reduction', [256, ('256',)])
-def test_neck_that_cannot_be_built(reduction):
-    (text,) = head_errors(model(8256, reduction))
-    assert 'reduction' in text
 
 
 def test_what_a_check_raises_is_an_error(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gcp_mm.checks.packages import check_packages, import_error, numpy_error
+from gcp_mm.checks.machine import check_packages, import_error, numpy_error
 from gcp_mm.compat import operators_in_use, packages
 from gcp_mm.compat.packages import FAMILIES, requirement_of, unmet_requirements
 from tests.helpers.checks import findings, texts
@@ -51,54 +51,43 @@ def install(monkeypatch):
     return install
 
 
-def test_versions_that_fit(install):
-    install()
+@pytest.mark.parametrize('changed', [{}, {MMCV: None, 'mmcv': ('1.5', None)}])
+def test_versions_that_fit(install, changed):
+    install(**changed)
     assert list(unmet_requirements()) == []
     assert requirement_of('mmcv') == 'mmcv-lite<2,>=1'
 
 
 @pytest.mark.parametrize(
-    ('changed', 'message'),
+    ('changed', 'message', 'remedy'),
     [
-        (
-            {MMCV: ('2.0', None)},
-            'mmcv-lite 2.0 is outside the range that gcp_mm is tested with: '
-            'pip install "mmcv-lite<2,>=1"',
-        ),
-        (
-            {MMDET: None},
-            'mmdet is not installed: pip install "mmdet<2,>=1"',
-        ),
+        ({MMCV: ('2.0', None)}, 'mmcv-lite 2.0 is outside the range', '"mmcv-lite<2,>=1"'),
+        ({MMDET: None}, 'mmdet is not installed', '"mmdet<2,>=1"'),
         (
             {'torch': ('2.10.0', None)},
-            'torchvision 0.26.0 needs torch==2.11.0, and 2.10.0 is installed: '
-            'pip install "torch==2.11.0", or another torchvision',
+            'torchvision 0.26.0 needs torch==2.11.0, and 2.10.0 is installed',
+            '"torch==2.11.0", or another torchvision',
         ),
         (
             {'numpy': ('2.4', None)},
-            'opencv-python 4.12 needs numpy<2.3,>=2, and 2.4 is installed: '
-            'pip install "numpy<2.3,>=2", or another opencv-python',
+            'opencv-python 4.12 needs numpy<2.3,>=2, and 2.4 is installed',
+            '"numpy<2.3,>=2", or another opencv-python',
         ),
         # between packages of the family
         (
             {MMPRETRAIN: ('1.5', [f'{MMCV}>=1.6'])},
-            'mmpretrain 1.5 needs mmcv-lite>=1.6, and 1.5 is installed: '
-            'pip install "mmcv-lite>=1.6", or another mmpretrain',
+            'mmpretrain 1.5 needs mmcv-lite>=1.6, and 1.5 is installed',
+            '"mmcv-lite>=1.6", or another mmpretrain',
         ),
+        # a compiled mmcv serves as well
+        ({MMCV: None, 'mmcv': ('2.0', None)}, 'mmcv 2.0 is outside', '"mmcv<2,>=1"'),
     ],
 )
-def test_versions_that_do_not(install, changed, message):
+def test_versions_that_do_not(install, changed, message, remedy):
     install(**changed)
-    assert list(unmet_requirements()) == [message]
-
-
-def test_compiled_mmcv_serves_as_well(install):
-    install(**{MMCV: None, 'mmcv': ('1.5', None)})
-    assert list(unmet_requirements()) == []
-    install(**{MMCV: None, 'mmcv': ('2.0', None)})
-    (message,) = unmet_requirements()
-    assert message.startswith('mmcv 2.0 is outside')
-    assert message.endswith('"mmcv<2,>=1"')
+    (text,) = unmet_requirements()
+    assert text.startswith(message)
+    assert text.endswith(f': pip install {remedy}')
 
 
 def test_mmdet_is_for_detectors(install):

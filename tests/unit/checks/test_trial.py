@@ -2,20 +2,21 @@
 
 import os
 import re
+from functools import partial
 
 import cv2
 import pytest
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
-from mmengine.registry import METRICS, DefaultScope
+from mmengine.registry import METRICS
 from torch import nn
 
 from gcp_mm.checks import check_config
-from gcp_mm.checks.context import Context
+from gcp_mm.checks.data import check_data
 from gcp_mm.checks.network import check_loss, check_network
 from gcp_mm.checks.trial import check_collation, check_metrics, check_step
 from gcp_mm.hub import resolve_config
-from tests.helpers.checks import findings, texts
+from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS, ROOT
 
 NARROW = {
@@ -38,23 +39,26 @@ def narrow(data_root='nowhere', **options):
     return cfg
 
 
-def tried(cfg, *checks):
-    """Findings of the trial of a network, by check."""
-    context, found = Context(cfg), {}
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        for check in (check_network, check_loss, *checks):
-            found[check.__name__.removeprefix('check_')] = list(check(context))
-    return found
+def trial(cfg, *checks, change=None):
+    """Findings of the trial of a network, by check; it may be changed once it is built."""
+
+    def changed(context):
+        change(context.model)
+        return []
+
+    first = (check_data, check_network, *([changed] if change else []), check_loss)
+    return tried(cfg, *first, *checks)[1]
 
 
 def errors(cfg, *checks):
-    found = [each for findings in tried(cfg, *checks).values() for each in findings]
-    return [each.text for each in found if each.status == 'error']
+    found = [each for findings in trial(cfg, *checks).values() for each in findings]
+    return [each.text for each in found if each.status == 'error' and each.check != 'data']
 
 
 @pytest.mark.parametrize('real', [False, True])
 def test_all_that_is_right(few_digits, real):
-    found = tried(narrow(few_digits if real else 'x'), check_metrics, check_step)
+    found = trial(narrow(few_digits if real else 'x'), check_metrics, check_step)
+    found.pop('data')
     said = {name: (each.status, each.text) for name, (each,) in found.items()}
     assert {status for status, _ in said.values()} == {'ok'}
     assert said['loss'][1].startswith('of 2 ' + ('images of train_' if real else 'random images'))
@@ -117,17 +121,9 @@ def test_images_of_several_sizes_are_told_once(mixed, tmp_path):
         ({'val_evaluator.type': 'Acuracy'}, check_metrics, 'val_evaluator: .*Acuracy'),
         ({'optim_wrapper.clip_grad': dict(max_nrm=1)}, check_step, 'optim_wrapper: .*max_nrm'),
         ({'optim_wrapper.constructor': 'Defalt'}, check_step, 'optim_wrapper: .*Defalt'),
-        (
-            {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(neck=1))},
-            check_step,
-            'optim_wrapper: ',
-        ),
+        ({'optim_wrapper.paramwise_cfg.custom_keys.neck': 1}, check_step, 'optim_wrapper: '),
         ({'optim_wrapper.optimizer.lr': -1}, check_step, 'optim_wrapper: .*-1'),
-        (
-            {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtyp': 'bfloat16'},
-            check_step,
-            'optim_wrapper: .*dtyp',
-        ),
+        ({'optim_wrapper': dict(type='AmpOptimWrapper', dtyp=1)}, check_step, '.*dtyp'),
     ],
 )
 def test_what_would_fail_later(options, check, message):
@@ -135,27 +131,10 @@ def test_what_would_fail_later(options, check, message):
     assert re.search(message, text)
 
 
-def test_settings_of_an_accelerator_are_left_alone():
-    amp = {'type': 'AmpOptimWrapper', 'dtype': 'bfloat16', 'loss_scale': 'dynamic'}
-    cfg = narrow(**{f'optim_wrapper.{key}': value for key, value in amp.items()})
-    assert not errors(cfg, check_step)
-
-
-def test_network_of_which_nothing_is_trained():
-    context = Context(narrow())
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        check_loss(context)
-        context.model.requires_grad_(False)
-        (found,) = check_step(context)
-    assert (found.status, found.text.split(',')[0]) == ('error', 'model: no parameter is trained')
-
-
 def test_metrics_of_whole_datasets_are_not_tried():
-    prefixed = dict(type='MultiDatasetsEvaluator', metrics=[], dataset_prefixes=['a'])
     cfg = narrow()
-    cfg.val_evaluator = prefixed
-    (found,) = tried(cfg, check_metrics)['metrics']
+    cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=[], dataset_prefixes=['a'])
+    (found,) = trial(cfg, check_metrics)['metrics']
     assert found.status == 'skipped'
 
 
@@ -184,10 +163,10 @@ class IdleMetric(BaseMetric):
 def test_metrics_that_write_files_are_left_alone():
     cfg = narrow()
     cfg.val_evaluator = [dict(type='Accuracy'), dict(type='WritingMetric', out_file='a')]
-    (found,) = tried(cfg, check_metrics)['metrics']
+    (found,) = trial(cfg, check_metrics)['metrics']
     assert (found.status, found.text) == ('skipped', 'they write files')
     cfg.val_evaluator = dict(type='IdleMetric', format_only=False, outfile_prefix=None)
-    (found,) = tried(cfg, check_metrics)['metrics']
+    (found,) = trial(cfg, check_metrics)['metrics']
     assert (found.status, found.text) == ('ok', 'of 2 images: images')
 
 
@@ -198,7 +177,7 @@ def test_nothing_outside_is_changed(few_digits, tmp_path, monkeypatch):
     folder.mkdir()
     cfg = narrow(few_digits)
     monkeypatch.chdir(folder)
-    tried(cfg, check_metrics, check_step)
+    trial(cfg, check_metrics, check_step)
     assert os.listdir(folder) == []
     assert MessageHub.get_current_instance() is hub
     assert hub.runtime_info == dict(iter=7)
@@ -209,7 +188,7 @@ def test_nothing_outside_is_changed(few_digits, tmp_path, monkeypatch):
     'optim_wrapper',
     [
         dict(accumulative_counts=4, clip_grad=dict(max_norm=1)),
-        dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16'),
+        dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='bfloat16'),
         dict(type='KFACOptimWrapper'),
     ],
 )
@@ -222,7 +201,7 @@ def test_steps_of_other_wrappers(optim_wrapper):
 def test_map_of_one_position():
     """32 pixels by a stride of 32: the vector is zero, and the loss finite."""
     stride = {'model.backbone.conv5': 'stride', 'train_dataloader.dataset.pipeline': CROP}
-    found = tried(narrow(**stride), check_step, check_metrics)
+    found = trial(narrow(**stride), check_step, check_metrics)
     (loss,) = found['loss']
     assert loss.status == 'error'
     assert loss.text.startswith('model.neck pools a map of 1x1, of 2 random images of 32x32 pixels')
@@ -245,22 +224,21 @@ class Cut(nn.Module):
         return tuple(x.detach() for x in self.layer(*inputs))
 
 
-@pytest.mark.parametrize('freeze', [False, True])
-def test_part_that_no_gradient_reaches(freeze):
-    context = Context(narrow())
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        context.model.backbone = Cut(context.model.backbone, freeze)
-        check_loss(context)
-        (found,) = check_step(context)
-    assert found.status == ('ok' if freeze else 'warning')
-    assert freeze or found.text.startswith('model.backbone: no gradient reaches it')
+def cut(network, freeze=False):
+    network.backbone = Cut(network.backbone, freeze)
 
 
-def test_a_layer_that_starts_at_zero_lets_gradients_through_later():
-    context = Context(narrow())
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        check_network(context)
-        nn.init.zeros_(context.model.head.fc.weight)
-        check_loss(context)
-        assert check_step(context)[0].status == 'ok'
+@pytest.mark.parametrize(
+    ('change', 'status', 'words'),
+    [
+        (cut, 'warning', 'model.backbone: no gradient reaches it'),
+        (partial(cut, freeze=True), 'ok', ''),
+        # a layer that starts at zero lets gradients through later
+        (lambda network: nn.init.zeros_(network.head.fc.weight), 'ok', ''),
+        (lambda network: network.requires_grad_(False), 'error', 'model: no parameter is trained'),
+    ],
+)
+def test_parts_that_a_gradient_reaches(change, status, words):
+    (found,) = trial(narrow(), check_step, change=change)['step']
+    assert found.status == status
+    assert found.text.startswith(words)

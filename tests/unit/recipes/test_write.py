@@ -177,24 +177,29 @@ def test_gpus_share_the_batch(write):
     assert rates == {batch: pytest.approx(min(0.02 * batch / 4, 0.04)) for batch in rates}
 
 
-def test_what_is_refused(write, shapes, tmp_path):
+@pytest.mark.parametrize(
+    ('name', 'task', 'out', 'options', 'words'),
+    [
+        ('nowhere', 'classify', 'a.py', {}, 'nowhere'),
+        ('shapes', 'classify', 'a.txt', {}, r"out: .*a\.txt'"),
+        ('shapes', 'segmentation', 'a.py', {}, 'task: .*segmentation'),
+        ('shapes', 'classify', 'a.py', dict(network='resnet18-gcp-m'), 'network: .*of a detector'),
+        ('shapes', 'classify', 'a.py', dict(size=8), 'size: .*8'),
+    ],
+)
+def test_what_is_refused(shapes, tmp_path, name, task, out, options, words):
+    with pytest.raises((FileNotFoundError, ValueError), match=words):
+        write_config(shapes / name, task, tmp_path / out, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_by_force_alone(write, tmp_path):
     write('shapes', 'classify')
     before = (tmp_path / 'own.py').read_text()
     with pytest.raises(FileExistsError, match=r'own\.py.*--force'):
         write('shapes', 'classify')
     write('shapes', 'classify', force=True, size=96)
     assert (tmp_path / 'own.py').read_text() != before
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        write_config(shapes / 'nowhere', 'classify', tmp_path / 'other.py')
-    with pytest.raises(ValueError, match=r"out: .*'other\.txt'"):
-        write_config(shapes / 'shapes', 'classify', 'other.txt')
-    with pytest.raises(ValueError, match=r'task: .*segmentation'):
-        write_config(shapes / 'shapes', 'segmentation', tmp_path / 'other.py')
-    with pytest.raises(ValueError, match=r'network: .*of a detector'):
-        write_config(shapes / 'shapes', 'classify', tmp_path / 'a.py', network='resnet18-gcp-m')
-    with pytest.raises(ValueError, match=r'size: .*8'):
-        write_config(shapes / 'shapes', 'classify', tmp_path / 'other.py', size=8)
-    assert not (tmp_path / 'other.py').exists()
 
 
 def test_the_text_is_short_and_in_lines(write, tmp_path):
