@@ -12,9 +12,11 @@ from pathlib import Path
 
 from arguments import check_outputs, run
 
+import numpy as np
+from sklearn.metrics.pairwise import cosine_similarity
+
 from gcp_mm._io import check_writable, write_atomically
-from gcp_mm.studies.feature_quality import check_comparable, cosines, linear_svm, retrieval
-from gcp_mm.studies.features import read_features
+from gcp_mm.studies.features import check_comparable, linear_svm, read_features, retrieval
 
 
 def parse_args():
@@ -31,6 +33,11 @@ def parse_args():
     )
     parser.add_argument('--out', type=Path, help='write the results to this .json file')
     return parser.parse_args()
+
+
+def cosines(a, b):
+    """The cosine of the angle between each vector of `a`, (N, L), and each of `b`, (N, M)."""
+    return cosine_similarity(*(np.asarray(each.vectors, np.float32) for each in (a, b)))
 
 
 def main():
@@ -50,9 +57,9 @@ def main():
         queries = read_features(args.test)
         check_comparable(train, queries)
         results['test'] = len(queries.labels)
-    similarities = cosines(queries.vectors, train.vectors)
+    similarities = cosines(queries, train)
     if args.test:
-        own = cosines(train.vectors, train.vectors)
+        own = cosines(train, train)
         top1, c = linear_svm(own, train.labels, similarities, queries.labels, args.C)
         results['linear SVM'] = dict(top1=top1, C=c)
     results['retrieval'] = retrieval(

@@ -10,8 +10,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
 from gcp_mm import get_model
-from gcp_mm.studies.feature_quality import retrieval
-from gcp_mm.studies.features import extract_features, read_features
+from gcp_mm.studies.features import extract_features, read_features, retrieval
 from tests.helpers.runs import CLS
 
 
