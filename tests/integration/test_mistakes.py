@@ -18,7 +18,7 @@ CONFIGURED = {
     'get_flops': [],
     'image_demo': [GONE, GONE, '--out-dir', '{}/out'],
     'landscape': [GONE],
-    'second_order': [GONE, '--gap', CLS, GONE],
+    'second_order': [GONE],
     'test': [GONE],
     'test_robustness': [GONE, '--clean', '{}'],
     'train': [],
