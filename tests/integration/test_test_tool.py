@@ -74,7 +74,6 @@ def test_file_that_cannot_be_written_is_said_before_the_evaluation(evaluate, tmp
         ('landscape.py', 'a.py', 'a.pth'),
         ('evaluate_features.py', 'a.npy'),
         ('test_robustness.py', 'a.py', 'a.pth'),
-        ('cost_table.py',),
     ],
 )
 def test_other_tools_try_their_file_first(call_tool, tmp_path, words):
