@@ -160,19 +160,6 @@ def close_video(video, part, target, frames):
     return whole
 
 
-def check_options(args):
-    """Raise ValueError for an option that does not go with an exported file."""
-    refused = {
-        '--covariance': (args.covariance, 'it gives logits alone, and not the covariance'),
-        '--cfg-options': (args.cfg_options, 'it holds a network, and no config'),
-        '--device': (args.device, 'it runs on the device that it was exported on'),
-    }
-    for option, (given, reason) in refused.items():
-        if given:
-            text = f'{option}: {args.config!r} is an exported file: {reason}'
-            raise ValueError(f'{text}; leave it out, or give CONFIG CHECKPOINT')
-
-
 def load_exported(args):
     """What predicts with an exported file, and what loads its pictures.
 
@@ -204,14 +191,16 @@ def load_network(cfg, args):
 def main():
     args = parse_args()
     if args.checkpoint is None:
-        check_options(args)
+        if args.covariance or args.cfg_options or args.device:
+            raise ValueError(
+                '--covariance, --cfg-options, --device: an exported file has none of them; leave '
+                f'them out, or give CONFIG CHECKPOINT in place of {args.config!r}'
+            )
         cfg, scope, about = None, 'mmpretrain', dict(exported=args.config)
     else:
         cfg = config_of(args)
-        scope, about = (
-            cfg.get('default_scope'),
-            dict(config=args.config, checkpoint=args.checkpoint),
-        )
+        scope = cfg.get('default_scope')
+        about = dict(config=args.config, checkpoint=args.checkpoint)
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:

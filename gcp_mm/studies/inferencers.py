@@ -58,10 +58,9 @@ def _record(sample, head, classes):
     from mmpretrain.models import MultiLabelClsHead
 
     def named(labels):
-        scores = sample.pred_score[labels].tolist()
         return [
-            {'label': label, 'class': _name(label, classes), 'score': score}
-            for label, score in zip(labels.tolist(), scores, strict=True)
+            {'label': k, 'class': _name(k, classes), 'score': sample.pred_score[k].item()}
+            for k in labels.tolist()
         ]
 
     top5 = named(sample.pred_score.topk(min(5, len(sample.pred_score))).indices)
@@ -88,17 +87,15 @@ class Classifier:
         covariance: whether to draw what decided each class.
 
     Raises:
-        TypeError: if `model` is no classifier, or one of several tasks.
+        TypeError: if `model` is a classifier of several tasks.
         ValueError: for `covariance` without global covariance pooling and a linear head.
     """
 
     def __init__(self, model: nn.Module, covariance: bool = False):
         from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.models import BaseClassifier, MultiTaskHead
+        from mmpretrain.models import MultiTaskHead
         from mmpretrain.visualization import UniversalVisualizer
 
-        if not isinstance(model, BaseClassifier):
-            raise TypeError(f'model: expected a classifier, got {type(model).__name__}')
         neck, head = getattr(model, 'neck', None), getattr(model, 'head', None)
         if isinstance(head, MultiTaskHead):
             raise TypeError(
@@ -202,8 +199,6 @@ class Detector:
         ((_, data),) = self.inferencer.preprocess([image])
         _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
-        if 'pred_instances' not in sample:  # of a panoptic segmentation
-            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from tests.helpers.runs import CLS, ROOT
 
 GONE = '{}/gone'
+FASTER = 'configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py'
 # Tools with a config, and their further arguments
 CONFIGURED = {
     'check_config': [],
@@ -49,6 +50,13 @@ MISTAKES = [
     ('get_flops', ['{}/empty.py'], 'empty.py'),
     ('get_flops', ['{}/syntax.py'], 'syntax.py'),
     ('image_demo', [CLS, GONE, GONE, '--out-dir', '{}/out'], 'gone'),
+    ('image_demo', [CLS, GONE, '--out-dir', 'x'], 'expected CONFIG CHECKPOINT INPUT'),
+    ('image_demo', [CLS, 'x.onnx', 'a.png', '--out-dir', 'x'], f'leave out {CLS}'),
+    ('image_demo', [CLS, GONE, '{}', '--out-dir', '{}/out'], 'no picture or video'),
+    ('image_demo', [FASTER, GONE, '{}', '--out-dir', 'x', '--covariance'], 'is for classifiers'),
+    ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--covariance'], 'give CONFIG CHECKPOINT'),
+    ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--device', 'cpu'], 'CONFIG CHECKPOINT'),
+    ('image_demo', ['x.pt', 'a', '--out-dir', 'x', '--cfg-options', 'a=1'], 'CONFIG CHECKPOINT'),
     ('landscape', [CLS, GONE, '--grid', '4'], '--grid 4'),
     ('make_config', [GONE, '--task', 'classify'], 'gone'),
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/own.py'], 'no class folders'),
