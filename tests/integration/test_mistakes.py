@@ -72,7 +72,7 @@ MISTAKES = [
     ('make_glyphs', ['{}', '--out', '{}/x'], 'found 0'),
     ('plot_curves', [GONE], 'gone'),
     ('plot_curves', ['--lr', '{}/gone.py'], 'gone.py'),
-    ('plot_curves', ['--lr', f'{CLS} param_scheduler.type=Foo'], 'Foo'),
+    ('plot_curves', ['--lr', '{}/empty.py'], 'empty.py'),
     ('plot_landscape', [GONE, '--out', '{}/x'], 'gone'),
     ('reproduce', ['foo'], "'foo'"),
     ('test', [CLS, GONE, '--out', 'x.foo'], 'x.foo'),
