@@ -129,7 +129,7 @@ def test_every_tool_has_mistakes():
 @pytest.fixture
 def inputs(folder):
     """Files and folders that tools read, and links to them."""
-    for name in ('a.pt', 'a.npy', 'in/a.json', 'in/images/3/a.png'):
+    for name in ('a.pt', 'in/a.json', 'in/images/3/a.png'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b'input')
     for link, target in dict(link='in', images='in/images', one='in/images/3').items():
@@ -150,7 +150,6 @@ def inputs(folder):
     [
         ('export', [CLS, '{}/a.pt', '{}/in/../a.pt', '--force']),
         ('extract_features', [CLS, '{}/a.pt', '{}/images', '{}/in/images/x.npy']),
-        ('evaluate_features', ['{}/a.npy', '--out', '{}/a.npy']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in', '--out-dir', '{}/link', '--force']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in/images', '--out-dir', '{}/images', '--force']),
         ('test', ['{}/config.py', '{}/a.pt', '--show-dir', '{}/one']),

@@ -72,7 +72,6 @@ def test_file_that_cannot_be_written_is_said_before_the_evaluation(evaluate, tmp
     [
         ('second_order.py', 'a.py', 'a.pth'),
         ('landscape.py', 'a.py', 'a.pth'),
-        ('evaluate_features.py', 'a.npy'),
         ('test_robustness.py', 'a.py', 'a.pth'),
     ],
 )
