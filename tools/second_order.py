@@ -107,7 +107,9 @@ def main():
     found = compare_gradients(
         model,
         Runner.build_dataloader(cfg[f'{args.split}_dataloader'], seed=0),
-        *(args.images, args.head_images, args.damping),
+        args.images,
+        args.head_images,
+        args.damping,
         weight_decay=cfg.optim_wrapper.optimizer.get('weight_decay', 0),
     )
     found |= {name: getattr(args, name) for name in ('split', 'config', 'checkpoint')}
