@@ -38,6 +38,8 @@ MISTAKES = [
     ('convert_checkpoint', [GONE, '{}/x.pth'], 'gone'),
     ('convert_checkpoint', ['{}/x.json', '{}/x.pth'], 'x.json'),
     ('convert_checkpoint', [GONE, '{}/x.foo'], 'x.foo'),
+    ('cost_table', ['--rows', 'Foo'], "'Foo'"),
+    ('cost_table', ['--batch', '0'], '--batch'),
     ('evaluate_features', ['{}/gone.npy'], 'gone.npy'),
     ('evaluate_features', ['{}/x.json'], 'x.json'),
     ('export', [CLS, GONE, '{}/x.foo'], 'x.foo'),

@@ -73,6 +73,7 @@ def test_file_that_cannot_be_written_is_said_before_the_evaluation(evaluate, tmp
         ('second_order.py', 'a.py', 'a.pth'),
         ('landscape.py', 'a.py', 'a.pth'),
         ('test_robustness.py', 'a.py', 'a.pth'),
+        ('cost_table.py',),
     ],
 )
 def test_other_tools_try_their_file_first(call_tool, tmp_path, words):
