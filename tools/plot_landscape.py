@@ -61,7 +61,9 @@ def read_networks(runs):
         network = networks.setdefault(label, {key: [] for key in QUANTITIES})
         for key, bands in network.items():
             values = [np.array(records[step][key]) for step in steps]
-            bands.append([(each.min(), each.max()) for each in values])  # NaN where one is NaN
+            if not all(each.dtype.kind in 'fi' and each.size for each in values):
+                raise ValueError(f'{str(path)!r}: {key}: expected lists of numbers')
+            bands.append([(each.min(), each.max()) for each in values])
     return steps, {
         label: {key: np.array(bands) for key, bands in network.items()}
         for label, network in networks.items()

@@ -105,7 +105,15 @@ def view_covariance(
         weight: (C, D(D+1)/2), of the linear classifier, C >= 2.
         bias: (C,), of the classifier; None: zero.
         count: number of pairs to list.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or there is one class only.
     """
+    if vector.dim() != 1 or weight.shape[1:] != vector.shape or len(weight) < 2:
+        raise ValueError(
+            'vector, weight: expected shapes (D(D+1)/2,) and (C, D(D+1)/2) with C >= 2, got '
+            f'{tuple(vector.shape)} and {tuple(weight.shape)}'
+        )
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     label, runner_up = linear(vector, weight, bias).topk(2).indices.tolist()
     adds, of_runner_up = weight[[label, runner_up]].double() * vector.double()

@@ -167,8 +167,9 @@ def extract_features(
     out, folder = Path(out).expanduser(), Path(folder).expanduser()
     if out.suffix != '.npy':
         raise ValueError(f'out: expected a file name that ends in .npy, got {str(out)!r}')
-    if dtype not in DTYPES:
-        raise ValueError(f'dtype: expected one of {DTYPES}, got {dtype!r}')
+    for name, value, known in (('stage', stage, STAGES), ('dtype', dtype, DTYPES)):
+        if value not in known:
+            raise ValueError(f'{name}: expected one of {known}, got {value!r}')
     if not isinstance(model, ImageClassifier):
         raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
     with locked(out):
@@ -224,7 +225,14 @@ def _collate(samples):
 def _vectors(features):
     """The last output of a stage, (B, L); of a feature map the mean over its positions."""
     features = features[-1] if isinstance(features, tuple | list) else features
-    return features.mean(dim=(2, 3)) if features.dim() == 4 else features
+    if features.dim() == 4:
+        features = features.mean(dim=(2, 3))
+    if features.dim() != 2:
+        raise ValueError(
+            f'stage: it gives {tuple(features.shape)}, neither vectors nor maps; try another of '
+            f'{STAGES}'
+        )
+    return features
 
 
 def _new_array(path, shape, dtype):

@@ -58,10 +58,15 @@ def gcp_gradient(x: Tensor, grad: Tensor) -> Tensor:
 
     Raises:
         TypeError: if `x` is not a floating-point tensor.
-        ValueError: for another shape of `x`, or if a positive eigenvalue is repeated: K does not
-            exist there. Use :func:`gcp_mm.ops.matrix_sqrt_eigh` instead.
+        ValueError: for other shapes, or if a positive eigenvalue is repeated: K does not exist
+            there. Use :func:`gcp_mm.ops.matrix_sqrt_eigh` instead.
     """
     jx, lam, root, inverse_root, u = _decompose(x)
+    if grad.shape != lam.shape + lam.shape[1:]:
+        raise ValueError(
+            f'grad: expected dL/dZ of shape (B, D, D) = {(*lam.shape, lam.shape[1])}, '
+            f'got {tuple(grad.shape)}'
+        )
     grad = grad.double()
     grad_sym = (grad + grad.mT) / 2
     inner = _mask(lam).mT * (u.mT @ (2 * grad_sym) @ u * root[:, None, :])

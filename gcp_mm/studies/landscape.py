@@ -52,7 +52,11 @@ def measure_landscape(
 
     Raises:
         TypeError: if `x` is not a floating-point tensor.
+        ValueError: if there is no eta, or one that is not finite.
     """
+    etas = [float(eta) for eta in etas]
+    if not etas or not all(map(math.isfinite, etas)):
+        raise ValueError(f'etas: expected finite numbers, at least one, got {etas}')
     x = x.detach()
     devices = [x.device] if x.is_cuda else []
 

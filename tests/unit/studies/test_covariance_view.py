@@ -91,6 +91,20 @@ def test_channels_that_are_zero_have_a_place_in_the_order(channels):
     assert sorted(channel_order(torch.zeros(channels, channels))) == list(range(channels))
 
 
+@pytest.mark.parametrize(
+    ('vector', 'weight', 'message'),
+    [
+        (torch.zeros(6), torch.zeros(2, 10), r'got \(6,\) and \(2, 10\)'),
+        (torch.zeros(1, 6), torch.zeros(2, 6), r'got \(1, 6\) and \(2, 6\)'),
+        (torch.zeros(6), torch.zeros(1, 6), r'C >= 2, got \(6,\) and \(1, 6\)'),
+        (torch.zeros(5), torch.zeros(2, 5), r'length D\(D\+1\)/2'),
+    ],
+)
+def test_what_does_not_fit_is_refused(vector, weight, message):
+    with pytest.raises(ValueError, match=message):
+        view_covariance(vector, weight)
+
+
 @torch.no_grad()
 def test_drawing_shows_what_the_view_holds(network, view, tmp_path):
     neck, _, features = network

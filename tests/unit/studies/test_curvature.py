@@ -74,6 +74,14 @@ def test_quadratic_has_its_matrix_for_hessian(quadratic):
     torch.testing.assert_close(product, u * torch.tensor(SPECTRUM), rtol=0, atol=1e-12)
 
 
+def test_spectrum_of_a_quadratic(quadratic):
+    loss, params, _, _ = quadratic
+    torch.manual_seed(0)
+    found = spectrum_of(Hessian(loss, params), 4, 1e-6)
+    assert found['smallest_eigenvalue'] == pytest.approx(-7, rel=1e-6)
+    assert found['largest_eigenvalue'] == pytest.approx(4, rel=1e-6)
+
+
 def test_density_and_trace():
     """Of 200 known eigenvalues: half of them about -1, half about 2."""
     torch.manual_seed(0)

@@ -142,7 +142,7 @@ def test_another_process_and_a_full_disk(
         (ValueError, 'expected .*/<class>/<image>: Found 0 files', dict(folder='0/deep')),
         (ValueError, r"ends in \.npy, got '.*x\.npz'", dict(out='x.npz')),
         (ValueError, "dtype: .*got 'float8'", dict(dtype='float8')),
-        (AssertionError, 'stage "head"', dict(stage='head')),
+        (ValueError, "stage: .*got 'head'", dict(stage='head')),
         (TypeError, 'ImageClassifier, got a Linear', dict(model=torch.nn.Linear(1, 1))),
     ],
 )

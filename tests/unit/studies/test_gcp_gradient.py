@@ -48,6 +48,8 @@ def test_equation_6_refuses_a_repeated_eigenvalue():
     with pytest.raises(ValueError, match='repeated positive eigenvalue'):
         gcp_gradient(x, torch.eye(2)[None])
     assert matrix_sqrt_eigh(covariance(x)).isfinite().all()
+    with pytest.raises(ValueError, match=r'grad: expected dL/dZ of shape .* \(1, 2, 2\)'):
+        gcp_gradient(x, torch.zeros(1, 2, 3))
     with pytest.raises(TypeError, match='floating-point'):
         gcp_gradient(x.int(), torch.eye(2)[None])
     assert gcp_gradient(features(SHAPES[0]).float(), torch.zeros(2, 6, 6)).dtype == torch.float32
