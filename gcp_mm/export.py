@@ -40,12 +40,12 @@ class LogitNetwork(nn.Module):
     """The module that is exported: images to logits.
 
     Args:
-        model: classifier of MMPretrain, in evaluation mode.
+        model: classifier of MMPretrain; is put in evaluation mode.
         with_normalization: include the normalization of the model's data preprocessor.
 
     Raises:
         TypeError: if `model` is no classifier of MMPretrain.
-        ValueError: if it is in training mode, or has no normalization where one is asked for.
+        ValueError: if it has no normalization where one is asked for.
     """
 
     def __init__(self, model: BaseClassifier, with_normalization: bool = False):
@@ -55,8 +55,6 @@ class LogitNetwork(nn.Module):
                 f'model: expected a classifier of MMPretrain, got {type(model).__name__}; what of '
                 'a detector can be exported is in docs/guides/export.md'
             )
-        if any(module.training for module in model.modules()):
-            raise ValueError('model: it is in training mode; call its eval() first')
         preprocessor = model.data_preprocessor
         if with_normalization and getattr(preprocessor, 'mean', None) is None:
             raise ValueError(
@@ -101,9 +99,9 @@ def export_classifier(
     any.
 
     Args:
-        model: classifier of MMPretrain, in evaluation mode.
-        path: path of the file; its suffix selects the format: ``.pt2``, ``.onnx`` or ``.pt``. A
-            missing folder is created.
+        model: classifier of MMPretrain; is put in evaluation mode.
+        path: path of the file; its suffix selects the format: ``.pt2`` (from PyTorch 2.2 on),
+            ``.onnx`` or ``.pt``. A missing folder is created.
         size: height and width of the images, in pixels.
         with_normalization: include the normalization: the file takes images of 0 to 255, RGB if
             they have three channels.
@@ -123,7 +121,7 @@ def export_classifier(
     """
     path = Path(path)
     check_target(path, force)
-    if len(size) != 2 or min(size) < 1:
+    if min(size) < 1:
         raise ValueError(f'size: expected a height and a width from 1 on, got {size}')
     network = LogitNetwork(model, with_normalization)
     _check_norm(model, path.suffix)
@@ -177,13 +175,11 @@ class Exported:
     """An exported classifier.
 
     Attributes:
-        path: path of the file.
         metadata: metadata of the file, see docs/guides/export.md.
         run: function from images (B, C, H, W) to logits (B, classes), float32. It runs on the CPU,
             or on the device for which a ``.pt2`` or ``.pt`` file was written.
     """
 
-    path: Path
     metadata: dict
     run: Callable[[Tensor], Tensor]
 
@@ -205,12 +201,9 @@ def read_export(path: str | Path) -> Exported:
     """
     path = Path(path)
     name = repr(str(path))
-    if path.suffix not in FORMATS:
-        raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {name}')
+    _check_format(path, 'onnxruntime')
     if not path.is_file():
         raise FileNotFoundError(f'{name} does not exist')
-    if path.suffix == '.onnx' and importlib.util.find_spec('onnxruntime') is None:
-        raise ImportError(f'{name}: to run ONNX takes ONNX Runtime: pip install onnxruntime')
     if path.suffix != '.onnx' and not zipfile.is_zipfile(path):  # PyTorch logs tracebacks of it
         raise ValueError(f'{name} is no exported file: {path.suffix} is an archive')
     try:
@@ -223,35 +216,31 @@ def read_export(path: str | Path) -> Exported:
             f'{name} does not say what its classes and images are: another program or an earlier '
             'version wrote it. Export the network again: tools/export.py CONFIG CHECKPOINT OUT'
         )
-    return Exported(path, json.loads(text), run)
+    return Exported(json.loads(text), run)
 
 
 def check_target(path: Path, force: bool = False) -> None:
     """Check that an export to this path can be written and validated in this environment.
 
     Raises:
-        ValueError: if the suffix is unknown, or this version of PyTorch cannot write the format.
+        ValueError: if the suffix is unknown.
         FileExistsError: if the file exists and `force` is not set.
         ImportError: if the format needs a package that is not installed.
     """
+    _check_format(path, 'onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else []))
+    if path.exists() and not force:
+        name = repr(str(path))
+        raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
+
+
+def _check_format(path, *packages):
+    """Check the suffix of a path and, for ONNX, that packages are installed."""
     name = repr(str(path))
     if path.suffix not in FORMATS:
         raise ValueError(f'path: expected a name that ends in {", ".join(FORMATS)}, got {name}')
-    if path.exists() and not force:
-        raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
-    if path.suffix == '.pt2' and not _has_dynamic_shapes():
-        raise ValueError(
-            f'path: {name}: PyTorch {torch.__version__} exports programs for one number of images '
-            'alone; install 2.2 or later, or take .onnx or .pt'
-        )
-    if path.suffix == '.onnx':
-        needed = ['onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else [])]
-        missing = [package for package in needed if importlib.util.find_spec(package) is None]
-        if missing:
-            raise ImportError(
-                f'{name}: to write and validate ONNX takes packages that are not installed: pip '
-                f'install {" ".join(missing)}'
-            )
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if path.suffix == '.onnx' and missing:
+        raise ImportError(f'{name}: ONNX needs {", ".join(missing)}: pip install "gcp_mm[export]"')
 
 
 def rounding_error(network: nn.Module, batches: Iterable[Tensor]) -> float:
@@ -363,11 +352,6 @@ FORMATS = {
     '.onnx': (_write_onnx, _read_onnx),
     '.pt': (_write_trace, _read_trace),
 }
-
-
-def _has_dynamic_shapes():
-    """Whether torch.export takes batches of any number; from PyTorch 2.2 on."""
-    return 'dynamic_shapes' in inspect.signature(torch.export.export).parameters
 
 
 def _has_dynamo():

@@ -33,7 +33,7 @@ from gcp_mm.robustness.report import NORMALIZED, RAW, summarize
 from gcp_mm.robustness.results import read_results, robustness_of
 from gcp_mm.runtime import read_config
 from gcp_mm.studies.curves import first_reaching, validation_curve
-from gcp_mm.studies.landscape_hook import FILE
+from gcp_mm.studies.landscape import FILE
 
 SECONDS = 'seconds.json'  # of an epoch, in the folder of a run
 

@@ -50,9 +50,16 @@ def main():
     outputs = args.out, Path(args.out).with_suffix('.json')
     check_outputs(outputs, [args.config, args.checkpoint], [args.folder])
     model = get_model(config_of(args), args.checkpoint, args.device, args.trust)
-    loading = dict(batch_size=args.batch_size, workers=args.workers)
-    storage = dict(dtype=args.dtype, force=args.force)
-    extract_features(model, args.folder, args.out, args.stage, **loading, **storage)
+    extract_features(
+        model,
+        args.folder,
+        args.out,
+        args.stage,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        dtype=args.dtype,
+        force=args.force,
+    )
 
 
 if __name__ == '__main__':

@@ -32,14 +32,9 @@ from tqdm import tqdm
 
 from gcp_mm import get_model
 from gcp_mm._io import write_atomically, write_figure
-from gcp_mm.data import IMAGE_SUFFIXES, Preprocessing, count_suffixes
+from gcp_mm.data import IMAGE_SUFFIXES, count_suffixes
 from gcp_mm.export import FORMATS, read_export
-from gcp_mm.studies.inferencers import (
-    Classifier,
-    Detector,
-    ExportedClassifier,
-    local_image_loader,
-)
+from gcp_mm.studies.inferencers import Classifier, Detector, ExportedClassifier
 
 USAGE = """image_demo.py [options] CONFIG CHECKPOINT INPUT... --out-dir DIR
        image_demo.py [options] EXPORTED INPUT... --out-dir DIR"""
@@ -108,12 +103,12 @@ def read_frames(file, loader):
         yield None, loader.load(dict(img_path=str(file)))
 
 
-def draw(predict, loader, file, path, out_dir, records):
+def draw(predict, file, path, out_dir, records):
     """Draw what the network finds in a picture or in each frame, and add it to the records."""
     video, before, target = None, len(records), out_dir / f'vis/{path}.mp4'
     part = target.with_name(f'{target.stem}.{os.getpid()}.part.mp4')
     try:
-        for number, image in read_frames(file, loader):
+        for number, image in read_frames(file, predict.loader):
             drawing, found, figure = predict(image)
             drawing = np.ascontiguousarray(drawing[..., ::-1])
             record = dict(input=str(file))
@@ -160,58 +155,34 @@ def close_video(video, part, target, frames):
     return whole
 
 
-def check_options(args):
-    """Raise ValueError for an option that does not go with an exported file."""
-    refused = {
-        '--covariance': (args.covariance, 'it gives logits alone, and not the covariance'),
-        '--cfg-options': (args.cfg_options, 'it holds a network, and no config'),
-        '--device': (args.device, 'it runs on the device that it was exported on'),
-    }
-    for option, (given, reason) in refused.items():
-        if given:
-            text = f'{option}: {args.config!r} is an exported file: {reason}'
-            raise ValueError(f'{text}; leave it out, or give CONFIG CHECKPOINT')
-
-
-def load_exported(args):
-    """What predicts with an exported file, and what loads its pictures.
-
-    Raises:
-        ValueError: if the file does not say enough to do both.
-    """
-    exported = read_export(args.config)
-    said = exported.metadata
-    try:
-        prepare = Preprocessing(said)
-        if 'scores' not in said:
-            raise ValueError("it does not say 'scores'")
-    except ValueError as error:
-        text = f'{args.config!r} does not say how its pictures are made ready, or its logits read'
-        raise ValueError(f'{text}: {error}; give CONFIG CHECKPOINT instead') from error
-    predict = ExportedClassifier(exported, prepare, said['scores'], said.get('classes'))
-    return predict, prepare.loader
-
-
-def load_network(cfg, args):
-    """What predicts with the network of a config, and what loads its pictures."""
-    loader = local_image_loader(cfg)
+def load(cfg, args):
+    """What predicts with CONFIG and CHECKPOINT or, where there is no config, with EXPORTED."""
+    if cfg is None:
+        exported = read_export(args.config)
+        try:
+            return ExportedClassifier(exported, exported.metadata)
+        except ValueError as error:
+            text = f'{args.config!r} does not say how images are prepared, or what logits mean'
+            raise ValueError(f'{text}: {error}; give CONFIG CHECKPOINT instead') from error
     model = cfg, args.checkpoint, args.device or get_device(), args.trust
     if cfg.get('default_scope') == 'mmdet':
-        return Detector(*model, args.score_thr), loader
-    return Classifier(get_model(*model), args.covariance), loader
+        return Detector(*model, args.score_thr)
+    return Classifier(get_model(*model), args.covariance)
 
 
 def main():
     args = parse_args()
     if args.checkpoint is None:
-        check_options(args)
+        if args.covariance or args.cfg_options or args.device:
+            raise ValueError(
+                '--covariance, --cfg-options, --device: an exported file has none of them; leave '
+                f'them out, or give CONFIG CHECKPOINT in place of {args.config!r}'
+            )
         cfg, scope, about = None, 'mmpretrain', dict(exported=args.config)
     else:
         cfg = config_of(args)
-        scope, about = (
-            cfg.get('default_scope'),
-            dict(config=args.config, checkpoint=args.checkpoint),
-        )
+        scope = cfg.get('default_scope')
+        about = dict(config=args.config, checkpoint=args.checkpoint)
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
@@ -226,10 +197,10 @@ def main():
         [path for path in args.inputs if path.is_dir()],
     )
     with DefaultScope.overwrite_default_scope(scope):
-        predict, loader = load_exported(args) if cfg is None else load_network(cfg, args)
+        predict = load(cfg, args)
         for file, path in tqdm(inputs.items(), unit='file'):
             try:
-                draw(predict, loader, file, path, args.out_dir, records)
+                draw(predict, file, path, args.out_dir, records)
             except (OSError, ValueError) as error:
                 failed[str(file)] = str(error)
                 tqdm.write(f'{str(file)!r}: {printable(str(error))}')

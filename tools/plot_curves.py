@@ -6,13 +6,12 @@ it was logged: train with --cfg-options model.head.cal_acc=True.
 
     plot_curves.py work_dirs/resnet18_8xb32-lrnorm_in1k work_dirs/resnet18-gcp_8xb32-lradju_in1k
     plot_curves.py --lr configs/imagenet/resnet18-gcp_*.py
-    plot_curves.py --lr 'CONFIG param_scheduler.power=11 train_cfg.max_epochs=30' CONFIG
 """
 
 import argparse
 from pathlib import Path
 
-from arguments import add_config_arguments, config_of, run
+from arguments import config_of, run
 
 import gcp_mm  # noqa: F401  registers what configs name
 from gcp_mm._io import markdown_table, write_report
@@ -26,7 +25,7 @@ from gcp_mm.studies.curves import (
 )
 
 
-def report_runs(names, run_dirs, metric, error, out):
+def report_runs(names, run_dirs, metric, out):
     """Draw the runs' curves and write the table of matching epochs."""
     runs = dict(zip(names, run_dirs, strict=True))
     curves = {name: validation_curve(run, metric) for name, run in runs.items()}
@@ -56,33 +55,10 @@ def report_runs(names, run_dirs, metric, error, out):
     results = dict(metric=metric, table=rows, validation=curves, training=training)
     write_report(out, 'curves', text, results)
 
-    def shown(values):
-        return {epoch: 100 - value for epoch, value in values.items()} if error else values
-
-    plot_validation(
-        out / 'curves.png',
-        {name: shown(curve) for name, curve in curves.items()},
-        _title(metric, error),
-        {name: shown(curve) for name, curve in training.items()},
-        (f'final of {reference}', 100 - target if error else target),
-    )
+    percent = metric.startswith('accuracy/')
+    title = f'{metric.replace("accuracy/top", "top-")} accuracy (%)' if percent else metric
+    plot_validation(out / 'curves.png', curves, title, training, (f'final of {reference}', target))
     print(f'written: {out}/curves.png')
-
-
-def _title(metric, error):
-    if not metric.startswith('accuracy/'):
-        return metric
-    return f'{metric.replace("accuracy/top", "top-")} {"error" if error else "accuracy"} (%)'
-
-
-def named_rates(spec, images):
-    """Legend and learning rates of a config with its options behind it."""
-    parser = argparse.ArgumentParser()
-    add_config_arguments(parser)
-    config, *options = spec.split()
-    cfg = config_of(parser.parse_args([config, *(['--cfg-options', *options] if options else [])]))
-    name = ', '.join([Path(config).stem, *(option.split('.')[-1] for option in options)])
-    return name, learning_rates(cfg, images)
 
 
 def parse_args():
@@ -92,14 +68,7 @@ def parse_args():
     parser.add_argument('runs', nargs='*', metavar='RUN_DIR', help='work dirs; GAP before GCP')
     parser.add_argument('--names', nargs='+', help='of the runs; by default those of their dirs')
     parser.add_argument('--metric', default='accuracy/top1', help='as the validation logs it')
-    parser.add_argument('--error', action='store_true', help='draw errors, 100 - accuracy')
-    parser.add_argument(
-        '--lr',
-        nargs='+',
-        default=[],
-        metavar='CONFIG',
-        help='configs to draw; quoted, they may be followed by what --cfg-options takes',
-    )
+    parser.add_argument('--lr', nargs='+', default=[], metavar='CONFIG', help='configs to draw')
     parser.add_argument(
         '--images',
         type=int,
@@ -110,8 +79,6 @@ def parse_args():
     args = parser.parse_args()
     if not args.runs and not args.lr:
         parser.error('name RUN_DIRs, or configs after --lr')
-    if args.error and not args.metric.startswith('accuracy/'):
-        parser.error(f'--error: {args.metric} is no accuracy in percent; leave --error out')
     args.names = args.names or [Path(run).resolve().name for run in args.runs]
     if len(args.names) != len(args.runs) or len(set(args.names)) != len(args.names):
         parser.error(f'--names: expected {len(args.runs)} different names, got {args.names}')
@@ -122,14 +89,12 @@ def main():
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.runs:
-        report_runs(args.names, args.runs, args.metric, args.error, args.out)
+        report_runs(args.names, args.runs, args.metric, args.out)
     if args.lr:
-        rates = {}
-        for spec in args.lr:
-            name, curve = named_rates(spec, args.images)
-            if name in rates:
-                raise ValueError(f'--lr: two configs are named {name!r}; draw them one by one')
-            rates[name] = curve
+        cfgs = {
+            path: config_of(argparse.Namespace(config=path, cfg_options={})) for path in args.lr
+        }
+        rates = {path: learning_rates(cfg, args.images) for path, cfg in cfgs.items()}
         plot_learning_rates(args.out / 'learning_rates.png', rates)
         print(f'written: {args.out}/learning_rates.png')
 

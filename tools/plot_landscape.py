@@ -21,7 +21,7 @@ from gcp_mm._io import (
     write_atomically,
     write_figure,
 )
-from gcp_mm.studies.landscape_hook import FILE
+from gcp_mm.studies.landscape import FILE
 
 FIELDS = dict(iter=int, etas=list, losses=list, gradient_distances=list)  # of a record
 QUANTITIES = {

@@ -1,13 +1,14 @@
 """Compare the gradients of GCP, of GAP and of GAP with K-FAC: Table 1 of the paper in numbers.
 
-Prints a report and writes it to second_order.md, with second_order.json and second_order.png, in
-the output folder. docs/guides/second_order.md explains the numbers.
+GAP gets the backbone of the network with GCP, and a classifier that is fitted to it. Prints a
+report and writes it to second_order.md, with second_order.json and second_order.png, in the output
+folder. docs/guides/second_order.md explains the numbers.
 """
 
 import argparse
 from pathlib import Path
 
-from arguments import add_options_argument, add_trust_argument, run
+from arguments import add_config_arguments, add_trust_argument, config_of, run
 
 from matplotlib.figure import Figure
 from mmengine.device import get_device
@@ -16,28 +17,19 @@ from mmengine.runner import Runner, set_random_seed
 
 from gcp_mm import get_model
 from gcp_mm._io import check_writable, table_of_dicts, write_figure, write_report
-from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import check_config, raise_errors
-from gcp_mm.runtime import read_config
 from gcp_mm.studies.second_order import compare_gradients
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of a classifier with GCP')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument(
-        '--gap',
-        nargs=2,
-        metavar=('CONFIG', 'CHECKPOINT'),
-        required=True,
-        help='config and checkpoint of the classifier with GAP',
-    )
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='its checkpoint, of a classifier with GCP')
     parser.add_argument(
         '--split',
         choices=('train', 'test'),
         default='train',
-        help="which of the first config's dataloaders the images come from",
+        help="which of the config's dataloaders the images come from",
     )
     parser.add_argument('--images', type=int, default=512, help='images to measure on, at least')
     parser.add_argument(
@@ -53,7 +45,6 @@ def parse_args():
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/second_order'), help='folder for the results'
     )
-    add_options_argument(parser)
     add_trust_argument(parser)
     args = parser.parse_args()
     if min(args.images, args.head_images, *args.damping) <= 0:
@@ -73,31 +64,25 @@ def table(rows, decimals=3):
 
 
 def report(found):
-    layers = found['layers']
     sections = [
         '# Gradients of GCP, GAP, and GAP with K-FAC',
-        f'{found["images"]} images of the {found["split"]} set, networks in evaluation mode. X of '
-        f'GCP: {found["positions"]} positions, {found["channels"]} channels. W: '
-        f'`{layers["GCP"]}` of `{found["checkpoint"]}` (GCP), `{layers["GAP"]}` of '
-        f'`{found["gap_checkpoint"]}` (GAP). On the backbone of GCP, the classifier with GAP is '
-        f'fitted to {found["head_images"]} images.',
+        f'{found["images"]} images of the {found["split"]} set, network in evaluation mode. X has '
+        f'{found["positions"]} positions, {found["channels"]} channels. W: `{found["layer"]}` of '
+        f'`{found["checkpoint"]}`. The classifier with GAP is fitted to {found["head_images"]} '
+        'images.',
         table(found['networks']),
         '## dL/dX of GCP, against eq. (6)',
         table(found['formulas'], 4),
         '## dL/dX of each image: medians',
         table(found['features']),
-        '## dL/dW on the backbone of GCP',
+        '## dL/dW',
         table(found['weight']),
-        '## dL/dW of the classifier fitted to the backbone of GCP',
-        table(found['classifier']),
-        '## dL/dW of the network with GAP',
-        table(found['gap_weight']),
     ]
     return '\n\n'.join(sections) + '\n'
 
 
 def plot(rows, path):
-    """Cosines of GAP + K-FAC on the backbone of GCP, against the damping."""
+    """Cosines of GAP + K-FAC, against the damping."""
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     damped = sorted((row for row in rows if 'damping' in row), key=lambda row: row['damping'])
@@ -114,24 +99,20 @@ def plot(rows, path):
 def main():
     args = parse_args()
     check_writable(args.out / 'second_order.json')
-    install_safe_readers(args.trust)
-    cfgs, models = [], []
-    for config, checkpoint in ((args.config, args.checkpoint), args.gap):
-        cfgs.append(read_config(config, args.cfg_options))
-        raise_errors(check_config(cfgs[-1], args.split))
-        models.append(get_model(cfgs[-1], checkpoint, get_device(), args.trust))
-    cfg = cfgs[0]
+    cfg = config_of(args)
+    raise_errors(check_config(cfg, args.split))
+    model = get_model(cfg, args.checkpoint, get_device(), args.trust)
     init_default_scope(cfg.default_scope)
     set_random_seed(cfg.get('randomness', {}).get('seed') or 0)
     found = compare_gradients(
-        *models,
+        model,
         Runner.build_dataloader(cfg[f'{args.split}_dataloader'], seed=0),
-        *(args.images, args.head_images, args.damping),
+        args.images,
+        args.head_images,
+        args.damping,
         weight_decay=cfg.optim_wrapper.optimizer.get('weight_decay', 0),
     )
-    names = ('split', 'config', 'checkpoint')
-    found |= {name: getattr(args, name) for name in names}
-    found |= dict(gap_config=args.gap[0], gap_checkpoint=args.gap[1])
+    found |= {name: getattr(args, name) for name in ('split', 'config', 'checkpoint')}
     write_report(args.out, 'second_order', report(found), found)
     plot(found['weight'], args.out / 'second_order.png')
 

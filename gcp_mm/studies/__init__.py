@@ -1,7 +1,6 @@
 """Study a network: loss landscape, curvature, gradients, features and costs."""
 
-from .kfac_optim_wrapper import KFACOptimWrapper
-from .landscape import measure_landscape
-from .landscape_hook import LandscapeHook
+from .kfac import KFACOptimWrapper
+from .landscape import LandscapeHook, measure_landscape
 
 __all__ = ['KFACOptimWrapper', 'LandscapeHook', 'measure_landscape']

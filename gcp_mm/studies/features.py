@@ -1,14 +1,21 @@
-"""Feature vectors of a folder of images, by a classifier of MMPretrain.
+"""Feature vectors of a folder of images, by a classifier of MMPretrain, and their evaluation.
 
 The vectors are a NumPy array on the disk, ``x.npy``, written as they are computed, so that they may
 be larger than the memory. Beside it ``x.json`` has the labels and names of the images. Until it is
 complete the array is ``x.partial.npy``.
+
+They are evaluated as they are, by a linear classifier and by retrieval. Both only need the cosines
+between the vectors, so that the length of a vector hardly matters to the cost. Linear SVMs on
+vectors of norm 1 are the usual evaluation of bilinear and covariance pooling on fine-grained
+classes: Lin, RoyChowdhury and Maji, Bilinear CNN Models for Fine-grained Visual Recognition, ICCV
+2015, with C = 1.
 """
 
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +24,10 @@ from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, DefaultScope
 from numpy.lib.format import open_memmap
+from sklearn.metrics import label_ranking_average_precision_score
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -30,6 +41,7 @@ from ..data import IMAGE_SUFFIXES
 # the D(D+1)/2 vector, and 'pre_logits', the input of the last linear layer, is the same vector.
 STAGES = ('neck', 'backbone', 'pre_logits')
 DTYPES = ('float32', 'float16')
+TOPK = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,15 @@ def read_features(path: str | Path) -> Features:
         raise ValueError(f'{path}: expected a .npy file of tools/extract_features.py')
     try:
         vectors = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
-        description = read_json(path.with_suffix('.json'))
     except ValueError as error:
         raise ValueError(f'{path}: {error}; extract the features again') from error
+    lists = dict.fromkeys(('labels', 'classes', 'files'), list)
+    description = read_json(path.with_suffix('.json'), **lists, stage=str, network=str)
     if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
         raise ValueError(
             f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
             f'{vectors.shape}'
         )
-    keys = {field.name for field in fields(Features)} - {'vectors'}
-    if description.keys() != keys:
-        raise ValueError(f'{path.with_suffix(".json")}: expected the keys {sorted(keys)}')
     if not len(vectors) == len(description['labels']) == len(description['files']):
         raise ValueError(
             f'{path}: {len(vectors)} vectors beside {len(description["labels"])} labels; extract '
@@ -133,8 +143,8 @@ def extract_features(
     """Write the feature vectors of a folder of images.
 
     Args:
-        model: classifier of MMPretrain in evaluation mode, as :func:`gcp_mm.get_model` gives it,
-            on the device to use.
+        model: classifier of MMPretrain, as :func:`gcp_mm.get_model` gives it, on the device to
+            use; is put in evaluation mode.
         folder: of images, see :func:`image_folder`.
         out: ``.npy`` file to write, for :func:`read_features`.
         stage: one of :data:`STAGES`.
@@ -152,11 +162,22 @@ def extract_features(
         OSError: if the disk lacks the room.
         TypeError: if `model` is not an :class:`mmpretrain.models.ImageClassifier`.
     """
+    from mmpretrain.models import ImageClassifier  # seconds, unless the model is one
+
     out, folder = Path(out).expanduser(), Path(folder).expanduser()
+    if out.suffix != '.npy':
+        raise ValueError(f'out: expected a file name that ends in .npy, got {str(out)!r}')
+    for name, value, known in (('stage', stage, STAGES), ('dtype', dtype, DTYPES)):
+        if value not in known:
+            raise ValueError(f'{name}: expected one of {known}, got {value!r}')
+    if not isinstance(model, ImageClassifier):
+        raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
     with locked(out):
-        _check_arguments(model, out, stage, dtype, force)
+        for path in (out, out.with_suffix('.json')):
+            if path.exists() and not force:
+                raise FileExistsError(f'{path} exists; name another file, or use --force')
         images = image_folder(folder, model._config)
-        _extract(model, images, out, stage, batch_size, workers, dtype)
+        _extract(model.eval(), images, out, stage, batch_size, workers, dtype)
 
 
 def _extract(model, images, out, stage, batch_size, workers, dtype):
@@ -173,12 +194,8 @@ def _extract(model, images, out, stage, batch_size, workers, dtype):
     try:
         for batch in tqdm(loader, desc=str(out), unit='batch'):
             inputs = model.data_preprocessor(batch, training=False)['inputs']
-            block = (
-                _vectors(model.extract_feat(inputs, stage=stage))
-                .to(getattr(torch, dtype))
-                .cpu()
-                .numpy()
-            )
+            block = _vectors(model.extract_feat(inputs, stage=stage))
+            block = block.to('cpu', getattr(torch, dtype)).numpy()
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 file = description['files'][done + int(finite.argmin())]
@@ -203,24 +220,6 @@ def _collate(samples):
             'not go into one batch; set batch_size=1 (--batch-size 1)'
         )
     return default_collate(samples)
-
-
-def _check_arguments(model, out, stage, dtype, force):
-    from mmpretrain.models import ImageClassifier  # seconds, unless the model is one
-
-    if out.suffix != '.npy':
-        raise ValueError(f'out: expected a file name that ends in .npy, got {str(out)!r}')
-    if stage not in STAGES or dtype not in DTYPES:
-        raise ValueError(
-            f'stage: one of {STAGES}, got {stage!r}; dtype: one of {DTYPES}, got {dtype!r}'
-        )
-    for path in (out, out.with_suffix('.json')):
-        if path.exists() and not force:
-            raise FileExistsError(f'{path} exists; name another file, or overwrite it with --force')
-    if not isinstance(model, ImageClassifier):
-        raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
-    if model.training:
-        raise ValueError('model: expected one in evaluation mode; call model.eval() first')
 
 
 def _vectors(features):
@@ -253,10 +252,92 @@ def _network_hash(model):
         name: hashlib.sha256(weight.cpu().contiguous().numpy()).hexdigest()
         for name, weight in model.state_dict().items()
     }
-    return _hash([model._config.model, model._config.test_dataloader.dataset.pipeline, weights])
+    content = [model._config.model, model._config.test_dataloader.dataset.pipeline, weights]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
 
 
-def _hash(content):
-    """The first 16 hexadecimal digits of the SHA-256 of what JSON can hold."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def check_comparable(train: Features, test: Features) -> None:
+    """Raise ValueError unless the vectors are of one network, stage and set of classes."""
+    for name in ('stage', 'network', 'classes'):
+        if getattr(train, name) != getattr(test, name):
+            raise ValueError(
+                f'train and test differ in their {name}: {getattr(train, name)!r:.40} and '
+                f'{getattr(test, name)!r:.40}; extract both with one config, checkpoint and stage, '
+                'from folders of the same classes'
+            )
+
+
+def linear_svm(
+    train_cosines: np.ndarray,
+    train_labels: Sequence[int],
+    test_cosines: np.ndarray,
+    test_labels: Sequence[int],
+    candidates: Sequence[float] = (0.1, 1, 10, 100),
+) -> tuple[float, float]:
+    """Top-1 accuracy of one-vs-rest linear SVMs on vectors of norm 1.
+
+    Args:
+        train_cosines: (N, N), between the training vectors.
+        train_labels: N labels.
+        test_cosines: (M, N), between the test and the training vectors.
+        test_labels: M labels.
+        candidates: for C, the weight of the hinge losses. Of several, the one that is best on a
+            fifth of the training vectors after training on the others; the smaller of equals.
+
+    Returns:
+        Accuracy in percent, and C.
+
+    Raises:
+        ValueError: of scikit-learn, if the vectors are too few to choose C.
+    """
+    svm = OneVsRestClassifier(SVC(kernel='precomputed', C=min(candidates)))
+    if len(candidates) > 1:
+        fifth = StratifiedShuffleSplit(n_splits=1, test_size=0.2, random_state=0)
+        svm = GridSearchCV(svm, dict(estimator__C=sorted(candidates)), cv=fifth)
+    svm.fit(train_cosines.astype(np.float64), train_labels)  # libsvm would convert it each time
+    best = svm.best_params_['estimator__C'] if len(candidates) > 1 else candidates[0]
+    return 100 * svm.score(test_cosines.astype(np.float64), test_labels), best
+
+
+def retrieval(
+    similarities: np.ndarray,
+    query_labels: Sequence[int],
+    gallery_labels: Sequence[int],
+    same: bool = False,
+) -> dict[str, float]:
+    """Recall at k and mean average precision of the gallery, ranked for each query.
+
+    Of equal similarities those of other labels come first.
+
+    Args:
+        similarities: (Q, G) cosines, of each query to each vector of the gallery.
+        query_labels: Q labels. Relevant to a query is what has its label.
+        gallery_labels: G labels.
+        same: whether the gallery is the queries, and each is ranked without itself.
+
+    Returns:
+        'recall@<k>', the share of queries with a relevant vector among the first k, for each k of
+        :data:`TOPK`, and 'mAP', over whole rankings; in percent.
+
+    Raises:
+        ValueError: if the gallery holds nothing relevant to some query.
+    """
+    relevant = np.equal.outer(query_labels, gallery_labels)
+    if same:
+        np.fill_diagonal(relevant, False)
+        similarities = np.where(np.eye(len(relevant), dtype=bool), -2, similarities)  # last
+    lonely = ~relevant.any(axis=1)
+    if lonely.any():
+        query = int(lonely.argmax())
+        raise ValueError(
+            f'nothing in the gallery is relevant to query {query}, of label {query_labels[query]}; '
+            'leave out classes of a single image'
+        )
+    best = np.where(relevant, similarities, -2).max(axis=1, keepdims=True)
+    ahead = (~relevant & (similarities >= best)).sum(axis=1)
+    found = {f'recall@{k}': 100 * float((ahead < k).mean()) for k in TOPK}
+    return found | dict(
+        mAP=100 * float(label_ranking_average_precision_score(relevant, similarities))
+    )

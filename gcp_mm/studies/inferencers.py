@@ -1,11 +1,12 @@
 """Predictions for single images, by the inferencers of MMPretrain and MMDetection.
 
-An image is (H, W) or (H, W, C), BGR if C is 3, as :func:`local_image_loader` gives it. A prediction
-is three things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a figure of
+An image is (H, W) or (H, W, C), BGR if C is 3, as the `loader` of each class gives it: a
+:class:`gcp_mm.data.LoadCheckedImage` with the settings of the test pipeline. A prediction is three
+things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a figure of
 :mod:`gcp_mm.studies.covariance_view`, or None.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 import cv2
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..checks.dataloaders import image_loader
-from ..data import LoadCheckedImage
+from ..data import LoadCheckedImage, Preprocessing
 from ..hub import get_model, input_channels
 from ..models import GlobalCovariancePooling
 from .covariance_view import draw_covariance, view_covariance
@@ -25,12 +26,8 @@ SHORT_SIDE = 320  # pixels of a classifier's drawing, at least: its text is not 
 SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
-def local_image_loader(cfg: Config) -> LoadCheckedImage:
-    """What loads local images as the test pipeline of a config does, bad ones refused.
-
-    Raises:
-        ValueError: if the config has no test pipeline.
-    """
+def _loader_of(cfg: Config) -> LoadCheckedImage:
+    """What loads local images as the test pipeline of a config does, bad ones refused."""
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename!r}: expected a test_dataloader, whose pipeline is used')
     return image_loader(cfg.test_dataloader.dataset.pipeline, backend_args=None)
@@ -58,10 +55,9 @@ def _record(sample, head, classes):
     from mmpretrain.models import MultiLabelClsHead
 
     def named(labels):
-        scores = sample.pred_score[labels].tolist()
         return [
-            {'label': label, 'class': _name(label, classes), 'score': score}
-            for label, score in zip(labels.tolist(), scores, strict=True)
+            {'label': k, 'class': _name(k, classes), 'score': sample.pred_score[k].item()}
+            for k in labels.tolist()
         ]
 
     top5 = named(sample.pred_score.topk(min(5, len(sample.pred_score))).indices)
@@ -88,17 +84,16 @@ class Classifier:
         covariance: whether to draw what decided each class.
 
     Raises:
-        TypeError: if `model` is no classifier, or one of several tasks.
-        ValueError: for `covariance` without global covariance pooling and a linear head.
+        TypeError: if `model` is a classifier of several tasks.
+        ValueError: if its config has no test pipeline; for `covariance` without global covariance
+            pooling and a linear head.
     """
 
     def __init__(self, model: nn.Module, covariance: bool = False):
         from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.models import BaseClassifier, MultiTaskHead
+        from mmpretrain.models import MultiTaskHead
         from mmpretrain.visualization import UniversalVisualizer
 
-        if not isinstance(model, BaseClassifier):
-            raise TypeError(f'model: expected a classifier, got {type(model).__name__}')
         neck, head = getattr(model, 'neck', None), getattr(model, 'head', None)
         if isinstance(head, MultiTaskHead):
             raise TypeError(
@@ -114,6 +109,7 @@ class Classifier:
                 f'{type(neck).__name__} and {type(head).__name__}'
             )
         self.model, self.covariance = model, covariance
+        self.loader = _loader_of(model._config)
         self.inferencer = ImageClassificationInferencer(model)
         self.visualizer = UniversalVisualizer()
 
@@ -147,26 +143,23 @@ class ExportedClassifier:
 
     Args:
         run: images (1, C, H, W) to logits (1, classes).
-        prepare: an image to the input of `run`, :class:`gcp_mm.data.Preprocessing`.
-        scores: how logits become scores: `function`, softmax or sigmoid, and, of the latter, `thr`
-            and `topk`, which of the scores are predicted.
-        classes: their names, None where they are not known.
+        metadata: of the file, see docs/guides/export.md.
+
+    Raises:
+        ValueError: if the metadata do not say how images are prepared, or what logits mean.
     """
 
-    def __init__(
-        self,
-        run: Callable[[Tensor], Tensor],
-        prepare: Callable[[np.ndarray], Tensor],
-        scores: dict,
-        classes: list[str] | None = None,
-    ):
+    def __init__(self, run: Callable[[Tensor], Tensor], metadata: Mapping):
         from mmpretrain.models import ClsHead, MultiLabelClsHead
         from mmpretrain.visualization import UniversalVisualizer
 
-        self.run, self.prepare, self.classes = run, prepare, classes
-        options = {key: value for key, value in scores.items() if key != 'function'}
+        self.run, self.prepare, self.classes = run, Preprocessing(metadata), metadata.get('classes')
+        self.loader = self.prepare.loader
+        if 'scores' not in metadata:
+            raise ValueError("it does not say 'scores'")
+        options = dict(metadata['scores'])
         heads = dict(softmax=ClsHead, sigmoid=MultiLabelClsHead)
-        self.head = heads[scores['function']](**options)
+        self.head = heads[options.pop('function')](**options)
         self.visualizer = UniversalVisualizer()
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, None]:
@@ -196,14 +189,13 @@ class Detector:
 
         self.inferencer = Inferencer(cfg, checkpoint, device, show_progress=False)
         self.score_thr = score_thr
+        self.loader = _loader_of(cfg)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, None]:
         """Detect objects in an image."""
         ((_, data),) = self.inferencer.preprocess([image])
         _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
-        if 'pred_instances' not in sample:  # of a panoptic segmentation
-            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(

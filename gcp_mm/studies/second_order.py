@@ -2,53 +2,63 @@
 
 Wang et al., What Deep CNNs Benefit from Global Covariance Pooling: An Optimization Perspective,
 CVPR 2020, https://arxiv.org/abs/2003.11241, section 3.3. X is the output of the last convolution,
-after its BN and activation, which the pooling layer reads; W is that convolution's weight. The
-measurements are in :mod:`.gradients`. Rows of tables are dicts, the keys their column headings.
+after its BN and activation, which the pooling layer reads; W is that convolution's weight. Rows of
+tables are dicts, the keys their column headings.
 """
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import isfinite, nan
 from statistics import fmean, median
+from typing import NamedTuple
 
 import torch
-from mmpretrain.models.necks import GlobalAveragePooling
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..models import GlobalCovariancePooling
 from ..ops import global_covariance_pooling
-from .gradients import (
-    Gradients,
-    cosine,
-    fit_head,
-    last_conv,
-    measure_formulas,
-    measure_gradients,
-    spectrum,
-)
-from .kfac import inverse_factors
+from ..ops.triangle import triu_vector_adjoint
+from .gcp_gradient import FORMS, gcp_gradient, trimmed_preconditioner
+from .kfac import capture_factors, inverse_factors, kfac_layers, weight_matrix
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Gradients(NamedTuple):
+    """Gradients of the mean loss of some images.
+
+    Attributes:
+        loss: the mean loss.
+        accuracy: share of the images that are classified right.
+        features: dL/dX of each image's own loss, (B, N, D).
+        weight: dL/dW in its dtype, (m, n), or (m, n + 1) with the bias's at the end.
+        factors: K-FAC's A and G of the layer, float64.
+    """
+
+    loss: float
+    accuracy: float
+    features: Tensor
+    weight: Tensor
+    factors: tuple[Tensor, Tensor]
 
 
 def compare_gradients(
-    gcp_model: nn.Module,
-    gap_model: nn.Module,
+    model: nn.Module,
     data: Iterable[dict],
     images: int,
     head_images: int,
     dampings: Sequence[float],
     weight_decay: float = 0.0,
 ) -> dict:
-    """Compare the gradients of GCP, GAP and GAP with K-FAC on the same images.
+    """Compare the gradients of GCP, GAP and GAP with K-FAC on the same images, at the same W.
 
-    GAP is measured with the backbone of the GCP network, where gradients at the same W have a
-    cosine, and with its own backbone. On the former it gets a classifier fitted to the mean of X.
+    GAP gets the backbone of the GCP network, and a classifier fitted to the mean of X.
 
     Args:
-        gcp_model: classifier of MMPretrain with GCP; is put in evaluation mode.
-        gap_model: classifier of MMPretrain with GAP; likewise.
+        model: classifier of MMPretrain with GCP; is put in evaluation mode.
         data: batches of a dataloader.
         images: to measure on; rounded up to whole batches.
         head_images: to fit the classifier to, at most.
@@ -56,104 +66,215 @@ def compare_gradients(
         weight_decay: of the fitted classifier.
 
     Returns:
-        'images', 'positions' and 'channels' (of the GCP network's X) and 'head_images', integers;
-        'layers', the names of W; and tables: 'networks', 'formulas' (dL/dX against eq. (6)),
-        'features' (dL/dX of single images), 'weight' (dL/dW), 'classifier' (gradient at the fitted
-        classifier) and 'gap_weight' (dL/dW of the GAP network). Norms, condition numbers and ranks
-        of images are medians. An image whose gradient is zero has no cosine and is left out.
+        'images', 'positions' and 'channels' (of X) and 'head_images', integers; 'layer', the name
+        of W; and tables: 'networks', 'formulas' (dL/dX against eq. (6)), 'features' (dL/dX of
+        single images) and 'weight' (dL/dW). Norms, condition numbers and ranks of images are
+        medians. An image whose gradient is zero has no cosine and is left out.
 
     Raises:
-        ValueError: if a model has another neck, or K-FAC does not cover its last convolution.
+        ValueError: if the model has another neck, or one without a reduction that K-FAC covers.
     """
-    for model, kind in ((gcp_model, GlobalCovariancePooling), (gap_model, GlobalAveragePooling)):
-        neck = getattr(model, 'neck', None)
-        if not isinstance(neck, kind):
-            raise ValueError(
-                f'model: expected the neck {kind.__name__}, got {type(neck).__name__}; '
-                'name the classifier with GCP first, and the one with GAP after --gap'
-            )
-        model.eval()
-    data, vectors, targets = _read(gcp_model, data, images, head_images)
-    loss = gcp_model.head.loss_module
-    fitted = fit_head(vectors, targets, loss, gcp_model.head.num_classes, weight_decay)
-
-    batches = [_batch(gcp_model, one) for one in data]
-    features = partial(_features, gcp_model)
-    name, conv = last_conv(gcp_model, lambda: features(batches[0][0]))
-    gcp = measure_gradients(features, partial(_classify, gcp_model), loss, {name: conv}, batches)
-    gap_on_gcp = measure_gradients(
-        *(features, lambda x: fitted(x.mean((2, 3))), loss, {name: conv, 'classifier': fitted}),
-        batches,
-    )
-    formulas = formula_rows(gcp_model, batches)
-
-    batches = [_batch(gap_model, one) for one in data]
-    features = partial(_features, gap_model)
-    gap_name, conv = last_conv(gap_model, lambda: features(batches[0][0]))
-    gap = measure_gradients(
-        *(features, partial(_classify, gap_model), gap_model.head.loss_module, {gap_name: conv}),
-        batches,
-    )
-    networks = {'GCP': gcp, 'GAP on the backbone of GCP': gap_on_gcp, 'GAP': gap}
-    references = dict(GCP=gcp.layers[name], GAP=gap_on_gcp.layers[name])
+    neck = getattr(model, 'neck', None)
+    layers = kfac_layers(neck) if isinstance(neck, GlobalCovariancePooling) else {}
+    if not layers:
+        raise ValueError(
+            'model: expected the neck GlobalCovariancePooling with a reduction that is trained, '
+            f'got {type(neck).__name__}'
+        )
+    name, conv = list(layers.items())[-1]
+    model.eval()
+    data, vectors, targets = _read(model, data, images, head_images)
+    batches = [_batch(model, one) for one in data]
+    loss = model.head.loss_module
+    fitted = fit_head(vectors, targets, loss, model.head.num_classes, weight_decay)
+    features = partial(_features, model)
+    gcp = measure_gradients(features, partial(_classify, model), loss, conv, batches)
+    gap = measure_gradients(features, lambda x: fitted(x.mean((2, 3))), loss, conv, batches)
+    networks = dict(GCP=gcp, GAP=gap)
+    references = {key: found.weight for key, found in networks.items()}
     return dict(
         images=len(gcp.features),
         positions=gcp.features.shape[1],
         channels=gcp.features.shape[2],
         head_images=len(vectors),
-        layers=dict(GCP=name, GAP=gap_name),
+        layer=f'neck.{name}',
         networks=[
             {'network': key, 'loss': found.loss, 'accuracy (%)': f'{100 * found.accuracy:.2f}'}
             for key, found in networks.items()
         ],
-        formulas=formulas,
-        features=[
-            feature_row(key, found, gcp if found is not gap else None)
-            for key, found in networks.items()
-        ],
+        formulas=formula_rows(model, batches),
+        features=[feature_row(key, found, gcp) for key, found in networks.items()],
         weight=[
-            weight_row('GCP', gcp.layers[name], references),
-            *weight_rows(gap_on_gcp, name, dampings, references),
+            weight_row('GCP', gcp.weight, references),
+            weight_row('GAP', gap.weight, references),
+            *kfac_rows(gap, dampings, references),
         ],
-        classifier=list(weight_rows(gap_on_gcp, 'classifier', dampings)),
-        gap_weight=list(weight_rows(gap, gap_name, dampings)),
     )
 
 
-def _batch(model, data):
-    """Images and targets, (B,), of a batch of the dataloader."""
-    data = model.data_preprocessor(data, training=False)
-    return data['inputs'], torch.cat([sample.gt_label for sample in data['data_samples']])
+def measure_gradients(
+    features: Callable[[Tensor], Tensor],
+    classify: Callable[[Tensor], Tensor],
+    loss: Loss,
+    layer: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> Gradients:
+    """Gradients at X and at the weight of a layer, and K-FAC's factors of it.
+
+    The network should be in evaluation mode: where BN normalizes by the statistics of the batch,
+    the gradient of one image depends on the others.
+
+    Args:
+        features: gives X, (B, D, H, W), for images.
+        classify: gives the scores, (B, classes), for X.
+        loss: the mean loss for scores and targets.
+        layer: of those that `features` and `classify` run, see
+            :func:`gcp_mm.studies.kfac.kfac_layers`.
+        batches: images, and targets, (B,), class indices.
+
+    Returns:
+        Averages over all images. Nothing is left in any `.grad`.
+    """
+    count, right, total_loss, at_features, sums = 0, 0, 0.0, [], (0, 0, 0)
+    parameters = list(layer.parameters())
+    for images, targets in tqdm(batches, desc='gradients', unit='batch'):
+        with capture_factors(dict(layer=layer)) as factors:
+            x = features(images)
+            scores = classify(x)
+            value = loss(scores, targets)
+        at_x, *grads = torch.autograd.grad(value, (x, *parameters))
+        grads = dict(zip(parameters, grads, strict=True))
+        size = len(images)
+        count += size
+        right += int((scores.argmax(1) == targets).sum())
+        total_loss += size * value.item()
+        at_features.append(size * at_x.flatten(2).mT)
+        new = weight_matrix(grads[layer.weight], grads.get(layer.bias)), *factors['layer']
+        sums = [a + size * b.double() for a, b in zip(sums, new, strict=True)]
+    weight, *factors = (total / count for total in sums)
+    return Gradients(
+        loss=total_loss / count,
+        accuracy=right / count,
+        features=torch.cat(at_features),
+        weight=weight.to(layer.weight.dtype),
+        factors=tuple(factors),
+    )
 
 
-def _features(model, images):
-    """X, (B, D, H, W)."""
-    x = model.extract_feat(images, stage='backbone')[-1]
-    return getattr(model.neck, 'reduction', nn.Identity())(x)
+def spectrum(matrix: Tensor) -> dict[str, float]:
+    """Size and shape of a matrix by its singular values.
+
+    Args:
+        matrix: (m, n).
+
+    Returns:
+        'norm', the Frobenius norm; 'rank', the number of singular values above the rounding error
+        of the matrix's dtype; 'condition', the largest over the smallest of those; 'stable rank',
+        the sum of the squares over the square of the largest: from 1, a single direction, to the
+        rank, all alike. Of a zero matrix 'condition' and 'stable rank' are NaN.
+    """
+    s = torch.linalg.svdvals(matrix.double())
+    s = s[s > torch.finfo(matrix.dtype).eps * max(matrix.shape) * s[0]]
+    condition, stable_rank = float('nan'), float('nan')
+    if len(s):
+        condition, stable_rank = float(s[0] / s[-1]), float(s.square().sum() / s[0] ** 2)
+    return {
+        'norm': float(s.norm()),
+        'rank': len(s),
+        'condition': condition,
+        'stable rank': stable_rank,
+    }
 
 
-def _classify(model, x):
-    """Scores, (B, classes), for X."""
-    neck = model.neck
-    if isinstance(neck, GlobalCovariancePooling):
-        return model.head((global_covariance_pooling(x, neck.iterations, neck.norm, neck.method),))
-    return model.head(neck((x,)))
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of the angle between two tensors of the same shape, NaN if one is zero."""
+    a, b = a.double().flatten(), b.double().flatten()
+    return float(a @ b / (a.norm() * b.norm()))
 
 
-@torch.no_grad()
-def _read(model, data, images, head_images):
-    """Batches to measure on, as they come; mean X and targets for the classifier."""
-    chosen, vectors, targets, seen = [], [], [], 0
-    for one in tqdm(data, desc='read', unit='batch'):
-        if seen < images:
-            chosen.append(one)
-        inputs, labels = _batch(model, one)
-        vectors.append(_features(model, inputs).mean((2, 3)))
-        targets.append(labels)
-        seen += len(inputs)
-        if seen >= max(images, head_images):
-            break
-    return chosen, torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
+def fit_head(
+    vectors: Tensor, targets: Tensor, loss: Loss, num_classes: int, weight_decay: float
+) -> nn.Linear:
+    """The linear classifier of least loss on fixed vectors, by L-BFGS.
+
+    Args:
+        vectors: (B, D).
+        targets: (B,), class indices.
+        loss: the mean loss for scores, (B, num_classes), and targets.
+        num_classes: number of classes.
+        weight_decay: times half the weights' squared norm, added to the loss.
+
+    Returns:
+        The classifier, in the vectors' dtype and on their device.
+    """
+    # In units of the vectors' own spread the problem is conditioned as well as a scale can make it.
+    mean, scale = vectors.double().mean(0), vectors.double().std()
+    inputs = (vectors.double() - mean) / scale
+    head = nn.Linear(vectors.shape[1], num_classes).to(inputs)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=1000, tolerance_grad=1e-8, line_search_fn='strong_wolfe'
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        penalty = weight_decay / 2 * (head.weight / scale).square().sum()
+        value = loss(head(inputs), targets) + penalty
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    with torch.no_grad():
+        head.weight.div_(scale)
+        head.bias.sub_(head.weight @ mean)
+    return head.to(vectors.dtype)
+
+
+def measure_formulas(
+    x: Tensor, loss: Callable[[Tensor], Tensor], iterations: int = 5
+) -> dict[str, dict[str, list[float]]]:
+    """Hold eq. (7), and the layer's own gradient, against eq. (6), image by image.
+
+    Each gets the same dL/dZ, which is that of the loss at the exact square root.
+
+    Args:
+        x: X, (B, D, H, W).
+        loss: the mean loss for float64 vectors (B, D(D+1)/2) of the pooling layer.
+        iterations: of the layer's Newton-Schulz square root.
+
+    Returns:
+        For each way to compute dL/dX a dict of lists, a number for each image: 'cosine' with eq.
+        (6), 'norm' in units of eq. (6)'s and, for eq. (7), 'condition' of its F^-1.
+    """
+    x = x.detach().double()
+    vector = global_covariance_pooling(x, norm='eigh').requires_grad_()
+    (grad,) = torch.autograd.grad(loss(vector), vector)
+    matrix = triu_vector_adjoint(grad) / 2
+    exact = gcp_gradient(x, matrix)
+
+    def compare(gradient):
+        pairs = list(zip(gradient, exact, strict=True))
+        return dict(
+            cosine=[cosine(a, b) for a, b in pairs],
+            norm=[float(a.norm() / b.norm()) for a, b in pairs],
+        )
+
+    result = {}
+    for name, options in {
+        'autograd, exact square root': dict(norm='eigh'),
+        f'autograd, {iterations} Newton-Schulz iterations': dict(iterations=iterations),
+    }.items():
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(global_covariance_pooling(leaf, **options), leaf, grad)
+        result[name] = compare(gradient)
+    for form in FORMS:
+        preconditioner = trimmed_preconditioner(x, form)
+        result[f'eq. (7), {form}'] = dict(
+            **compare((preconditioner @ matrix).mT.reshape(x.shape)),
+            condition=[spectrum(f)['condition'] for f in preconditioner],
+        )
+    return result
 
 
 def formula_rows(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> list[dict]:
@@ -189,14 +310,12 @@ def formula_rows(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     return rows
 
 
-def feature_row(name: str, found: Gradients, reference: Gradients | None) -> dict:
+def feature_row(name: str, found: Gradients, reference: Gradients) -> dict:
     """Medians over the images of the spectrum of dL/dX; mean cosine with a reference."""
     spectra = list(map(spectrum, found.features))
     row = {key: median(_finite([one[key] for one in spectra])) for key in spectra[0]}
-    if reference is not None:
-        cosines = list(map(cosine, found.features, reference.features))
-        row['cosine with GCP: mean'] = fmean(_finite(cosines))
-    return dict(network=name) | row
+    cosines = _finite(map(cosine, found.features, reference.features))
+    return dict(network=name) | row | {'cosine with GCP: mean': fmean(cosines)}
 
 
 def weight_row(name: str, gradient: Tensor, references: dict[str, Tensor]) -> dict:
@@ -205,24 +324,52 @@ def weight_row(name: str, gradient: Tensor, references: dict[str, Tensor]) -> di
     return dict(gradient=name) | spectrum(gradient) | cosines
 
 
-def weight_rows(
-    found: Gradients,
-    layer: str,
-    dampings: Sequence[float],
-    references: dict[str, Tensor] | None = None,
+def kfac_rows(
+    found: Gradients, dampings: Sequence[float], references: dict[str, Tensor]
 ) -> Iterator[dict]:
-    """The gradient of a layer with GAP, and what K-FAC makes of it for each damping."""
-    gradient, factors = found.layers[layer], found.factors[layer]
-    references = references or dict(GAP=gradient)
-    yield weight_row('GAP', gradient, references)
+    """What K-FAC makes of a gradient at W, for each damping."""
     for damping in dampings:
-        a_inverse, g_inverse = inverse_factors(*factors, damping)
-        natural = (g_inverse @ gradient.double() @ a_inverse).to(gradient.dtype)
+        a_inverse, g_inverse = inverse_factors(*found.factors, damping)
+        natural = (g_inverse @ found.weight.double() @ a_inverse).to(found.weight.dtype)
         condition = torch.linalg.cond(a_inverse) * torch.linalg.cond(g_inverse)
         yield weight_row('GAP + K-FAC', natural, references) | {
             'damping': damping,
             'condition of H^-1': condition.item(),
         }
+
+
+def _batch(model, data):
+    """Images and targets, (B,), of a batch of the dataloader."""
+    data = model.data_preprocessor(data, training=False)
+    return data['inputs'], torch.cat([sample.gt_label for sample in data['data_samples']])
+
+
+def _features(model, images):
+    """X, (B, D, H, W)."""
+    x = model.extract_feat(images, stage='backbone')[-1]
+    return model.neck.reduction(x)
+
+
+def _classify(model, x):
+    """Scores, (B, classes), for X."""
+    neck = model.neck
+    return model.head((global_covariance_pooling(x, neck.iterations, neck.norm, neck.method),))
+
+
+@torch.no_grad()
+def _read(model, data, images, head_images):
+    """Batches to measure on, as they come; mean X and targets for the classifier."""
+    chosen, vectors, targets, seen = [], [], [], 0
+    for one in tqdm(data, desc='read', unit='batch'):
+        if seen < images:
+            chosen.append(one)
+        inputs, labels = _batch(model, one)
+        vectors.append(_features(model, inputs).mean((2, 3)))
+        targets.append(labels)
+        seen += len(inputs)
+        if seen >= max(images, head_images):
+            break
+    return chosen, torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
 
 
 def _finite(values):

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from tests.helpers.runs import CLS, ROOT
 
 GONE = '{}/gone'
+FASTER = 'configs/digits/faster-rcnn_r18-gcp-m_fpn_4e_digits.py'
 # Tools with a config, and their further arguments
 CONFIGURED = {
     'check_config': [],
@@ -18,7 +19,7 @@ CONFIGURED = {
     'get_flops': [],
     'image_demo': [GONE, GONE, '--out-dir', '{}/out'],
     'landscape': [GONE],
-    'second_order': [GONE, '--gap', CLS, GONE],
+    'second_order': [GONE],
     'test': [GONE],
     'test_robustness': [GONE, '--clean', '{}'],
     'train': [],
@@ -51,6 +52,13 @@ MISTAKES = [
     ('get_flops', ['{}/empty.py'], 'empty.py'),
     ('get_flops', ['{}/syntax.py'], 'syntax.py'),
     ('image_demo', [CLS, GONE, GONE, '--out-dir', '{}/out'], 'gone'),
+    ('image_demo', [CLS, GONE, '--out-dir', 'x'], 'expected CONFIG CHECKPOINT INPUT'),
+    ('image_demo', [CLS, 'x.onnx', 'a.png', '--out-dir', 'x'], f'leave out {CLS}'),
+    ('image_demo', [CLS, GONE, '{}', '--out-dir', '{}/out'], 'no picture or video'),
+    ('image_demo', [FASTER, GONE, '{}', '--out-dir', 'x', '--covariance'], 'is for classifiers'),
+    ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--covariance'], 'give CONFIG CHECKPOINT'),
+    ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--device', 'cpu'], 'CONFIG CHECKPOINT'),
+    ('image_demo', ['x.pt', 'a', '--out-dir', 'x', '--cfg-options', 'a=1'], 'CONFIG CHECKPOINT'),
     ('landscape', [CLS, GONE, '--grid', '4'], '--grid 4'),
     ('make_config', [GONE, '--task', 'classify'], 'gone'),
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/own.py'], 'no class folders'),
@@ -65,7 +73,7 @@ MISTAKES = [
     ('make_glyphs', ['{}', '--out', '{}/x'], 'found 0'),
     ('plot_curves', [GONE], 'gone'),
     ('plot_curves', ['--lr', '{}/gone.py'], 'gone.py'),
-    ('plot_curves', ['--lr', f'{CLS} param_scheduler.type=Foo'], 'Foo'),
+    ('plot_curves', ['--lr', '{}/empty.py'], 'empty.py'),
     ('plot_landscape', [GONE, '--out', '{}/x'], 'gone'),
     ('reproduce', ['foo'], "'foo'"),
     ('test', [CLS, GONE, '--out', 'x.foo'], 'x.foo'),
@@ -122,7 +130,7 @@ def test_every_tool_has_mistakes():
 @pytest.fixture
 def inputs(folder):
     """Files and folders that tools read, and links to them."""
-    for name in ('a.pt', 'a.npy', 'in/a.json', 'in/images/3/a.png'):
+    for name in ('a.pt', 'in/a.json', 'in/images/3/a.png'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b'input')
     for link, target in dict(link='in', images='in/images', one='in/images/3').items():
@@ -143,7 +151,6 @@ def inputs(folder):
     [
         ('export', [CLS, '{}/a.pt', '{}/in/../a.pt', '--force']),
         ('extract_features', [CLS, '{}/a.pt', '{}/images', '{}/in/images/x.npy']),
-        ('evaluate_features', ['{}/a.npy', '--out', '{}/a.npy']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in', '--out-dir', '{}/link', '--force']),
         ('image_demo', [CLS, '{}/a.pt', '{}/in/images', '--out-dir', '{}/images', '--force']),
         ('test', ['{}/config.py', '{}/a.pt', '--show-dir', '{}/one']),

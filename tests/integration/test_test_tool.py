@@ -70,9 +70,8 @@ def test_file_that_cannot_be_written_is_said_before_the_evaluation(evaluate, tmp
 @pytest.mark.parametrize(
     'words',
     [
-        ('second_order.py', 'a.py', 'a.pth', '--gap', 'b.py', 'b.pth'),
+        ('second_order.py', 'a.py', 'a.pth'),
         ('landscape.py', 'a.py', 'a.pth'),
-        ('evaluate_features.py', 'a.npy'),
         ('test_robustness.py', 'a.py', 'a.pth'),
         ('cost_table.py',),
     ],

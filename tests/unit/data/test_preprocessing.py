@@ -11,7 +11,7 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import TRANSFORMS
 from torch import nn
 
-from gcp_mm.data import LoadCheckedImage, Preprocessing, describe_preprocessing
+from gcp_mm.data import LoadCheckedImage, Preprocessing, describe_preprocessing, image_size
 
 LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 STEPS = [
@@ -142,3 +142,40 @@ def test_nothing_else_is_built(step):
     said['pipeline'].append(step)
     with pytest.raises(ValueError, match=r'os\.system'):
         Preprocessing(said)
+
+
+GRAY = dict(type='Normalize', mean=[0], std=[1], to_rgb=False)
+FIVE = dict(type='Normalize', mean=[0] * 5, std=[1] * 5, to_rgb=False)
+
+
+@pytest.mark.parametrize(
+    ('pipeline', 'channels', 'size'),
+    [
+        (
+            [dict(type='ResizeEdge', scale=256), dict(type='CenterCrop', crop_size=224)],
+            3,
+            (224, 224),
+        ),
+        ([dict(type='CenterCrop', crop_size=(320, 192))], 3, (192, 320)),
+        ([dict(type='Resize', scale=(320, 192))], 3, (192, 320)),
+        ([dict(type='CenterCrop', crop_size=32), GRAY], 1, (32, 32)),
+        ([dict(type='CenterCrop', crop_size=32), FIVE], 5, (32, 32)),
+        ([dict(type='Resize', scale=(320, 192), keep_ratio=True)], 3, None),
+        ([dict(type='ResizeEdge', scale=256)], 3, None),
+        ([], 3, None),
+    ],
+)
+@pytest.mark.parametrize('loader', ['LoadImageFromFile', 'LoadCheckedImage'])
+def test_size_is_that_of_the_test_pipeline(pipeline, channels, size, loader):
+    pipeline = [dict(type=loader), *pipeline, PACK]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    if size:
+        assert image_size(cfg, channels) == size
+    else:
+        with pytest.raises(ValueError, match=r'size: .*\(--size\)'):
+            image_size(cfg)
+
+
+def test_no_test_pipeline_gives_no_size():
+    with pytest.raises(ValueError, match=r'size: .*\(--size\)'):
+        image_size(Config())

@@ -1,6 +1,8 @@
-"""Feature vectors: from the network to a file."""
+"""Feature vectors: from the network to a file, and their evaluation against scikit-learn's."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,10 +10,22 @@ import pytest
 import torch
 from mmpretrain.apis import FeatureExtractor
 from PIL import Image
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import train_test_split
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import SVC
 
 from gcp_mm import get_model
 from gcp_mm.ops import global_covariance_pooling
-from gcp_mm.studies.features import extract_features, read_features
+from gcp_mm.studies.features import (
+    Features,
+    check_comparable,
+    extract_features,
+    linear_svm,
+    read_features,
+    retrieval,
+)
 
 CLASSES = ['0', '1', '7']
 
@@ -23,59 +37,37 @@ def model():
 
 
 @pytest.fixture(scope='module')
-def folders(digits, tmp_path_factory):
-    """Folders of 8 and of 3 digits of three classes, one of the digits a folder deeper."""
-    root = tmp_path_factory.mktemp('folders')
-    for split, count in (('train', 8), ('val', 3)):
-        for name in CLASSES:
-            (root / split / name / 'deep').mkdir(parents=True)
-            for number, path in enumerate(sorted((digits / split / name).iterdir())[:count]):
-                shutil.copy(path, root / split / name / ('deep' if number == 1 else ''))
+def folder(digits, tmp_path_factory):
+    """A folder of 3 digits of each of three classes, one of them a folder deeper."""
+    root = tmp_path_factory.mktemp('folder') / 'in'
+    for name in CLASSES:
+        (root / name / 'deep').mkdir(parents=True)
+        for number, path in enumerate(sorted((digits / 'val' / name).iterdir())[:3]):
+            shutil.copy(path, root / name / ('deep' if number == 1 else ''))
     return root
 
 
-@pytest.fixture(scope='module')
-def extracted(model, folders, tmp_path_factory):
-    """The features of both folders."""
-    out = tmp_path_factory.mktemp('features')
-    for split in ('train', 'val'):
-        extract_features(model, folders / split, out / f'{split}.npy', batch_size=5)
-    return {split: read_features(out / f'{split}.npy') for split in ('train', 'val')}
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'resnet18-gcp_8xb32-lradju_in1k',
-        'resnet50-gcp-8k_8xb32-lrnorm_in1k',
-        'mobilenet-v2-gcp_4xb48-lradju_in1k',
-        'shufflenet-v2-gcp_4xb256-lradju_in1k',
-    ],
-)
-def test_extract_feat_of_gcp_classifiers_is_the_covariance_vector(name):
-    net = get_model(name, head=dict(num_classes=2))
+def test_extract_feat_of_a_gcp_classifier_is_the_covariance_vector(model):
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        (vector,) = net.extract_feat(x, stage='neck')
-        (features,) = net.extract_feat(x, stage='backbone')
-        expected = global_covariance_pooling(net.neck.reduction(features), method='newton_schulz')
+        (vector,) = model.extract_feat(x, stage='neck')
+        (features,) = model.extract_feat(x, stage='backbone')
+        expected = global_covariance_pooling(model.neck.reduction(features), method='newton_schulz')
         torch.testing.assert_close(vector, expected, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(net.head.fc(vector), net(x))
-        torch.testing.assert_close(net.extract_feat(x, stage='pre_logits'), vector)
-    assert vector.shape == (2, net.head.in_channels)
+        torch.testing.assert_close(model.head.fc(vector), model(x))
+        torch.testing.assert_close(model.extract_feat(x, stage='pre_logits'), vector)
+    assert vector.shape == (2, model.head.in_channels)
 
 
 @pytest.mark.parametrize('stage', ['neck', 'backbone', 'pre_logits'])
-def test_file_holds_what_mmpretrains_extractor_gives(model, folders, tmp_path, stage):
-    extract_features(model, folders / 'val', tmp_path / 'x.npy', stage, batch_size=2)
+def test_file_holds_what_mmpretrains_extractor_gives(model, folder, tmp_path, stage):
+    extract_features(model.train(), folder, tmp_path / 'x.npy', stage, batch_size=2)
     features = read_features(tmp_path / 'x.npy')
-    assert features.classes == CLASSES
+    assert (features.classes, features.stage) == (CLASSES, stage)
     assert features.labels == [0] * 3 + [1] * 3 + [2] * 3
-    assert features.stage == stage
-    paths = [folders / 'val' / file for file in features.files]
-    assert sorted(paths) == sorted((folders / 'val').rglob('*.png'))
-    folder_names = [path.relative_to(folders / 'val').parts[0] for path in paths]
-    assert [CLASSES.index(name) for name in folder_names] == features.labels
+    paths = [folder / file for file in features.files]
+    assert sorted(paths) == sorted(folder.rglob('*.png'))
+    assert [CLASSES.index(file.split('/')[0]) for file in features.files] == features.labels
     for path, vector in zip(paths, features.vectors, strict=True):
         (expected,) = FeatureExtractor(model)(str(path), stage=stage)
         expected = expected[-1] if isinstance(expected, tuple) else expected
@@ -83,66 +75,63 @@ def test_file_holds_what_mmpretrains_extractor_gives(model, folders, tmp_path, s
         np.testing.assert_allclose(vector, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_half_precision_halves_the_file(model, folders, extracted, tmp_path):
-    out = tmp_path / 'half.npy'
-    extract_features(model, folders / 'val', out, dtype='float16')
-    half, full = read_features(out).vectors, extracted['val'].vectors
+def test_half_precision_halves_the_file(model, folder, tmp_path):
+    vectors = []
+    for dtype in ('float32', 'float16'):
+        extract_features(model, folder, tmp_path / f'{dtype}.npy', dtype=dtype)
+        vectors.append(read_features(tmp_path / f'{dtype}.npy').vectors)
+    full, half = vectors
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, full, rtol=1e-3, atol=1e-4)
-    assert out.stat().st_size == 128 + half.nbytes == 128 + full.nbytes // 2
+    assert (tmp_path / 'float16.npy').stat().st_size == 128 + full.nbytes // 2
 
 
-def test_a_stopped_run_leaves_nothing(model, folders, tmp_path):
-    """At an image cut short, after two batches of four."""
-    folder = shutil.copytree(folders / 'train', tmp_path / 'in')
-    broken = sorted((folder / '1').glob('*.png'))[2]
-    broken.write_bytes(broken.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=rf"image '{broken}' .*truncated"):
-        extract_features(model, folder, tmp_path / 'x.npy', batch_size=4)
-    assert [path.name for path in tmp_path.iterdir()] == ['in']
-
-
-def test_a_killed_run_leaves_no_complete_file(model, folders, tmp_path, monkeypatch):
+def test_a_killed_run_leaves_no_complete_file(model, folder, tmp_path, monkeypatch):
     """Before its last step; a left-over of a killed one is written over."""
     with monkeypatch.context() as patch:
         patch.setattr('pathlib.Path.replace', lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            extract_features(model, folders / 'val', tmp_path / 'x.npy')
+            extract_features(model, folder, tmp_path / 'x.npy')
     with pytest.raises(FileNotFoundError):
         read_features(tmp_path / 'x.npy')
     (tmp_path / 'x.partial.npy').write_text('left over')
-    extract_features(model, folders / 'val', tmp_path / 'x.npy', force=True)
+    extract_features(model, folder, tmp_path / 'x.npy', force=True)
     assert read_features(tmp_path / 'x.npy').vectors.shape == (9, 8256)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['x.json', 'x.npy']
-
-
-def test_one_extraction_at_a_time(model, folders, tmp_path, monkeypatch):
-    def taken(path, output, wait):
-        raise BlockingIOError(11, 'process 7 is writing it', str(output))
-
-    monkeypatch.setattr('gcp_mm._lock._take', taken)
-    with pytest.raises(BlockingIOError, match=r'process 7 .*x\.npy'):
-        extract_features(model, folders / 'val', tmp_path / 'x.npy')
-    assert not list(tmp_path.iterdir())
-
-
-def test_existing_file_is_kept_without_force(model, folders, tmp_path):
-    (tmp_path / 'x.npy').write_text('precious')
-    with pytest.raises(FileExistsError, match='--force'):
-        extract_features(model, folders / 'val', tmp_path / 'x.npy')
-    assert (tmp_path / 'x.npy').read_text() == 'precious'
-    extract_features(model, folders / 'val', tmp_path / 'x.npy', force=True)
-    assert read_features(tmp_path / 'x.npy').vectors.shape == (9, 8256)
     (tmp_path / 'x.json').unlink()
     with pytest.raises(FileNotFoundError, match=r'x\.json'):
         read_features(tmp_path / 'x.npy')
 
 
-def test_a_full_disk_is_found_before_the_array_is_made(model, folders, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=9 * 8256 * 4 - 1)
-    monkeypatch.setattr('shutil.disk_usage', lambda _: usage)
-    with pytest.raises(OSError, match='297,216 bytes and 297,215 are free'):
-        extract_features(model, folders / 'val', tmp_path / 'x.npy')
+@pytest.mark.parametrize('name', ['x.npy', 'x.json'])
+def test_existing_file_is_kept_without_force(model, folder, tmp_path, name):
+    (tmp_path / name).write_text('precious')
+    with pytest.raises(FileExistsError, match=rf'{name} .*--force'):
+        extract_features(model, folder, tmp_path / 'x.npy')
+    assert (tmp_path / name).read_text() == 'precious'
+
+
+def taken(path, output, wait):
+    raise BlockingIOError(11, 'process 7 is writing it', str(output))
+
+
+@pytest.mark.parametrize(
+    ('patched', 'value', 'words'),
+    [
+        ('gcp_mm._lock._take', taken, r'process 7 .*x\.npy'),
+        (
+            'shutil.disk_usage',
+            lambda _: shutil._ntuple_diskusage(0, 0, 9 * 8256 * 4 - 1),
+            '297,216 bytes and 297,215 are free',
+        ),
+    ],
+)
+def test_another_process_and_a_full_disk(
+    model, folder, tmp_path, monkeypatch, patched, value, words
+):
+    monkeypatch.setattr(patched, value)
+    with pytest.raises(OSError, match=words):
+        extract_features(model, folder, tmp_path / 'x.npy')
     assert not list(tmp_path.iterdir())
 
 
@@ -152,90 +141,180 @@ def test_a_full_disk_is_found_before_the_array_is_made(model, folders, tmp_path,
         (FileNotFoundError, 'nowhere', dict(folder='nowhere')),
         (ValueError, 'expected .*/<class>/<image>: Found 0 files', dict(folder='0/deep')),
         (ValueError, r"ends in \.npy, got '.*x\.npz'", dict(out='x.npz')),
+        (ValueError, "dtype: .*got 'float8'", dict(dtype='float8')),
         (ValueError, "stage: .*got 'head'", dict(stage='head')),
         (TypeError, 'ImageClassifier, got a Linear', dict(model=torch.nn.Linear(1, 1))),
-        (ValueError, r'model\.eval\(\)', dict(training=True)),
     ],
 )
-def test_wrong_arguments_are_refused(model, folders, tmp_path, error, words, changes):
-    model = changes.get('model', model).train(changes.get('training', False))
-    folder, out = changes.get('folder', '.'), tmp_path / changes.get('out', 'x.npy')
-    try:
-        with pytest.raises(error, match=words):
-            extract_features(model, folders / 'val' / folder, out, changes.get('stage', 'neck'))
-    finally:
-        model.eval()
+def test_wrong_arguments_are_refused(model, folder, tmp_path, error, words, changes):
+    options = dict(model=model, stage='neck', dtype='float32') | changes
+    options |= dict(folder=folder / changes.get('folder', '.'))
+    with pytest.raises(error, match=words):
+        extract_features(**options | dict(out=tmp_path / changes.get('out', 'x.npy')))
     assert not list(tmp_path.iterdir())
 
 
-def test_images_of_several_sizes_need_batches_of_one(model, folders, tmp_path):
-    folder = shutil.copytree(folders / 'val', tmp_path / 'in')
-    path = min((folder / '7').glob('*.png'))
+@pytest.fixture
+def copied(folder, tmp_path):
+    """A copy of the folder, to be changed, and nothing beside it."""
+    return shutil.copytree(folder, tmp_path / 'in')
+
+
+def test_an_image_cut_short_leaves_nothing(model, copied, tmp_path):
+    """After two batches of two."""
+    broken = sorted((copied / '1').rglob('*.png'))[2]
+    broken.write_bytes(broken.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=rf"image '{broken}' .*truncated"):
+        extract_features(model, copied, tmp_path / 'x.npy', batch_size=2)
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+def test_images_of_several_sizes_need_batches_of_one(model, copied, tmp_path):
+    path = min((copied / '7').glob('*.png'))
     Image.open(path).resize((40, 48)).save(path)
     with pytest.raises(ValueError, match=r'and \(3, 48, 40\).*--batch-size 1'):
-        extract_features(model, folder, tmp_path / 'x.npy')
-    extract_features(model, folder, tmp_path / 'x.npy', batch_size=1)
+        extract_features(model, copied, tmp_path / 'x.npy')
+    extract_features(model, copied, tmp_path / 'x.npy', batch_size=1)
     assert np.isfinite(read_features(tmp_path / 'x.npy').vectors).all()
 
 
-def test_overflow_of_half_precision_is_found(folders, tmp_path):
+def test_an_empty_class_is_refused(model, copied, tmp_path):
+    (copied / 'zz').mkdir()
+    with pytest.raises(ValueError, match="'zz'"):
+        extract_features(model, copied, tmp_path / 'x.npy')
+
+
+def test_overflow_of_half_precision_is_found(folder, tmp_path):
     net = get_model('resnet18-gcp_1xb64-5e_digits')
     net.neck.reduction[0].norm.weight.data *= 1e7
     with pytest.raises(ValueError, match=r"image '0/.*': .*not finite in float16"):
-        extract_features(net, folders / 'val', tmp_path / 'x.npy', dtype='float16')
+        extract_features(net, folder, tmp_path / 'x.npy', dtype='float16')
 
 
-def test_what_is_not_of_one_extraction_is_refused(extracted, tmp_path):
-    with pytest.raises(ValueError, match=r'\.npz'):
-        read_features(tmp_path / 'a.npz')
-    np.save(tmp_path / 'a.npy', np.zeros((2, 3), np.float32))
-    (tmp_path / 'a.json').write_text('{"accuracy": 1}')
-    with pytest.raises(ValueError, match='labels'):
-        read_features(tmp_path / 'a.npy')
-    features = dict(labels=[0], classes=['0'], files=['0'], stage='neck', network='')
-    (tmp_path / 'a.json').write_text(json.dumps(features))
-    with pytest.raises(ValueError, match='2 vectors beside 1'):
-        read_features(tmp_path / 'a.npy')
-    for labels in ([0, 1], [0, -1], [0, '0'], [0, True]):
-        (tmp_path / 'a.json').write_text(json.dumps(dict(features, labels=labels, files=['0'] * 2)))
-        with pytest.raises(ValueError, match=r'a\.json: expected labels in range\(0, 1\)'):
-            read_features(tmp_path / 'a.npy')
-    (tmp_path / 'a.json').write_text('{')
-    with pytest.raises(ValueError, match=r'a\.json.* is not a JSON file'):
-        read_features(tmp_path / 'a.npy')
+DESCRIPTION = dict(labels=[0, 1], classes=['0', '1'], files=['0', '1'], stage='neck', network='')
+BAD_LABELS = r'a\.json: expected labels in range\(0, 2\)'
 
 
 @pytest.mark.parametrize(
-    ('shape', 'kind', 'words'),
+    ('shape', 'kind', 'description', 'words'),
     [
-        ((2**28, 4), '<f4', 'greater than file size|mmap'),
-        ((4,), '<f4', r'got float32 of shape \(4,\)'),
-        ((), '<f4', r'of shape \(\)'),
-        ((1, 2), '<i8', 'got int64'),
-        ((1, 2), '|O', 'Python objects'),
+        ((2, 2), '<f4', '{', r'a\.json.* is not a JSON file'),
+        ((2, 2), '<f4', '{"accuracy": 1}', r'a\.json.*labels'),
+        ((2, 2), '<f4', dict(labels=[0]), '2 vectors beside 1'),
+        *(((2, 2), '<f4', dict(labels=[0, k]), BAD_LABELS) for k in (2, -1, '0', True)),
+        ((2**28, 4), '<f4', {}, r'a\.npy.*(greater than file size|mmap)'),
+        ((4,), '<f4', {}, r'a\.npy.*got float32 of shape \(4,\)'),
+        ((), '<f4', {}, r'a\.npy.*of shape \(\)'),
+        ((1, 2), '<i8', {}, r'a\.npy.*got int64'),
+        ((1, 2), '|O', {}, r'a\.npy.*Python objects'),
     ],
 )
-def test_arrays_that_are_no_features(tmp_path, shape, kind, words):
-    """More rows than the file has bytes for; of other numbers."""
+def test_what_is_not_of_one_extraction_is_refused(tmp_path, shape, kind, description, words):
+    """16 bytes of an array that may claim more; a description of something else."""
     with open(tmp_path / 'a.npy', 'wb') as file:
         header = dict(descr=kind, fortran_order=False, shape=shape)
         np.lib.format.write_array_header_1_0(file, header)
         file.write(bytes(16))
-    features = dict(labels=[0], classes=['0'], files=['0'], stage='neck', network='')
-    (tmp_path / 'a.json').write_text(json.dumps(features))
-    with pytest.raises(ValueError, match=rf'a\.npy.*({words})'):
+    if isinstance(description, dict):
+        description = json.dumps(DESCRIPTION | description)
+    (tmp_path / 'a.json').write_text(description)
+    with pytest.raises(ValueError, match=words):
         read_features(tmp_path / 'a.npy')
 
 
-def test_an_empty_class_is_refused(model, folders, tmp_path):
-    shutil.copytree(folders / 'val', tmp_path / 'val')
-    (tmp_path / 'val' / 'zz').mkdir()
-    with pytest.raises(ValueError, match="'zz'"):
-        extract_features(model, tmp_path / 'val', tmp_path / 'a.npy')
+def test_another_suffix_is_refused():
+    with pytest.raises(ValueError, match=r'a\.npz'):
+        read_features('a.npz')
 
 
-def test_a_description_of_something_else_is_kept(model, folders, tmp_path):
-    (tmp_path / 'a.json').write_text('{}')
-    with pytest.raises(FileExistsError, match=r'a\.json'):
-        extract_features(model, folders / 'val', tmp_path / 'a.npy')
-    assert (tmp_path / 'a.json').read_text() == '{}'
+@pytest.mark.parametrize('change', [dict(stage='backbone'), dict(network='1'), dict(classes=['a'])])
+def test_features_that_do_not_compare_are_refused(change):
+    train = Features(np.zeros((2, 2)), **DESCRIPTION)
+    check_comparable(train, Features(np.ones((2, 2)), **DESCRIPTION))
+    ((key, value),) = change.items()
+    words = f'their {key}: {DESCRIPTION[key]!r} and {value!r}'
+    with pytest.raises(ValueError, match=re.escape(words)):
+        check_comparable(train, dataclasses.replace(train, **change))
+
+
+@pytest.fixture
+def sets():
+    """120 vectors of norm 1 to train on and 60 to test, of three classes that overlap."""
+    rng = np.random.default_rng(2)
+    centers = rng.normal(size=(3, 20))
+    labels = np.arange(180) % 3
+    vectors = (1 + centers[labels] + 2 * rng.normal(size=(180, 20))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors[:120], labels[:120], vectors[120:], labels[120:]
+
+
+def one_vs_all(train, train_labels, test, test_labels, c):
+    """Accuracy in percent of scikit-learn's linear SVMs on the vectors themselves."""
+    svm = OneVsRestClassifier(SVC(kernel='linear', C=c)).fit(train, train_labels)
+    return 100 * svm.score(test, test_labels)
+
+
+def test_linear_svm_is_one_vs_all_on_the_vectors_themselves(sets):
+    x, y, test, test_labels = sets
+    grams = (x @ x.T, y, test @ x.T, test_labels)
+    candidates = (100, 0.01, 1, 0.3)
+    expected = {c: one_vs_all(x, y, test, test_labels, c) for c in candidates}
+    assert len(set(expected.values())) == 4
+    for c in candidates:
+        assert linear_svm(*grams, [c]) == (pytest.approx(expected[c]), c)
+    fit, held = train_test_split(np.arange(120), test_size=0.2, stratify=y, random_state=0)
+    held_out = {c: one_vs_all(x[fit], y[fit], x[held], y[held], c) for c in candidates}
+    best = max(held_out, key=held_out.get)
+    assert sorted(held_out.values())[-2] < held_out[best]
+    assert linear_svm(*grams, candidates) == (pytest.approx(expected[best]), best)
+
+
+def test_c_is_the_smaller_of_equals_and_needs_vectors_to_choose_by():
+    labels = np.arange(40) % 2
+    vectors = np.stack([labels, 1 - labels], axis=1)
+    gram = vectors @ vectors.T
+    assert linear_svm(gram, labels, gram, labels, [100, 1]) == (100, 1)
+    with pytest.raises(ValueError, match='least populated class'):
+        linear_svm(gram[:3, :3], labels[:3], gram[:3, :3], labels[:3], [1, 2])
+
+
+def test_retrieval_by_hand():
+    # Rankings: query 0 finds 1, 0, 3, 2; query 1 finds 3, 2, 0, 1.
+    similarities = np.array([[0.5, 0.9, -0.3, 0.1], [0.2, 0.1, 0.4, 0.8]])
+    metrics = retrieval(similarities, [0, 1], [0, 1, 0, 1])
+    # Relevant at ranks 2, 4 (query 0) and 1, 4 (query 1).
+    expected = {'recall@1': 50, 'recall@2': 100, 'recall@4': 100, 'recall@8': 100}
+    expected['mAP'] = 100 * ((1 / 2 + 2 / 4) / 2 + (1 + 2 / 4) / 2) / 2
+    assert metrics == pytest.approx(expected)
+    ties = retrieval(np.zeros((1, 2)), [0], [0, 1])
+    assert (ties['recall@1'], ties['recall@2'], ties['mAP']) == (0, 100, 50)
+
+
+@pytest.mark.parametrize('same', [False, True])
+def test_retrieval_is_that_of_nearest_neighbors(sets, same):
+    gallery, gallery_labels, queries, query_labels = sets
+    if same:
+        gallery, gallery_labels = queries, query_labels
+    scores = queries @ gallery.T
+    metrics = retrieval(scores, query_labels, gallery_labels, same=same)
+    search = NearestNeighbors(metric='cosine', algorithm='brute').fit(gallery)
+    near = search.kneighbors(None if same else queries, 8, return_distance=False)
+    hits = gallery_labels[near] == query_labels[:, None]
+    for k in (1, 2, 4, 8):
+        assert metrics[f'recall@{k}'] == pytest.approx(100 * hits[:, :k].any(axis=1).mean())
+    precisions = []
+    for i, label in enumerate(query_labels):
+        keep = np.arange(len(gallery_labels)) != i if same else slice(None)
+        precisions.append(average_precision_score((gallery_labels == label)[keep], scores[i][keep]))
+    assert metrics['mAP'] == pytest.approx(100 * np.mean(precisions))
+    assert 34 < metrics['recall@1'] < 100
+
+
+@pytest.mark.parametrize(
+    ('labels', 'same', 'words'),
+    [([0, 2], False, 'query 1, of label 2'), ([0, 0, 1], True, 'query 2, of label 1')],
+)
+def test_query_without_a_match_is_refused(labels, same, words):
+    gallery = labels if same else [0, 1]
+    with pytest.raises(ValueError, match=words):
+        retrieval(np.ones((len(labels), len(gallery))), labels, gallery, same=same)

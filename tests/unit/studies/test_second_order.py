@@ -9,10 +9,9 @@ from gcp_mm.ops import matrix_sqrt_eigh, triu_vector
 from gcp_mm.ops.covariance import covariance
 from gcp_mm.ops.triangle import triu_vector_adjoint
 from gcp_mm.studies.gcp_gradient import trimmed_preconditioner
-from gcp_mm.studies.gradients import (
+from gcp_mm.studies.second_order import (
     cosine,
     fit_head,
-    last_conv,
     measure_formulas,
     measure_gradients,
     spectrum,
@@ -46,18 +45,16 @@ def test_gradients_of_gap_are_those_of_the_whole_set():
     def classify(x):
         return fc(x.mean((2, 3)))
 
-    found = measure_gradients(
-        *(backbone, classify, F.cross_entropy, {'conv': backbone[2], 'fc': fc}),
-        [(images[:3], targets[:3]), (images[3:], targets[3:])],
-    )
+    batches = [(images[:3], targets[:3]), (images[3:], targets[3:])]
+    found = measure_gradients(backbone, classify, F.cross_entropy, backbone[2], batches)
     F.cross_entropy(classify(backbone(images)), targets).backward()
     assert found.loss == pytest.approx(F.cross_entropy(classify(backbone(images)), targets).item())
     assert found.accuracy == (classify(backbone(images)).argmax(1) == targets).double().mean()
-    for name, layer in (('conv', backbone[2]), ('fc', fc)):
-        expected = torch.cat((layer.weight.grad.flatten(1), layer.bias.grad[:, None]), 1)
-        torch.testing.assert_close(found.layers[name], expected)
-        # Of the factors too the average over images counts, not over batches
-        assert found.factors[name][0][-1, -1].item() == pytest.approx(16 if name == 'conv' else 1)
+    conv = backbone[2]
+    expected = torch.cat((conv.weight.grad.flatten(1), conv.bias.grad[:, None]), 1)
+    torch.testing.assert_close(found.weight, expected)
+    # Of the factors too the average over images counts, not over batches
+    assert found.factors[0][-1, -1].item() == pytest.approx(16)
     # The mean over positions spreads its gradient evenly
     for image, gradient in enumerate(found.features):
         x = backbone(images[image : image + 1])
@@ -101,22 +98,3 @@ def test_fitted_head_is_the_minimum():
     for grad in torch.autograd.grad(loss, tuple(head.parameters())):
         assert grad.abs().max() < 1e-5
     assert loss < torch.log(torch.tensor(3.0))
-
-
-def test_last_conv_is_the_last_to_run():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.late, self.early = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
-
-        def forward(self, x):
-            return self.late(self.early(x))
-
-    net = Net()
-    x = torch.zeros(1, 2, 1, 1)
-    assert last_conv(net, lambda: net(x)) == ('late', net.late)
-    with pytest.raises(ValueError, match=r'last nn.Conv2d that K-FAC covers, got \[\]'):
-        last_conv(net, lambda: None)
-    net.late = nn.Conv2d(2, 2, 1, groups=2)
-    with pytest.raises(ValueError, match=r'got \[Conv2d\(2, 2.*groups=2'):
-        last_conv(net, lambda: net(x))
