@@ -1,5 +1,6 @@
 """The learning rate, the checkpoints and the validation fit the training and its batch."""
 
+import functools
 from collections.abc import Iterator
 from math import inf
 
@@ -99,11 +100,9 @@ def check_schedule(context: Context) -> list[Finding]:
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
     try:
         hook = checkpoint_hook(cfg)
-        lengths = {unit: length}
-        if {each_unit for *_, each_unit in _schedulers(cfg)} - {unit} == {'iterations'}:
-            steps = count_steps(context)
-            lengths |= {'iterations': length * steps} if steps else {}
-        texts = [*_check_schedulers(cfg, lengths), *_check_hook(hook, cfg, length, unit)]
+        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(hook, cfg, length, unit)]
+        if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
+            texts += _check_schedulers(cfg, length * steps, 'iterations', steps)
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
@@ -123,8 +122,8 @@ def check_schedule(context: Context) -> list[Finding]:
     ]
 
 
-def _schedulers(cfg) -> list[tuple[str, dict, str]]:
-    """Path, config and unit of each scheduler of the learning rate."""
+def _comparable(cfg, unit) -> list[tuple[str, dict]]:
+    """Path and config of each scheduler of the learning rate that counts in `unit`."""
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         if 'type' not in schedulers:  # of several optimizers
@@ -135,49 +134,59 @@ def _schedulers(cfg) -> list[tuple[str, dict, str]]:
     if any(name_of(each) == 'ReduceOnPlateauLR' for _, each in named):  # nobody knows beforehand
         return []
     return [
-        (path, each, 'epochs' if each.get('by_epoch', True) else 'iterations')
+        (path, {key: value for key, value in each.items() if key != 'convert_to_iter_based'})
         for path, each in named
-        if name_of(each).endswith('LR')
+        if name_of(each).endswith('LR') and each.get('by_epoch', True) == (unit == 'epochs')
     ]
 
 
-def _check_schedulers(cfg, lengths) -> Iterator[str]:
-    """What does not fit of the schedulers, each tried alone in a training of {unit: length}."""
-    known = [each for each in _schedulers(cfg) if each[2] in lengths]
-    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0) if known else 1.0
-    built = []
-    for path, config, unit in known:
-        config = {key: each for key, each in config.items() if key != 'convert_to_iter_based'}
-        built.append((path, config, unit, _build(config, _optimizer(rate), lengths[unit])))
-    last = max((_stop(each)[1] / lengths[unit] for *_, unit, each in built), default=0)
-    for path, config, unit, scheduler in built:
-        length, (key, stop) = lengths[unit], _stop(scheduler)
-        yield from _check_milestones(path, config, scheduler, length, unit)
-        name = name_of(config)
+def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
+    """What does not fit of the schedulers that count in `unit`.
+
+    `steps` are the iterations of an epoch, for schedulers of iterations in a training of epochs.
+    """
+    named = _comparable(cfg, unit)
+    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0) if named else 1.0
+    optimizer = _optimizer(rate)
+    built = [_build(each, optimizer, length) for _, each in named]
+    for (path, each), scheduler in zip(named, built, strict=True):
+        yield from _check_milestones(path, each, scheduler, length, unit)
+    stops = [_stop(scheduler) for scheduler in built]
+    last = max((stop for _, stop in stops), default=0)
+    if steps:  # others may go on by epochs
+        others = [each for _, each in _comparable(cfg, 'epochs')]
+        ends = [_stop(_build(each, _optimizer(rate), length // steps))[1] for each in others]
+        last = max([last, *(end * steps for end in ends)])
+    # Of many iterations it takes seconds, and most schedules fit without it.
+    rates = functools.cache(lambda: _simulate(optimizer, built, length, 1))
+    for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
+        name = name_of(each)
         rises = key == 'T_max' and stop < min(length, scheduler.end)
-        if stop == length or (stop > length and name not in STRETCHED):
+        if stop == length or (stop > length and (name not in STRETCHED or _share(rates()) < LOW)):
             continue
-        if stop < length and not rises and stop / length < last:  # others go on
-            continue
-        rates = _simulate(scheduler.optimizer, [scheduler], length, 1)
-        share = rates[-1] / max(rates) if max(rates) else 1
         if rises:
             what = f'comes to its end at {stop} of {length} {unit}, and rises again'
-        elif stop > length and share >= LOW:
+        elif stop > length:
             what = (
                 f'ends at {stop}, after the {length} {unit} of the training, which stops at a '
-                f'learning rate of {rates[-1]:.3g}, {share:.0%} of the highest'
+                f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        elif stop < length and share < 1:  # else it is a warm-up before a constant rate
+        # Others go on, or it is a warm-up before a constant rate.
+        elif stop < last or _share(rates()) == 1:
+            continue
+        else:
             what = (
                 f'ends at {stop} of {length} {unit}, the rest has its last learning rate, '
-                f'{rates[-1]:.3g}'
+                f'{rates()[-1]:.3g}'
             )
-        else:
-            continue
         right = length - scheduler.begin if key == 'T_max' else length
         remedy = f'{path}.{key}={right}{" or less" if stop > length else ""}'
-        yield f'{path}.{key}={config[key]}: {name} {what}: set {remedy}'
+        yield f'{path}.{key}={each[key]}: {name} {what}: set {remedy}'
+
+
+def _share(rates):
+    """The last learning rate, as a share of the highest."""
+    return rates[-1] / max(rates) if max(rates) else 1
 
 
 def _check_milestones(path, config, scheduler, length, unit) -> Iterator[str]:
@@ -207,18 +216,19 @@ def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
 
 
 def _check_hook(hook, cfg, length, unit) -> Iterator[str]:
-    name = 'default_hooks.checkpoint'
     if hook is None:
         if not (cfg.get('default_hooks') or {}).get('checkpoint'):
-            yield f'{name}=None: no checkpoint is saved; leave it out'
-        return
-    by_epoch = unit == 'epochs'
-    too_long = hook.by_epoch == by_epoch and not 0 < hook.interval <= length
-    if too_long or (hook.by_epoch and not by_epoch):  # a training of iterations is one epoch
+            yield 'default_hooks.checkpoint=None: no checkpoint is saved; leave it out'
+    elif hook.by_epoch and unit == 'iterations':
         yield (
-            f'{name}: with interval={hook.interval} and by_epoch={hook.by_epoch} no checkpoint is '
-            f'saved before the end of the {length} {unit}: set by_epoch={by_epoch} and an interval '
-            f'from 1 to {length}'
+            'default_hooks.checkpoint.by_epoch=True: a training of iterations is one epoch, with '
+            'one checkpoint at its end: set by_epoch=False, and interval in iterations'
+        )
+    elif hook.by_epoch == (unit == 'epochs') and not 0 < hook.interval <= length:
+        saved = 'only the end is saved' if hook.save_last else 'no checkpoint is saved'
+        yield (
+            f'default_hooks.checkpoint.interval={hook.interval}, and the training has {length} '
+            f'{unit}: {saved}; set an interval from 1 to {length}'
         )
 
 
