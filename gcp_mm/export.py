@@ -223,7 +223,7 @@ def check_target(path: Path, force: bool = False) -> None:
     """Check that an export to this path can be written and validated in this environment.
 
     Raises:
-        ValueError: if the suffix is unknown.
+        ValueError: if the suffix is unknown, or this version of PyTorch cannot write the format.
         FileExistsError: if the file exists and `force` is not set.
         ImportError: if the format needs a package that is not installed.
     """
@@ -231,6 +231,11 @@ def check_target(path: Path, force: bool = False) -> None:
     if path.exists() and not force:
         name = repr(str(path))
         raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
+    if path.suffix == '.pt2' and not hasattr(torch.export, 'Dim'):
+        raise ValueError(
+            f'path: {name}: PyTorch {torch.__version__} exports programs for one number of images '
+            'alone; install 2.2 or later, or take .onnx or .pt'
+        )
 
 
 def _check_format(path, *packages):

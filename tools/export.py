@@ -22,6 +22,8 @@ from gcp_mm.data import image_size
 from gcp_mm.export import BATCHES, check_target, export_classifier, read_export
 from gcp_mm.hub import input_channels
 
+KNOWN = ('classes', 'scores', 'normalization', 'pipeline')  # of what a file says, where it can be
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -71,7 +73,10 @@ def main():
     kind = kind if args.with_normalization else 'normalized as in training'
     print(f'takes   images (batch, {channels}, {height}, {width}), float32, {kind}')
     print('gives   logits (batch, classes)')
-    print(f'says    {", ".join(read_export(args.out).metadata)}')
+    said = read_export(args.out).metadata
+    print(f'says    {", ".join(said)}')
+    if unknown := [key for key in KNOWN if key not in said]:
+        print(f'lacks   {", ".join(unknown)}, which could not be told: see docs/guides/export.md')
     print(
         f'largest difference from the network, of the largest logit: {difference:.1e} at batches '
         f'of {" and ".join(map(str, BATCHES))}'

@@ -15,7 +15,11 @@ import numpy as np
 def add_in1d() -> None:
     """Define `numpy.in1d` where the installed NumPy lacks it."""
     if not hasattr(np, 'in1d'):
-        np.in1d = lambda ar1, ar2, **options: np.isin(np.ravel(ar1), ar2, **options)
+        np.in1d = _in1d
+
+
+def _in1d(ar1, ar2, assume_unique=False, invert=False):
+    return np.isin(np.ravel(ar1), ar2, assume_unique=assume_unique, invert=invert)
 
 
 class _Shift(float):

@@ -97,7 +97,7 @@ def read_features(path: str | Path) -> Features:
     labels = range(len(description['classes']))
     if not all(type(label) is int and label in labels for label in description['labels']):
         raise ValueError(f'{path.with_suffix(".json")}: expected labels in {labels}')
-    return Features(vectors, **description)
+    return Features(vectors, **{key: description[key] for key in (*lists, 'stage', 'network')})
 
 
 def image_folder(folder: str | Path, cfg: Config) -> Dataset:
@@ -253,9 +253,8 @@ def _network_hash(model):
         for name, weight in model.state_dict().items()
     }
     content = [model._config.model, model._config.test_dataloader.dataset.pipeline, weights]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def check_comparable(train: Features, test: Features) -> None:

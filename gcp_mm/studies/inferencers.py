@@ -84,16 +84,18 @@ class Classifier:
         covariance: whether to draw what decided each class.
 
     Raises:
-        TypeError: if `model` is a classifier of several tasks.
+        TypeError: if `model` is no classifier, or one of several tasks.
         ValueError: if its config has no test pipeline; for `covariance` without global covariance
             pooling and a linear head.
     """
 
     def __init__(self, model: nn.Module, covariance: bool = False):
         from mmpretrain.apis import ImageClassificationInferencer
-        from mmpretrain.models import MultiTaskHead
+        from mmpretrain.models import BaseClassifier, MultiTaskHead
         from mmpretrain.visualization import UniversalVisualizer
 
+        if not isinstance(model, BaseClassifier):
+            raise TypeError(f'model: expected a classifier, got {type(model).__name__}')
         neck, head = getattr(model, 'neck', None), getattr(model, 'head', None)
         if isinstance(head, MultiTaskHead):
             raise TypeError(
@@ -175,6 +177,10 @@ class Detector:
     Args:
         cfg, checkpoint, device, trust: as of :func:`gcp_mm.get_model`.
         score_thr: objects with this score or a lower one are left out.
+
+    Raises:
+        ValueError: if the config has no test pipeline; for an image, if the network gives no
+            objects.
     """
 
     def __init__(
@@ -187,15 +193,17 @@ class Detector:
             def _init_model(self, cfg, weights, device):
                 return get_model(cfg, weights, device, trust)
 
+        self.loader = _loader_of(cfg)
         self.inferencer = Inferencer(cfg, checkpoint, device, show_progress=False)
         self.score_thr = score_thr
-        self.loader = _loader_of(cfg)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, None]:
         """Detect objects in an image."""
         ((_, data),) = self.inferencer.preprocess([image])
         _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
+        if 'pred_instances' not in sample:  # of a panoptic segmentation
+            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(

@@ -161,7 +161,10 @@ class LandscapeHook(Hook):
     ):
         check_integer('interval', interval)
         check_integer('num_points', num_points, 2)
-        low, high = eta_range
+        try:
+            low, high = map(float, eta_range)
+        except (TypeError, ValueError):
+            low = high = math.nan
         if not -math.inf < low < high < math.inf:
             raise ValueError(
                 'eta_range: expected the smallest and the largest step, such as (0.1, 75), '

@@ -69,7 +69,17 @@ def test_run_without_measurements(call_tool, tmp_path):
         call_tool('tools/plot_landscape.py', tmp_path, '--out', tmp_path / 'out')
 
 
-@pytest.mark.parametrize(('key', 'bad'), [('iter', None), ('iter', 'x'), ('etas', 3)])
+@pytest.mark.parametrize(
+    ('key', 'bad'),
+    [
+        ('iter', None),
+        ('iter', 'x'),
+        ('etas', 3),
+        ('losses', []),
+        ('losses', ['x']),
+        ('gradient_distances', [None]),
+    ],
+)
 def test_damaged_measurements_are_named(call_tool, tmp_path, key, bad):
     record = dict(iter=0, etas=[1.0], losses=[1.0, 2.0], gradient_distances=[0.1, 0.2])
     append_jsonl(tmp_path / 'landscape.jsonl', record | {key: bad})

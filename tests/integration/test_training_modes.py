@@ -1,15 +1,17 @@
-"""A training step of a GCP classifier, compiled, in other precisions and formats."""
+"""A training step of a GCP classifier, compiled, in other precisions and formats, with hooks."""
 
 import contextlib
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch._dynamo.backends.registry import lookup_backend
 
 from gcp_mm import get_model
 from gcp_mm.ops import global_covariance_pooling
-from tests.helpers.runs import CLS, ROOT
+from gcp_mm.runtime import launch
+from tests.helpers.runs import CLS, ROOT, config_of
 
 
 def classifier(**backbone):
@@ -113,3 +115,43 @@ def test_checkpointing_of_the_trunk_changes_nothing(plain_step):
     step = train_step(model)
     assert len(calls) == 2
     assert_same_step(step, plain_step, 0, 0)
+
+
+class WatchWeights(Hook):
+    """Weights after each iteration of training, and those that are validated."""
+
+    def __init__(self):
+        self.trained, self.validated = [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.trained.append(weights(runner.model))
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.validated.append(weights(runner.model))
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_average_of_the_weights_is_validated_and_saved(short_cls, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    cfg = config_of(ROOT / CLS, *short_cls, work_dir=str(tmp_path))
+    cfg.experiment_name = tmp_path.name
+    cfg.pop('param_scheduler')  # which has the second of two steps at rate 0
+    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.25))
+    watch = WatchWeights()
+
+    def train(runner):
+        runner.register_hook(watch)
+        return weights(runner.train())
+
+    left = launch(cfg, train)
+    saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['state_dict']
+    (first, second), averages = watch.trained, [*watch.validated, saved]
+    assert len(averages) > 1
+    for name in first:
+        assert not torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(left[name], second[name], rtol=0, atol=0)
+        for average in averages:
+            torch.testing.assert_close(average[name], 0.75 * first[name] + 0.25 * second[name])

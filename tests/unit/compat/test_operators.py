@@ -148,6 +148,20 @@ def test_nms_match():
     assert [group.tolist() for group in found] == list(groups.values())
 
 
+@stand_in
+def test_roi_align_where_algorithms_have_to_be_deterministic():
+    x = random(2, 3, 11, 12).requires_grad_()
+    arguments = x, ROIS, (2, 3), 0.8, 2, 'avg', True
+    grad = random(len(ROIS), 3, 2, 3, seed=1)
+    (expected,) = torch.autograd.grad(mmcv.ops.roi_align(*arguments), x, grad)
+    torch.use_deterministic_algorithms(True)
+    try:
+        (found,) = torch.autograd.grad(mmcv.ops.roi_align(*arguments), x, grad)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(found, expected)
+
+
 def bilinear(plane, y, x):
     """Value at a point of a map that is zero outside."""
     value = 0

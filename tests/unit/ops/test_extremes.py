@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.registry import MODELS
 
 from gcp_mm.ops import global_covariance_pooling
 from tests.helpers.reference import (
@@ -134,12 +135,22 @@ def test_huge_and_tiny_features(scale, method, n):
 
 
 @pytest.mark.parametrize('method', ['auto', 'newton_schulz'])
-def test_squares_beyond_float32_give_nan_and_never_numbers(method):
-    x = features(2, 16, 400) * 1e18
-    _, grad, _ = reference(x)
+@pytest.mark.parametrize('n', [9, 400])
+def test_squares_beyond_float32_give_nan_and_never_numbers(n, method):
+    """1e18 in float32: N D squares of 1e36 fit for few positions, and overflow for many."""
+    x = features(2, 16, n) * 1e18
+    overflows = bool((x - x.mean(2, keepdim=True)).square().sum((1, 2)).isinf().all())
+    assert overflows == (n == 400)
+    expected, grad, expected_dx = reference(x)
     out, dx = pool_and_grad(x, grad, method=method)
-    assert out.isnan().all()
-    assert dx.isnan().all()
+    if overflows:
+        assert out.isnan().all()
+        assert dx.isnan().all()
+    else:
+        error, gradient_error = errors(x, method)
+        assert relative_error(out, expected) < error
+        if method != 'newton_schulz':
+            assert relative_error(dx, expected_dx) < gradient_error
     assert_near_reference(x.double())
 
 
@@ -161,6 +172,43 @@ def test_constant_maps_and_single_positions(shape, value, dtype, norm):
     out, dx = pool_and_grad(x, torch.ones_like(out), norm=norm)
     assert not out.any()
     assert not dx.any()
+
+
+def make_neck(reduction=(16,)):
+    torch.manual_seed(0)
+    neck = MODELS.build(dict(type='GlobalCovariancePooling', in_channels=24, reduction=reduction))
+    neck.init_weights()
+    return neck
+
+
+@pytest.mark.parametrize(
+    'x',
+    [
+        pytest.param(torch.zeros(2, 24, 5, 5), id='zeros'),
+        pytest.param(torch.full((2, 24, 5, 5), 7.0), id='constant'),
+        pytest.param(features(2, 24, 1, 1), id='one position'),
+        pytest.param(features(1, 24, 5, 5), id='batch of one'),
+        pytest.param(features(2, 24, 5, 5) * 1e15, id='huge'),
+        pytest.param(features(2, 24, 5, 5) * 1e-18, id='tiny'),
+    ],
+)
+def test_neck_in_training(x):
+    neck = make_neck().train()
+    x = x.clone().requires_grad_()
+    out = neck(x)
+    out.square().sum().backward()
+    assert out.shape == (len(x), 136)
+    for value in (out, x.grad, *(p.grad for p in neck.parameters()), *neck.buffers()):
+        assert value.isfinite().all()
+
+
+def test_a_single_position_of_a_single_image():
+    """Batch normalization has no variance to train with; without it, and later, there is none."""
+    x = features(1, 24, 1, 1)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        make_neck().train()(x)
+    assert not make_neck().eval()(x).any()
+    assert not make_neck(()).train()(x).any()
 
 
 @pytest.mark.slow

@@ -145,6 +145,12 @@ def test_untouched_restores_buffers_and_generators(net, batch):
     assert (torch.rand(1), np.random.rand(), random.random()) == expected
 
 
+@pytest.mark.parametrize('etas', [(), (0.1, float('nan')), (float('inf'),)])
+def test_wrong_etas(etas):
+    with pytest.raises(ValueError, match='etas: expected finite numbers'):
+        measure_landscape(torch.ones(2), torch.sum, etas)
+
+
 def test_wrong_features():
     with pytest.raises(TypeError, match=r'torch\.int64'):
         measure_landscape(torch.ones(2).long(), torch.sum, ETAS)
@@ -183,6 +189,8 @@ def test_modules_at_which_no_network_is_split(stem, words):
         (dict(num_points=1), ValueError, 'num_points: .* 2, got 1'),
         (dict(eta_range=(75, 0.1)), ValueError, r'eta_range: .* got \(75, 0\.1\)'),
         (dict(eta_range=(0, float('inf'))), ValueError, 'eta_range'),
+        (dict(eta_range=5), ValueError, 'eta_range: .* got 5'),
+        (dict(eta_range=(1, 2, 3)), ValueError, r'eta_range: .* got \(1, 2, 3\)'),
     ],
 )
 def test_wrong_arguments_of_the_hook(options, error, words):
