@@ -103,11 +103,18 @@ def open_datasets(context: Context, loader: str) -> list[tuple[dict, BaseDataset
     """
     if loader not in context.datasets:
         configs = find_datasets(context.cfg.get(loader))
-        context.datasets[loader] = [(each, *_open(each, loader, context.scope)) for each in configs]
+        context.datasets[loader] = [
+            (each, *open_dataset(each, loader, context.scope)) for each in configs
+        ]
     return context.datasets[loader]
 
 
-def _open(config, loader, scope):
+def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseDataset | None, str]:
+    """Build a dataset, its list unread, if it is a local one of the frameworks.
+
+    Returns:
+        The dataset or None, and why it cannot be built, '' if it can.
+    """
     try:
         return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
     except Exception as error:  # a class raises whatever it likes about its arguments

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..data import LoadCheckedImage
 from .context import Context, Finding, Loaded, name_of, splits_of, walk
 from .data import REMEDY, build_dataset, find_datasets, is_remote
+from .inspection import find_fault
 
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
@@ -46,8 +47,11 @@ def build_dataloader(
             _reuse(node, loaded.pop(number))
     try:
         loader = build(named, **kwargs)
-    except (AssertionError, RuntimeError, ValueError) as error:  # of a dataset without its files
-        raise ValueError(f'{error}; {REMEDY}') from error
+    except Exception as error:
+        for config in find_datasets(dataloader):  # if it is the data, say which file it is
+            if fault := find_fault(config, 'dataloader'):
+                raise ValueError(fault) from error
+        raise
     _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):
         images = len(loader.dataset)
@@ -149,7 +153,7 @@ def _describe(dataset):
 def check_images(context: Context) -> Iterator[Finding]:
     """Decode every image that a config's dataloaders read, each once, in several processes."""
     if context.errors:
-        yield Finding('images', 'skipped', 'data are missing, see the errors above')
+        yield Finding('images', 'skipped', 'the data have errors, see above')
         return
     seen = set()
     bad = 0

@@ -16,6 +16,7 @@ from .data import (
     find_heads,
     find_missing,
     missing_file,
+    open_dataset,
     open_datasets,
     reads_coco,
 )
@@ -51,7 +52,7 @@ def check_annotations(context: Context) -> list[Finding]:
             dataset = copy.copy(opened)  # to leave the list of `opened` unread
             new = _read(dataset, config, loader, contents)
             if all(each.status != 'error' for each in new):
-                new += _inspect(context, dataset, heads, loader)
+                new += _inspect(context, config, dataset, heads, loader)
             found += new
             if getattr(dataset, '_fully_initialized', False):
                 _keep(context, config, opened, dataset)
@@ -84,29 +85,45 @@ def _read(dataset, config, loader, contents):
     return []
 
 
-def _inspect(context, dataset, heads, loader):
+def find_fault(config: dict, loader: str) -> str:
+    """What keeps a local dataset of the frameworks from being built and read, '' if nothing does.
+
+    Args:
+        config: of the dataset.
+        loader: name of its dataloader, for the message.
+    """
+    dataset, error = open_dataset(config, loader, None)
+    texts = [error] if error else find_missing(config, dataset, loader)
+    if not texts and dataset is not None and not getattr(dataset, 'download', False):
+        found = _read(dataset, config, loader, {})
+        texts = [each.text for each in found if each.status == 'error']
+    return next(iter(texts), '')
+
+
+def _inspect(context, config, dataset, heads, loader):
     """What is wrong with the list of a dataset that is read or, of every image, what is in it."""
     images = dataset.data_list
     looked_for = images
     if not context.every_image and (reads_coco(dataset) or len(images) > LISTED):
         looked_for = []  # which takes long
     absent = _absent(image['img_path'] for image in looked_for if 'img_path' in image)
-    fault = _label_fault(dataset, heads, loader)
+    counted, fault = '', _label_fault(dataset, heads, loader)
     if not images:
-        fault = 'it finds no image to use'
+        fault = f'it finds no image to use; {REMEDY}'
     elif absent:
         fault = (
-            f'{len(absent):,} of {len(images):,} images do not exist, the first is {absent[0]!r}'
+            f'{len(absent):,} of {len(images):,} images do not exist, the first is {absent[0]!r}; '
+            f'{REMEDY}'
         )
     elif context.every_image and not fault:
-        fault, text = _count(dataset, loader)
+        counted, fault = _count(dataset, loader)
     paths = [path for path in (*dataset.data_prefix.values(), dataset.ann_file) if path]
-    name = f'{type(dataset).__name__} in {", ".join(paths)}'
+    name = f'{name_of(config)} in {", ".join(paths)}'
     if fault:
-        return [Finding('annotations', 'error', f'{loader}.dataset: {name}: {fault}; {REMEDY}')]
+        return [Finding('annotations', 'error', f'{loader}.dataset: {name}: {fault}')]
     if not context.every_image:
         return []
-    return [Finding('annotations', 'ok', f'{loader}: {name}: {len(images):,} images{text}')]
+    return [Finding('annotations', 'ok', f'{loader}: {name}: {len(images):,} images{counted}')]
 
 
 def _label_fault(dataset, heads, loader):
@@ -119,14 +136,18 @@ def _label_fault(dataset, heads, loader):
         return ''
     labels = _labels(given)
     if not labels:
-        return '' if loader == 'test_dataloader' else 'no image has a label'
+        return '' if loader == 'test_dataloader' else f'no image has a label; {REMEDY}'
+    if min(labels) < 0:
+        return f'expected labels from 0 on, got {min(labels)}: correct the list'
     limits = heads if type(given[0]) is int else []
     if dataset.metainfo.get('classes'):
         limits = [*limits, ('metainfo.classes', len(dataset.metainfo['classes']))]
     for path, number in limits:
-        if min(labels) < 0 or max(labels) >= number:
-            got = f'{min(labels)} to {max(labels)}'
-            return f'expected labels 0 to {number - 1} by {path}, got {got}'
+        if max(labels) >= number:
+            return (
+                f'expected labels 0 to {number - 1} by {path}, got {min(labels)} to {max(labels)}: '
+                f'correct the list, or set {path}'
+            )
     return ''
 
 
@@ -138,22 +159,23 @@ def _labels(given):
 
 
 def _count(dataset, loader):
-    """What is wrong with a dataset without objects, or '', and what it holds besides images."""
+    """What a dataset holds besides images, and what is wrong, '' if nothing is."""
     first = dataset.data_list[0]
     if isinstance(first.get('gt_label'), dict):  # of several tasks
         tasks = Counter(task for image in dataset.data_list for task in image['gt_label'])
-        return '', ''.join(f', {number:,} labels of {task}' for task, number in tasks.items())
+        return ''.join(f', {number:,} labels of {task}' for task, number in tasks.items()), ''
     if 'gt_label' in first:
         number = len(_labels([image['gt_label'] for image in dataset.data_list]))
-        return '', f', {number:,} classes'
+        return f', {number:,} classes', ''
     if 'instances' not in first:
         return '', ''
     classes = tuple(dataset.metainfo['classes'])
     ignored = [each.get('ignore_flag', 0) for i in dataset.data_list for each in i['instances']]
     number = ignored.count(0)
-    if not number and loader == 'train_dataloader':
-        return f'no object of the classes {classes}; name its own in metainfo.classes', ''
-    return '', f', {number:,} annotations, {len(classes):,} classes'
+    if not number and loader != 'test_dataloader':  # a test set may keep them secret
+        but = f' but {len(ignored):,} to be ignored' if ignored else ''
+        return '', f'no object of the classes {classes}{but}; name its own in metainfo.classes'
+    return f', {number:,} annotations, {len(classes):,} classes', ''
 
 
 def _inspect_evaluators(cfg, split, datasets, contents):

@@ -1,12 +1,13 @@
-"""Keys of a config that nothing reads, and optimizers that nothing registers."""
+"""Keys of a config that nothing reads, hooks that cannot be built, unknown optimizers."""
 
+import copy
 import difflib
 import inspect
 from collections.abc import Iterator
 from importlib import import_module
 
 from mmengine import registry as mmengine_registry
-from mmengine.registry import OPTIMIZERS, DefaultScope, Registry
+from mmengine.registry import HOOKS, OPTIMIZERS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from .context import Context, Finding, walk
@@ -15,11 +16,12 @@ ROOTS = [root for root in vars(mmengine_registry).values() if isinstance(root, R
 
 
 def check_keys(context: Context) -> list[Finding]:
-    """Look for misspelt parts of the Runner, which it does not read, and unknown optimizers.
+    """Look for misspelt parts of the Runner, hooks that cannot be built, and unknown optimizers.
 
     Keys beneath them are arguments: classes refuse those that they do not take when they are built.
     """
-    found = [*_misspelt_parts(context.cfg), *_unknown_optimizers(context.cfg)]
+    cfg = context.cfg
+    found = [*_misspelt_parts(cfg), *_unusable_hooks(cfg), *_unknown_optimizers(cfg)]
     return found or [Finding('keys', 'ok', 'no part of the Runner is misspelled')]
 
 
@@ -67,6 +69,23 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
             text = f'{key}: nothing reads it: did you mean {near[0]}?'
             text += f' The config has no {near[0]}' if absent else ''
             yield Finding('keys', 'warning', text)
+
+
+def _unusable_hooks(cfg) -> Iterator[Finding]:
+    """Hooks without a type, and this project's that cannot be built; others may need a Runner."""
+    named = [*(cfg.get('default_hooks') or {}).items()]
+    named = [(f'default_hooks.{key}', config) for key, config in named if key != 'checkpoint']
+    hooks = cfg.get('custom_hooks') or ()
+    for path, config in [*named, *((f'custom_hooks[{i}]', each) for i, each in enumerate(hooks))]:
+        if not isinstance(config, dict):
+            continue
+        if 'type' not in config:
+            yield Finding('keys', 'error', f'{path}: expected a hook with a type, got {config}')
+        elif 'gcp_mm' in map(package_of, find_classes(config['type'], [HOOKS])):
+            try:
+                HOOKS.build(copy.deepcopy(config))
+            except Exception as error:  # a class raises whatever it likes about its arguments
+                yield Finding('keys', 'error', f'{path}: {error}')
 
 
 def _unknown_optimizers(cfg) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def check_head(context: Context) -> list[Finding]:
     try:
         right = MODELS.build(neck).out_channels
     except Exception as error:
-        return [Finding('head', 'error', f'the neck cannot be built: {error}')]
+        return [Finding('head', 'error', f'model.neck cannot be built: {error}')]
     if head and head.get('in_channels', right) != right:
         text = (
             f'model.head.in_channels={head["in_channels"]}, but the neck GlobalCovariancePooling '
@@ -88,8 +88,8 @@ def check_network(context: Context) -> list[Finding]:
             module.init_cfg = None
         model.init_weights()
     except Exception as error:
-        if context.has_failed('head'):
-            return [Finding('network', 'skipped', 'it cannot be built, as the head or neck says')]
+        if context.has_failed('head', 'model.neck'):
+            return [Finding('network', 'skipped', 'it cannot be built, as its neck cannot')]
         return [Finding('network', 'error', f'{type(error).__name__}: {error}')]
     context.model = model
     wrong = [Finding('network', 'error', text) for text in wrong_class_tokens(model)]

@@ -129,10 +129,22 @@ def _split(root, seed):
     for label, (name, pictures) in enumerate(found.items()):
         chosen = set(rng.permutation(len(pictures))[: max(1, len(pictures) // SHARE)])
         for i, picture in enumerate(pictures):
+            _check_name(root, f'{name}/{picture}')
             samples['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
     notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.', *left_out]
     prefixes = dict(train='', val='')
     return Folders(root, tuple(found), prefixes, samples, True, tuple(notes))
+
+
+def _check_name(root, name):
+    """A line of a list is a name, a blank and a label."""
+    broken = name != name.strip() or len(name.splitlines()) != 1
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        broken = True
+    if broken:
+        raise ValueError(f'{str(root / name)!a}: no list of files can hold this name; rename it')
 
 
 def _check_classes(found, root):

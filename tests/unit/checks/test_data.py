@@ -391,7 +391,7 @@ class ArraysOfMine(torch.utils.data.Dataset):
     ('changes', 'words'),
     [
         (dict(metainfo=dict(classes=['a'])), 'number of subfolders .10.*docs/guides/data.md'),
-        (dict(ann_file='/dev/null', data_prefix=''), 'concatenate.*docs/guides/data.md'),
+        (dict(ann_file='/dev/null', data_prefix=''), '/dev/null.*docs/guides/data.md'),
         (dict(ann_file='/dev/null', serialize_data=False), 'holds no image to use'),
     ],
 )

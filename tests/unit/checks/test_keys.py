@@ -29,6 +29,8 @@ def changed(**options):
         ({'model.head.num_clases': 3}, 'network', ('ClsHead', "'num_clases'")),
         ({'optim_wrapper.optimizer.momentm': 0.9}, 'step', ('SGD', "'momentm'")),
         ({'optim_wrapper': dict(type='KFACOptimWrapper', dampin=1)}, 'step', ("'dampin'",)),
+        ({'custom_hooks': [dict(type='DivergenceHook', foo=1)]}, 'keys', ('_hooks[0]', "'foo'")),
+        ({'default_hooks.loger.interval': 1}, 'keys', ('default_hooks.loger', 'type')),
         ({'optim_wrapper.optimizer.type': 'SDG'}, 'keys', ('.optimizer.type', "'SDG'")),
         ({'param_scheduler.powr': 2}, 'schedule', ("'powr'",)),
         ({'default_hooks.checkpoint.max_keep_ckpt': 1}, 'schedule', ("'max_keep_ckpt'",)),

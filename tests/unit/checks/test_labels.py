@@ -41,7 +41,7 @@ def test_several_labels(listed):
     text = inspect(listed('MultiLabelDataset', [[0], [1, 3]], classes=CLASSES), status='error')
     assert 'labels 0 to 2 by metainfo.classes, got 0 to 3' in text
     text = inspect(listed('MultiLabelDataset', [[-1], [1]], classes=CLASSES), status='error')
-    assert 'got -1 to 1' in text
+    assert 'from 0 on, got -1' in text
 
 
 def test_no_labels(listed):
