@@ -7,6 +7,7 @@ from mmengine.config import Config, config
 from mmengine.fileio.handlers import file_handlers
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
+from yapf.yapflib import yapf_api
 
 from gcp_mm.checkpoints import check_checkpoint_file, read_checkpoint
 from gcp_mm.runtime import load_config, read_config
@@ -34,5 +35,6 @@ def test_reading_changes_nothing_global(tmp_path):
 
 def test_mmengine_lays_configs_out_by_what_the_tests_replace(monkeypatch):
     """See :mod:`tests.helpers.quick`."""
-    monkeypatch.setattr(config, 'FormatCode', lambda text, **style: ('replaced', True))
+    for module in (config, yapf_api):
+        monkeypatch.setattr(module, 'FormatCode', lambda text, **style: ('replaced', True))
     assert Config(dict(a=1)).pretty_text == 'replaced'
