@@ -157,7 +157,7 @@ def test_torch_of_another_numpy(monkeypatch):
 
 def test_import_of_gcp_mm_says_why(run_tool, tmp_path):
     """A family's package that does not load, of another version than gcp_mm is tested with."""
-    name = FAMILIES[packages.installed_family()]['mmcv'][0]
+    name = packages.distribution_of('mmcv')
     (tmp_path / 'mmcv.py').write_text("raise ImportError('undefined symbol: _ZN3c10')")
     info = tmp_path / f'{name.replace("-", "_")}-0.1.dist-info'
     info.mkdir()
