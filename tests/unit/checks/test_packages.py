@@ -36,6 +36,8 @@ FITTING = {
 @pytest.fixture
 def install(monkeypatch):
     """Pretend that these packages are installed, {name: (version, requirements)}, and no others."""
+    import mmdet  # noqa: F401
+    import mmpretrain  # noqa: F401  those of the fork ask for their versions at the first import
 
     def install(**changed):
         there = {name: p for name, p in {**FITTING, **changed}.items() if p is not None}
