@@ -197,6 +197,7 @@ def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dic
                 label = None if k else name
                 axes.plot(*density.values(), color=f'C{color}', alpha=0.6, lw=1, label=label)
         axes.set(title=place, xlabel='eigenvalue of the Hessian', ylabel='density', yscale='log')
+        axes.set_ylim(bottom=1e-9)  # between the Gaussians of the quadrature there is nothing
         axes.grid(alpha=0.3)
         axes.legend()
     write_figure(path, figure, dpi=120)
