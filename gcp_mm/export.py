@@ -228,8 +228,8 @@ def check_target(path: Path, force: bool = False) -> None:
         ImportError: if the format needs a package that is not installed.
     """
     _check_format(path, 'onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else []))
+    name = repr(str(path))
     if path.exists() and not force:
-        name = repr(str(path))
         raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
     if path.suffix == '.pt2' and not hasattr(torch.export, 'Dim'):
         raise ValueError(

@@ -73,10 +73,10 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
 
 def _unusable_hooks(cfg) -> Iterator[Finding]:
     """Hooks without a type, and this project's that cannot be built; others may need a Runner."""
-    named = [*(cfg.get('default_hooks') or {}).items()]
-    named = [(f'default_hooks.{key}', config) for key, config in named if key != 'checkpoint']
-    hooks = cfg.get('custom_hooks') or ()
-    for path, config in [*named, *((f'custom_hooks[{i}]', each) for i, each in enumerate(hooks))]:
+    hooks = {f'default_hooks.{key}': each for key, each in (cfg.get('default_hooks') or {}).items()}
+    hooks.pop('default_hooks.checkpoint', None)  # check_schedule builds it
+    hooks |= {f'custom_hooks[{i}]': each for i, each in enumerate(cfg.get('custom_hooks') or ())}
+    for path, config in hooks.items():
         if not isinstance(config, dict):
             continue
         if 'type' not in config:

@@ -82,8 +82,8 @@ def read_features(path: str | Path) -> Features:
         vectors = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
     except ValueError as error:
         raise ValueError(f'{path}: {error}; extract the features again') from error
-    lists = dict.fromkeys(('labels', 'classes', 'files'), list)
-    description = read_json(path.with_suffix('.json'), **lists, stage=str, network=str)
+    fields = dict(labels=list, classes=list, files=list, stage=str, network=str)
+    description = read_json(path.with_suffix('.json'), **fields)
     if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
         raise ValueError(
             f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
@@ -97,7 +97,7 @@ def read_features(path: str | Path) -> Features:
     labels = range(len(description['classes']))
     if not all(type(label) is int and label in labels for label in description['labels']):
         raise ValueError(f'{path.with_suffix(".json")}: expected labels in {labels}')
-    return Features(vectors, **{key: description[key] for key in (*lists, 'stage', 'network')})
+    return Features(vectors, **{key: description[key] for key in fields})
 
 
 def image_folder(folder: str | Path, cfg: Config) -> Dataset:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gcp_mm.export import check_target
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling, triangle
 
@@ -98,3 +99,11 @@ def test_shapes_without_data():
     with torch._subclasses.FakeTensorMode():
         assert global_covariance_pooling(torch.empty(2, 12, 4, 4)).shape == (2, 78)
     assert global_covariance_pooling(torch.ones(2, 12, 4, 4)).shape == (2, 78)
+
+
+def test_programs_need_a_version_that_has_them(monkeypatch, tmp_path):
+    """As before PyTorch 2.2; the other formats do not."""
+    monkeypatch.delattr(torch.export, 'Dim', raising=False)
+    with pytest.raises(ValueError, match=r"x\.pt2': PyTorch .* take \.onnx or \.pt"):
+        check_target(tmp_path / 'x.pt2')
+    check_target(tmp_path / 'x.pt')
