@@ -7,6 +7,7 @@ same seeds; the interval is that of the mean paired difference, by Student's t-d
 import math
 import statistics
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -128,6 +129,22 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return markdown_table(['claim', 'metric', 'set', 'better by', 'verdict'], rows)
 
 
+def verdicts_table(claims: Sequence[Claim], titles: Mapping[str, str]) -> str:
+    """Markdown table of how many claims of each part have each verdict.
+
+    Args:
+        claims: of all parts.
+        titles: by part, a title.
+    """
+    verdicts = ('supported', 'not supported', 'undecided')
+    found = Counter((claim['part'], claim['verdict']) for claim in claims)
+    rows = [
+        [titles[part], *(found[part, each] for each in verdicts)]
+        for part in dict.fromkeys(claim['part'] for claim in claims)
+    ]
+    return markdown_table(['part', *verdicts], rows)
+
+
 def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
     """The page of all claims, Markdown.
 
@@ -136,8 +153,10 @@ def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
         table: of `claims.yml`, a `text` and `parts`, with a `title` and a `text` each.
     """
     measured, parts = dict.fromkeys(claim['part'] for claim in claims), table['parts']
-    sections = [HEAD, table['text'].strip()]
-    if missing := [part['title'] for name, part in parts.items() if name not in measured]:
+    titles = {name: part['title'] for name, part in parts.items()}
+    sections = [HEAD, table['text'].strip(), 'Verdicts, each metric and set counted:']
+    sections += [verdicts_table(claims, titles)]
+    if missing := [titles[name] for name in parts if name not in measured]:
         sections.append(
             '\n'.join(['Declared, not measured yet:', '', *(f'- {m}' for m in missing)])
         )
@@ -145,7 +164,7 @@ def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
         of_part = [claim for claim in claims if claim['part'] == name]
         count = len(next(iter(of_part[0]['runs'].values())))
         sections += [
-            f'## {parts[name]["title"]}',
+            f'## {titles[name]}',
             parts[name]['text'].strip(),
             f'{count} seeds. The number after "at" is the learning rate.',
             f'<!-- {name} -->',
