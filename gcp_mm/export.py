@@ -230,7 +230,9 @@ def check_target(path: Path, force: bool = False) -> None:
     _check_format(path, 'onnx', 'onnxruntime', *(['onnxscript'] if _has_dynamo() else []))
     name = repr(str(path))
     if path.exists() and not force:
-        raise FileExistsError(f'path: {name} exists; name another file, or set force (--force)')
+        raise FileExistsError(
+            f'path: {name} exists; name another file, or replace it: force=True, --force'
+        )
     if path.suffix == '.pt2' and not hasattr(torch.export, 'Dim'):
         raise ValueError(
             f'path: {name}: PyTorch {torch.__version__} exports programs for one number of images '

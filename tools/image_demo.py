@@ -50,7 +50,7 @@ def parse_args():
     add('--out-dir', type=Path, required=True, help='where the results go')
     add('--force', action='store_true', help='write to a folder that is not empty')
     add('--device', type=device, help=f'default: {get_device()}')
-    add('--score-thr', type=float, default=0.3, help='of drawn objects; default: %(default)s')
+    add('--score-thr', type=float, help='detectors: of drawn objects; default: 0.3')
     add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)
     args = parser.parse_intermixed_args()
@@ -100,7 +100,14 @@ def read_frames(file, loader):
         if video.position < video.frame_cnt:
             raise ValueError(f'only {video.position} of {video.frame_cnt} frames can be read')
     else:
-        yield None, loader.load(dict(img_path=str(file)))
+        image = loader.load(dict(img_path=str(file)))
+        raw = None if image.any() else cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if raw is not None and raw.any():  # its 16 bits hold little
+            raise ValueError(
+                f'its values are {raw.dtype} up to {raw.max()}, and loading as 8 bits makes it '
+                'black; convert it to 8 bits'
+            )
+        yield None, image
 
 
 def draw(predict, file, path, out_dir, records):
@@ -166,7 +173,7 @@ def load(cfg, args):
             raise ValueError(f'{text}: {error}; give CONFIG CHECKPOINT instead') from error
     model = cfg, args.checkpoint, args.device or get_device(), args.trust
     if cfg.get('default_scope') == 'mmdet':
-        return Detector(*model, args.score_thr)
+        return Detector(*model, 0.3 if args.score_thr is None else args.score_thr)
     return Classifier(get_model(*model), args.covariance)
 
 
@@ -185,6 +192,8 @@ def main():
         about = dict(config=args.config, checkpoint=args.checkpoint)
     if scope == 'mmdet' and args.covariance:
         raise ValueError(f'--covariance is for classifiers, and {args.config!r} is a detector')
+    if scope != 'mmdet' and args.score_thr is not None:
+        raise ValueError(f'--score-thr is for detectors, and {args.config!r} is a classifier')
     if args.out_dir.exists() and any(args.out_dir.iterdir()) and not args.force:
         text = f'{str(args.out_dir)!r} is not empty; name another, or use --force'
         raise ValueError(f'--out-dir: {text}')

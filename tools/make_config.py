@@ -49,6 +49,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    if args.gpus < 1:
+        raise ValueError(f'--gpus {args.gpus}: expected at least 1')
     written = write_config(
         args.data,
         args.task,

@@ -158,9 +158,10 @@ def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
             f'The config is of a network with {words[pools]}, the file of one with '
             f'{words[file_pools]}: take the config or the file of the other.'
         )
+    texts = []
     if widths != file_widths:
         d = file_widths[-1]
-        return (
+        texts.append(
             f'The neck reduces to {widths} channels and in the file to {file_widths}: set '
             f'model.neck.reduction={file_widths} and model.head.in_channels={d * (d + 1) // 2}.'
         )
@@ -170,12 +171,12 @@ def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:
             for weights in (own, state)
         )
         if None not in (classes, file_classes) and classes != file_classes:
-            return (
+            texts.append(
                 f'The file has {file_classes} classes and the config {classes}: set num_classes='
                 f'{file_classes} or, to train on other classes, load the backbone alone with the '
                 "init_cfg of the backbone, dict(type='Pretrained', prefix='backbone.')."
             )
-    return 'Check the depth and the prefix.'
+    return ' '.join(texts) or 'Check the depth and the prefix.'
 
 
 def neck_reduction(weights: dict[str, Tensor]) -> tuple[bool, tuple[int, ...]]:

@@ -1,27 +1,35 @@
-"""Keys of a config that nothing reads, hooks that cannot be built, unknown optimizers."""
+"""Keys of a config that nothing reads, loops and hooks that cannot be built, unknown optimizers."""
 
 import copy
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 
 from mmengine import registry as mmengine_registry
-from mmengine.registry import HOOKS, OPTIMIZERS, DefaultScope, Registry
+from mmengine.config import Config
+from mmengine.registry import HOOKS, LOOPS, OPTIMIZERS, DefaultScope, Registry
 from mmengine.runner import Runner
 
 from .context import Context, Finding, walk
 
+# What is read of a config besides the arguments of the Runner, by the Runner itself or a script
+ALSO_READ = (
+    *('sync_bn', 'model_wrapper_cfg', 'find_unused_parameters', 'efficient_conv_bn_eval'),
+    *('compile', 'activation_checkpointing', 'runner_type', 'strategy'),
+    *('tta_model', 'tta_pipeline'),
+)
 ROOTS = [root for root in vars(mmengine_registry).values() if isinstance(root, Registry)]
 
 
 def check_keys(context: Context) -> list[Finding]:
-    """Look for misspelt parts of the Runner, hooks that cannot be built, and unknown optimizers.
+    """Look for misspelt parts of the Runner, and loops, hooks and optimizers that fail.
 
     Keys beneath them are arguments: classes refuse those that they do not take when they are built.
     """
-    cfg = context.cfg
-    found = [*_misspelt_parts(cfg), *_unusable_hooks(cfg), *_unknown_optimizers(cfg)]
+    cfg, found = context.cfg, []
+    for look in (_misspelt_parts, _unusable_loops, _unusable_hooks, _unknown_optimizers):
+        found += look(cfg)
     return found or [Finding('keys', 'ok', 'no part of the Runner is misspelled')]
 
 
@@ -59,6 +67,29 @@ def package_of(found) -> str:
     return found.__module__.split('.')[0]
 
 
+def check_options(cfg: Config, keys: Iterable[str]) -> None:
+    """Refuse options that change nothing, such as a variable that the file has used already.
+
+    Args:
+        cfg: the config before the options are set.
+        keys: dotted keys of the options.
+
+    Raises:
+        ValueError: for a key of which the first word is a variable of the config, or nearly the
+            name of a part of the Runner.
+    """
+    parts = {*inspect.signature(Runner).parameters, *ALSO_READ}
+    for key in keys:
+        first = key.split('.')[0]
+        near = difflib.get_close_matches(first, sorted(parts), n=1, cutoff=0.8)
+        if first in parts or not (first in cfg or near):
+            continue  # a new one may be meant for a hook of the user
+        remedy = 'set the settings that it stands for, or edit a copy of the config'
+        if first not in cfg:
+            remedy = f'did you mean {near[0]}?'
+        raise ValueError(f'{key}: nothing reads {first} once the config is loaded: {remedy}')
+
+
 def _misspelt_parts(cfg) -> Iterator[Finding]:
     parts = set(inspect.signature(Runner).parameters)
     for key in [key for key in cfg if key not in parts]:
@@ -69,6 +100,23 @@ def _misspelt_parts(cfg) -> Iterator[Finding]:
             text = f'{key}: nothing reads it: did you mean {near[0]}?'
             text += f' The config has no {near[0]}' if absent else ''
             yield Finding('keys', 'warning', text)
+
+
+def _unusable_loops(cfg) -> Iterator[Finding]:
+    """Arguments that a loop does not take; it cannot be built without a Runner."""
+    by_epoch = (cfg.get('train_cfg') or {}).get('by_epoch', True)
+    train = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
+    for part, kind in (('train_cfg', train), ('val_cfg', 'ValLoop'), ('test_cfg', 'TestLoop')):
+        loop = cfg.get(part) or {}
+        for found in find_classes(loop.get('type', kind), [LOOPS]):
+            taken = inspect.signature(found).parameters
+            if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+                continue
+            for key in sorted(loop.keys() - taken.keys() - {'type', 'by_epoch', '_scope_'}):
+                near = difflib.get_close_matches(key, taken, n=1)
+                text = f'{part}.{key}={loop[key]!r}: {found.__name__} takes no {key}'
+                text += f': did you mean {near[0]}?' if near else '; leave it out'
+                yield Finding('keys', 'error', text)
 
 
 def _unusable_hooks(cfg) -> Iterator[Finding]:
@@ -89,9 +137,14 @@ def _unusable_hooks(cfg) -> Iterator[Finding]:
 
 
 def _unknown_optimizers(cfg) -> Iterator[Finding]:
-    """Optimizers that nothing registers: mmengine would say 'None is not a callable object'."""
+    """Optimizers that nothing registers: mmengine would say 'None is not a callable object'.
+
+    And learning rates that are no number, with which schedulers fail too.
+    """
     for path, node in walk(cfg.get('optim_wrapper'), 'optim_wrapper'):
         kind = node.get('type')
         if path.endswith('.optimizer') and kind and not find_classes(kind, [OPTIMIZERS]):
             text = f'{path}.type: nothing registers {kind!r}: correct it, or add its module to '
             yield Finding('keys', 'error', f'{text}custom_imports')
+        if isinstance(rate := node.get('lr'), str):
+            yield Finding('keys', 'error', f'{path}.lr={rate!r}: expected a number')

@@ -37,13 +37,9 @@ def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
     """
     schedulers = cfg.get('param_scheduler') or []
     schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
-    has_epochs = 'max_epochs' in cfg.train_cfg
-    by_iteration = not has_epochs or any(
-        not scheduler.get('by_epoch', True) or scheduler.get('convert_to_iter_based')
-        for scheduler in schedulers
-    )
+    epochs = cfg.train_cfg.get('max_epochs')
     steps = 1
-    if by_iteration:
+    if not epochs or _by_iteration(schedulers):
         batch = cfg.get('auto_scale_lr', {}).get('base_batch_size')
         if not batch:
             raise ValueError(
@@ -51,15 +47,16 @@ def learning_rates(cfg: Config, images: int) -> tuple[list[float], list[float]]:
                 'epoch; set auto_scale_lr = dict(base_batch_size=...)'
             )
         steps = -(-images // batch)
-    total = cfg.train_cfg.max_epochs * steps if has_epochs else cfg.train_cfg.max_iters
-    epochs = cfg.train_cfg.get('max_epochs', total)
-    optimizer = _optimizer(cfg.optim_wrapper.optimizer.lr)
-    built = [
-        _build(each, optimizer, epochs if each.get('by_epoch', True) else total, steps)
-        for each in schedulers
-    ]
-    rates = _simulate(optimizer, built, total, steps if has_epochs else inf)
-    return [1 + step / steps for step in range(total)], rates
+    length = epochs or cfg.train_cfg.max_iters
+    rates = _simulate(cfg.optim_wrapper.optimizer.lr, schedulers, length, epochs and steps)
+    return [1 + step / steps for step in range(len(rates))], rates
+
+
+def _by_iteration(schedulers):
+    """Whether one of them changes the learning rate within an epoch."""
+    return any(
+        not each.get('by_epoch', True) or each.get('convert_to_iter_based') for each in schedulers
+    )
 
 
 def _optimizer(rate):
@@ -72,14 +69,22 @@ def _build(config, optimizer, end, epoch_length=None):
     return PARAM_SCHEDULERS.build({'end': end, **config}, default_args=supplied)
 
 
-def _simulate(optimizer, schedulers, total, epoch_length):
-    """The learning rate of each of `total` steps."""
+def _simulate(rate, schedulers, length, steps=None):
+    """The learning rate of each step of a training.
+
+    `length` is in epochs of `steps` or, without them, in iterations.
+    """
+    optimizer, total = _optimizer(rate), length * (steps or 1)
+    built = [
+        _build(each, optimizer, length if each.get('by_epoch', True) else total, steps)
+        for each in schedulers
+    ]
     optimizer.step()  # before its schedulers' first, or they warn
     rates = []
     for step in range(1, total + 1):
         rates.append(optimizer.param_groups[0]['lr'])
-        for scheduler in schedulers:
-            if not scheduler.by_epoch or step % epoch_length == 0:
+        for scheduler in built:
+            if not scheduler.by_epoch or step % (steps or inf) == 0:
                 scheduler.step()
     return rates
 
@@ -91,6 +96,8 @@ def check_schedule(context: Context) -> list[Finding]:
     images is not known, and one that counts epochs in a training of iterations always.
     """
     cfg = context.cfg
+    if context.has_failed('keys', 'optim_wrapper'):
+        return [Finding('schedule', 'skipped', 'the optimizer cannot be built')]
     train = cfg.get('train_cfg') or {}
     length = train.get('max_epochs') or train.get('max_iters')
     if not length:
@@ -98,11 +105,13 @@ def check_schedule(context: Context) -> list[Finding]:
         needed = train and name_of(train) in ('', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
         return [Finding('schedule', 'error' if needed else 'skipped', text)]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
+    rates = functools.cache(functools.partial(_learning_rates, context, length, unit))
     try:
         hook = checkpoint_hook(cfg)
-        texts = [*_check_schedulers(cfg, length, unit), *_check_hook(hook, cfg, length, unit)]
+        texts = [*_check_schedulers(cfg, length, unit, rates)]
+        texts += _check_hook(hook, cfg, length, unit)
         if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
-            texts += _check_schedulers(cfg, length * steps, 'iterations', steps)
+            texts += _check_schedulers(cfg, length * steps, 'iterations', rates, steps)
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
@@ -122,6 +131,21 @@ def check_schedule(context: Context) -> list[Finding]:
     ]
 
 
+def _learning_rates(context, length, unit, *counted):
+    """The learning rate of each step by the schedulers that count in `counted`, by default by all.
+
+    It takes seconds where there are many. An epoch has 100 where their number is not known.
+    """
+    cfg = context.cfg
+    counted = counted or dict.fromkeys((unit, 'iterations'))
+    schedulers = [each for one in counted for _, each in _comparable(cfg, one)]
+    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0)
+    if unit == 'iterations':
+        return _simulate(rate, schedulers, length)
+    steps = (count_steps(context) or 100) if _by_iteration(schedulers) else 1
+    return _simulate(rate, schedulers, length, steps)
+
+
 def _comparable(cfg, unit) -> list[tuple[str, dict]]:
     """Path and config of each scheduler of the learning rate that counts in `unit`."""
     schedulers = cfg.get('param_scheduler') or []
@@ -134,35 +158,34 @@ def _comparable(cfg, unit) -> list[tuple[str, dict]]:
     if any(name_of(each) == 'ReduceOnPlateauLR' for _, each in named):  # nobody knows beforehand
         return []
     return [
-        (path, {key: value for key, value in each.items() if key != 'convert_to_iter_based'})
+        (path, each)
         for path, each in named
         if name_of(each).endswith('LR') and each.get('by_epoch', True) == (unit == 'epochs')
     ]
 
 
-def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
+def _check_schedulers(cfg, length, unit, rates, steps=None) -> Iterator[str]:
     """What does not fit of the schedulers that count in `unit`.
 
-    `steps` are the iterations of an epoch, for schedulers of iterations in a training of epochs.
+    `rates` gives learning rates: of all schedulers, or of those that count in a unit. `steps` are
+    the iterations of an epoch, for schedulers of iterations in a training of epochs.
     """
     named = _comparable(cfg, unit)
-    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0) if named else 1.0
-    optimizer = _optimizer(rate)
-    built = [_build(each, optimizer, length) for _, each in named]
+    built = [_shape(each, length) for _, each in named]
     for (path, each), scheduler in zip(named, built, strict=True):
         yield from _check_milestones(path, each, scheduler, length, unit)
     stops = [_stop(scheduler) for scheduler in built]
     last = max((stop for _, stop in stops), default=0)
     if steps:  # others may go on by epochs
         others = [each for _, each in _comparable(cfg, 'epochs')]
-        ends = [_stop(_build(each, _optimizer(rate), length // steps))[1] for each in others]
+        ends = [_stop(_shape(each, length // steps))[1] for each in others]
         last = max([last, *(end * steps for end in ends)])
-    # Of many iterations it takes seconds, and most schedules fit without it.
-    rates = functools.cache(lambda: _simulate(optimizer, built, length, 1))
     for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
         name = name_of(each)
         rises = key == 'T_max' and stop < min(length, scheduler.end)
-        if stop == length or (stop > length and (name not in STRETCHED or _share(rates()) < LOW)):
+        if stop == length or (
+            stop > length and (name not in STRETCHED or _share(rates(unit)) < LOW)
+        ):
             continue
         if rises:
             what = f'comes to its end at {stop} of {length} {unit}, and rises again'
@@ -172,7 +195,7 @@ def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
                 f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
         # Others go on, or it is a warm-up before a constant rate.
-        elif stop < last or _share(rates()) == 1:
+        elif stop < last or _share(rates(unit)) == 1:
             continue
         else:
             what = (
@@ -182,6 +205,12 @@ def _check_schedulers(cfg, length, unit, steps=None) -> Iterator[str]:
         right = length - scheduler.begin if key == 'T_max' else length
         remedy = f'{path}.{key}={right}{" or less" if stop > length else ""}'
         yield f'{path}.{key}={each[key]}: {name} {what}: set {remedy}'
+
+
+def _shape(config, length):
+    """A scheduler of any learning rate, with its begin and end in the unit of the config."""
+    kept = {key: value for key, value in config.items() if key != 'convert_to_iter_based'}
+    return _build(kept, _optimizer(1.0), length)
 
 
 def _share(rates):
@@ -240,6 +269,8 @@ def check_batch(context: Context) -> list[Finding]:
     images = (cfg.get('train_dataloader') or {}).get('batch_size')
     wrapper = cfg.get('optim_wrapper') or {}
     rate = (wrapper.get('optimizer') or {}).get('lr')
+    if context.has_failed('keys', 'optim_wrapper'):
+        return [Finding('batch', 'skipped', 'the optimizer cannot be built')]
     if not base or not images or rate is None:
         text = (
             'the config does not say for which batch its learning rate is: set '

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..data import LoadCheckedImage, check_intact_image
@@ -42,6 +42,8 @@ def inspect_pictures(infos: Sequence[dict]) -> np.ndarray:
                     sizes.append(picture.size)
         except Image.DecompressionBombError as error:
             raise ValueError(f'{str(path)!r}: {error}; scale it down, or remove it') from error
+        except UnidentifiedImageError:
+            bad.append(f'{str(path)!r}: it is no picture')
         except (OSError, SyntaxError, ValueError) as error:
             bad.append(f'{str(path)!r}: {error}')
     if bad:

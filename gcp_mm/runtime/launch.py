@@ -17,6 +17,7 @@ from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
 from ..checks.context import Loaded, is_first_process, walk
+from ..checks.keys import check_options
 from .resume import LoadingHook
 from .summary import SummaryHook, quiet
 
@@ -36,9 +37,10 @@ def read_config(path: str, options: Mapping | None = None) -> Config:
 
     Raises:
         ValueError: for a config of another package than gcp_mm, mmpretrain and mmdet. mmengine
-            would try to install it.
+            would try to install it. For options that would change nothing.
     """
     cfg = hub.resolve_config(path)
+    check_options(cfg, options or {})
     cfg.merge_from_dict(dict(options or {}))
     return cfg
 

@@ -66,6 +66,7 @@ def process(rank, folder):
     layer = AllReduceBatchNorm(4)
     results += [layer(far).detach(), layer(half).detach()]
     torch.save(results, f'{folder}/{rank}.pth')
+    dist.barrier()  # PyTorch 2.1 may hang in the end of a group whose last reduction just ended
     dist.destroy_process_group()
 
 

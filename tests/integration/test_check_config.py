@@ -51,7 +51,9 @@ def test_everything_that_is_wrong_is_said(call_tool, capsys, tmp_path):
         *data(tmp_path / 'nowhere'),
     ]
     with pytest.raises(SystemExit) as end:
-        call_tool(TOOL, CLS, '--gpus', '4', '--cfg-options', *options)
+        call_tool(
+            TOOL, CLS, *('--gpus', 4, '--work-dir', tmp_path / 'run'), '--cfg-options', *options
+        )
     assert end.value.code == 1
     rows = table(capsys.readouterr().out)
     assert list(rows) == CHECKS

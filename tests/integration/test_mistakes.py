@@ -56,6 +56,7 @@ MISTAKES = [
     ('image_demo', [CLS, 'x.onnx', 'a.png', '--out-dir', 'x'], f'leave out {CLS}'),
     ('image_demo', [CLS, GONE, '{}', '--out-dir', '{}/out'], 'no picture or video'),
     ('image_demo', [FASTER, GONE, '{}', '--out-dir', 'x', '--covariance'], 'is for classifiers'),
+    ('image_demo', [CLS, GONE, '{}', '--out-dir', 'x', '--score-thr', '0'], 'is for detectors'),
     ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--covariance'], 'give CONFIG CHECKPOINT'),
     ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--device', 'cpu'], 'CONFIG CHECKPOINT'),
     ('image_demo', ['x.pt', 'a', '--out-dir', 'x', '--cfg-options', 'a=1'], 'CONFIG CHECKPOINT'),
@@ -64,7 +65,7 @@ MISTAKES = [
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/own.py'], 'no class folders'),
     ('make_config', ['{}', '--task', 'detect', '--out', '{}/own.py'], 'COCO'),
     ('make_config', ['{}', '--task', 'foo'], "'foo'"),
-    ('make_config', ['{}', '--task', 'classify', '--gpus', '0'], 'processes'),
+    ('make_config', ['{}', '--task', 'classify', '--gpus', '0'], '--gpus 0'),
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/x.json'], 'x.json'),
     ('make_corruptions', ['{}', '{}/x', '--size', '3'], 'got 3'),
     ('make_corruptions', ['{}', '{}/x', '--corruptions', 'foo'], "'foo'"),
@@ -80,6 +81,7 @@ MISTAKES = [
     ('test_robustness', [CLS, GONE], 'nothing to evaluate'),
     ('test_robustness', [CLS, GONE, '--clean', GONE], 'gone'),
     ('train', [CLS, '--resume', GONE], 'gone'),
+    ('train', [CLS, '--cfg-options', 'load_form=x.pth'], 'did you mean load_from'),
 ]
 
 

@@ -141,15 +141,17 @@ def test_bad_files_are_reported_and_the_others_drawn(demo, pictures, video, monk
         'half.jpg': whole[: len(whole) // 2],
         'page.jpg': b'<html>not found</html>',
         'none.mp4': b'no video' * 100,
+        'raw.png': cv2.imencode('.png', np.full((9, 9), 199, np.uint16))[1].tobytes(),
     }
     for name, content in contents.items():
         (pictures / 'sub' / name).write_bytes(content)
     monkeypatch.setattr(cv2, 'VideoWriter_fourcc', lambda *_: -7)  # no such encoder
-    fails = r'6 of 11 files failed: .*notes\.txt'
+    fails = r'7 of 12 files failed: .*notes\.txt'
     found = demo(CLS, pictures, pictures / 'notes.txt', video, fails=fails)
     assert len(found['predictions']) == 5
     assert {path.split('/')[-1] for path in found['failed']} == {*contents, 'notes.txt', 'clip.AVI'}
     assert 'no encoder' in found['failed'][str(video)]
+    assert 'uint16 up to 199' in found['failed'][str(pictures / 'sub/raw.png')]
 
 
 def test_detector_with_the_checkpoint_of_a_classifier(call_tool, checkpoint, pictures, tmp_path):

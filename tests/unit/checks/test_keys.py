@@ -8,6 +8,7 @@ from gcp_mm.checks import check_config
 from gcp_mm.checks.data import check_data
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.hub import resolve_config
+from gcp_mm.runtime import read_config
 from tests.helpers.checks import texts
 from tests.helpers.runs import CLS
 
@@ -32,6 +33,9 @@ def changed(**options):
         ({'custom_hooks': [dict(type='DivergenceHook', foo=1)]}, 'keys', ('_hooks[0]', "'foo'")),
         ({'default_hooks.loger.interval': 1}, 'keys', ('default_hooks.loger', 'type')),
         ({'optim_wrapper.optimizer.type': 'SDG'}, 'keys', ('.optimizer.type', "'SDG'")),
+        ({'optim_wrapper.optimizer.lr': 'abc'}, 'keys', ('.optimizer.lr', "'abc'")),
+        ({'train_cfg.max_epoch': 5}, 'keys', ('train_cfg.max_epoch=5', 'mean max_epochs')),
+        ({'val_cfg.fp17': True}, 'keys', ('val_cfg.fp17=True', 'ValLoop', 'mean fp16')),
         ({'param_scheduler.powr': 2}, 'schedule', ("'powr'",)),
         ({'default_hooks.checkpoint.max_keep_ckpt': 1}, 'schedule', ("'max_keep_ckpt'",)),
         ({'val_evaluator.thr': 1}, 'metrics', ('Accuracy', "'thr'")),
@@ -81,3 +85,26 @@ def test_part_of_a_runner_that_is_misspelt_beside_the_right_one():
     assert texts('warning', check_keys, cfg) == [
         'trian_cfg: nothing reads it: did you mean train_cfg?'
     ]
+
+
+def test_loops_that_say_what_they_count():
+    cfg = changed(train_cfg=dict(_delete_=True, by_epoch=False, max_iters=5, max_epochs=5))
+    (text,) = texts('error', check_keys, cfg)
+    assert text.startswith('train_cfg.max_epochs=5: IterBasedTrainLoop takes no max_epochs')
+    cfg.train_cfg.pop('max_epochs')
+    assert texts('error', check_keys, cfg) == []
+
+
+def test_options_that_would_change_nothing(tmp_path):
+    """What the file has computed with a variable stays; an option for a user's hook may be new."""
+    path = tmp_path / 'config.py'
+    path.write_text("epochs = 3\ntrain_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)\n")
+    cfg = read_config(str(path), {'train_cfg.max_epochs': 5, 'load_from': 'x', 'of_my_hook': 1})
+    assert (cfg.train_cfg.max_epochs, cfg.load_from, cfg.of_my_hook) == (5, 'x', 1)
+    for options, words in (
+        ({'epochs': 5}, 'epochs: nothing reads epochs .* stands for'),
+        ({'load_form': 'x'}, 'load_form: .* did you mean load_from'),
+        ({'modle.head.num_classes': 5}, r'modle\.head\.num_classes: .* did you mean model'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_config(str(path), options)

@@ -201,7 +201,20 @@ def test_warm_up_in_steps(of_folders, options, steps):
     assert text.startswith(
         f'param_scheduler[0].end=500: LinearLR ends at 500, after the {steps} iterations of the '
     )
-    assert text.endswith(f'100% of the highest: set param_scheduler[0].end={steps} or less')
+    assert text.endswith(f'of the highest: set param_scheduler[0].end={steps} or less')
+
+
+@pytest.mark.parametrize('power', [1, 2])
+def test_rate_at_the_end_of_a_schedule_by_steps(of_folders, power):
+    """Of 12 epochs of 6 steps; mmengine's decay to 0 takes one step less than its length."""
+    polynomial = dict(type='PolyLR', power=power, end=40, convert_to_iter_based=True)
+    (text,) = of_folders(polynomial)
+    share = (1 - 71 / (40 * 6 - 1)) ** power
+    assert f'stops at a learning rate of {0.1 * share:.3g}, {share:.0%} of the highest' in text
+    share *= 0.1 + 0.9 * 71 / 99
+    found = of_folders(dict(STEP_WARM_UP, end=100), polynomial)
+    assert len(found) == 2
+    assert all(f'stops at a learning rate of {0.1 * share:.3g}' in text for text in found)
 
 
 def test_steps_that_fit_or_are_not_known(of_folders):
