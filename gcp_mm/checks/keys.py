@@ -75,18 +75,19 @@ def check_options(cfg: Config, keys: Iterable[str]) -> None:
         keys: dotted keys of the options.
 
     Raises:
-        ValueError: for a key of which the first word is a variable of the config, or nearly the
-            name of a part of the Runner.
+        ValueError: for a key of which the first word is no part of the Runner.
     """
     parts = {*inspect.signature(Runner).parameters, *ALSO_READ}
     for key in keys:
         first = key.split('.')[0]
-        near = difflib.get_close_matches(first, sorted(parts), n=1, cutoff=0.8)
-        if first in parts or not (first in cfg or near):
-            continue  # a new one may be meant for a hook of the user
-        remedy = 'set the settings that it stands for, or edit a copy of the config'
-        if first not in cfg:
+        if first in parts:
+            continue
+        if first in cfg:
+            remedy = 'set the settings that it stands for, or edit a copy of the config'
+        elif near := difflib.get_close_matches(first, sorted(parts), n=1, cutoff=0.8):
             remedy = f'did you mean {near[0]}?'
+        else:
+            remedy = 'leave it out, or set a part of the Runner, such as optim_wrapper.optimizer.lr'
         raise ValueError(f'{key}: nothing reads {first} once the config is loaded: {remedy}')
 
 

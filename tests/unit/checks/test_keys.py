@@ -96,14 +96,15 @@ def test_loops_that_say_what_they_count():
 
 
 def test_options_that_would_change_nothing(tmp_path):
-    """What the file has computed with a variable stays; an option for a user's hook may be new."""
+    """What the file has computed with a variable stays."""
     path = tmp_path / 'config.py'
     path.write_text("epochs = 3\ntrain_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)\n")
-    cfg = read_config(str(path), {'train_cfg.max_epochs': 5, 'load_from': 'x', 'of_my_hook': 1})
-    assert (cfg.train_cfg.max_epochs, cfg.load_from, cfg.of_my_hook) == (5, 'x', 1)
+    cfg = read_config(str(path), {'train_cfg.max_epochs': 5, 'load_from': 'x', 'tta_model.a': 1})
+    assert (cfg.train_cfg.max_epochs, cfg.load_from, cfg.tta_model.a) == (5, 'x', 1)
     for options, words in (
         ({'epochs': 5}, 'epochs: nothing reads epochs .* stands for'),
         ({'load_form': 'x'}, 'load_form: .* did you mean load_from'),
+        ({'optimizer.lr': 0.1}, r'optimizer\.lr: nothing reads optimizer .*optim_wrapper'),
         ({'modle.head.num_classes': 5}, r'modle\.head\.num_classes: .* did you mean model'),
     ):
         with pytest.raises(ValueError, match=words):
