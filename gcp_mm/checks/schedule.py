@@ -134,7 +134,8 @@ def check_schedule(context: Context) -> list[Finding]:
 def _learning_rates(context, length, unit, *counted):
     """The learning rate of each step by the schedulers that count in `counted`, by default by all.
 
-    It takes seconds where there are many. An epoch has 100 where their number is not known.
+    It takes seconds where there are many. Where the steps of an epoch are not known, it has 100,
+    and schedulers of iterations are left out.
     """
     cfg = context.cfg
     counted = counted or dict.fromkeys((unit, 'iterations'))
@@ -142,8 +143,10 @@ def _learning_rates(context, length, unit, *counted):
     rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0)
     if unit == 'iterations':
         return _simulate(rate, schedulers, length)
-    steps = (count_steps(context) or 100) if _by_iteration(schedulers) else 1
-    return _simulate(rate, schedulers, length, steps)
+    steps = count_steps(context) if _by_iteration(schedulers) else 1
+    if steps is None:
+        schedulers = [each for each in schedulers if each.get('by_epoch', True)]
+    return _simulate(rate, schedulers, length, steps or 100)
 
 
 def _comparable(cfg, unit) -> list[tuple[str, dict]]:

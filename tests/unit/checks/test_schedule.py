@@ -217,6 +217,12 @@ def test_rate_at_the_end_of_a_schedule_by_steps(of_folders, power):
     assert all(f'stops at a learning rate of {0.1 * share:.3g}' in text for text in found)
 
 
+def test_rate_at_the_end_where_the_steps_are_not_known():
+    for others in ([], [STEP_WARM_UP]):
+        (text,) = schedule(*others, dict(type='PolyLR', end=40, convert_to_iter_based=True))
+        assert f'learning rate of {0.1 * (1 - 1999 / 3999):.3g}, 50% of the highest' in text
+
+
 def test_steps_that_fit_or_are_not_known(of_folders):
     steps = dict(STEPS, end=12)
     assert of_folders(dict(STEP_WARM_UP, end=36), steps) == []
