@@ -10,8 +10,9 @@ underflow, so that classes tie. Of each file a metric keeps a few numbers, not t
 
 import logging
 from collections.abc import Sequence
+from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import cv2
 import numpy as np
@@ -284,7 +285,7 @@ class LogitsLoop(TestLoop):
 
 
 class FileMetric(BaseMetric):
-    """Mean over files of the numbers that :meth:`measure` gives.
+    """Mean over files, and its standard error, of the numbers that :meth:`measure` gives.
 
     Args:
         skip_bad: leave out and list the files that are unreadable or give NaN, instead of raising.
@@ -325,8 +326,8 @@ class FileMetric(BaseMetric):
         """Means over the files.
 
         Returns:
-            The means, the number of `files` they are over, and `skipped`: a list of
-            ``{file, reason}``.
+            The means, the `standard_error` of each where there are two files, the number of `files`
+            they are over, and `skipped`: a list of ``{file, reason}``.
 
         Raises:
             ValueError: if no file is left.
@@ -335,8 +336,12 @@ class FileMetric(BaseMetric):
         skipped = [file for numbers, file in results if not numbers]
         if not measured:
             raise ValueError(f'all {len(skipped)} files were skipped; {skipped[0]["reason"]}')
-        means = {name: fmean(numbers[name] for numbers in measured) for name in measured[0]}
-        return dict(means, files=len(measured), skipped=skipped)
+        values = {name: [numbers[name] for numbers in measured] for name in measured[0]}
+        means, count = {name: fmean(each) for name, each in values.items()}, len(measured)
+        if count > 1:
+            errors = {name: stdev(each, means[name]) / sqrt(count) for name, each in values.items()}
+            means['standard_error'] = errors
+        return dict(means, files=count, skipped=skipped)
 
 
 @METRICS.register_module(force=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
 
@@ -28,6 +28,7 @@ from .stability import PERTURBATIONS, mean_flip_rate, mean_top5_distance
 # their decimal places
 NORMALIZED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
+NORMAL = 1.96  # standard errors in half an interval of 95 %
 PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
 
@@ -95,7 +96,8 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
     Args:
         network: raw numbers.
         baseline: numbers to divide by.
-        parts: parts of the results, whose skipped files are listed.
+        parts: parts of the results, for intervals of the perturbations, and whose skipped files are
+            listed.
     """
     ratio = details(network, baseline)
     means = mean_errors(network.corruption_error)
@@ -116,17 +118,47 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
     perturbations = []
     for name, flips in network.flip_probability.items():
         label = name if name in PERTURBATIONS else f'{name} (not in mFR, mT5D)'
-        raw = [number(100 * flips), number(network.top5_distance[name], 3)]
+        errors = parts.get(f'imagenet-p/{name}', {}).get('standard_error', {})
+        raw = [
+            _with_interval(100 * flips, 100 * errors.get('flip_probability', nan)),
+            _with_interval(network.top5_distance[name], errors.get('top5_distance', nan), 3),
+        ]
         perturbations.append([label, *raw, *(number(ratio[key][name]) for key in ('FR', 'T5D'))])
     if perturbations:
         page += [
             '## Perturbations',
             'Flip probability (%) and mean top-5 distance (0 to 18); FR and T5D in percent of '
-            f'{baseline.name}.',
+            f'{baseline.name}.{_widths_of_means(parts, baseline)}',
             markdown_table(['perturbation', 'FP', 'uT5D', 'FR', 'T5D'], perturbations),
         ]
     page += _left_out('files', [item for part in parts.values() for item in part['skipped']])
     return '\n\n'.join(page) + '\n'
+
+
+def _with_interval(value, error, digits=2):
+    """A mean over files and, where its standard error is known, half the interval of 95 %."""
+    shown = number(value, digits)
+    return shown if isnan(error) else f'{shown} ± {NORMAL * error:.{digits}f}'
+
+
+def _widths_of_means(parts, baseline):
+    """Half the intervals of mFR and mT5D over the sequences, where all standard errors are known.
+
+    They add up as they do at most: the perturbations are of the same images.
+    """
+    errors = [parts.get(f'imagenet-p/{name}', {}).get('standard_error') for name in PERTURBATIONS]
+    if not all(errors):
+        return ''
+    flips, distances = (
+        {name: NORMAL * error[key] for name, error in zip(PERTURBATIONS, errors, strict=True)}
+        for key in ('flip_probability', 'top5_distance')
+    )
+    mfr = fmean(percent_of(flips, baseline.flip_probability).values())
+    mt5d = fmean(percent_of(distances, baseline.top5_distance).values())
+    return (
+        ' ± is half of an interval of 95 % over the sequences; that of mFR is at most '
+        f'{number(mfr)}, that of mT5D {number(mt5d)}.'
+    )
 
 
 def report_detector(results: Mapping) -> str:

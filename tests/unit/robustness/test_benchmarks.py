@@ -257,6 +257,7 @@ def test_corruption_error_counts_each_file_once():
     repeated = samples[0]  # by a distributed sampler
     assert errors(*samples, repeated) == {
         'corruption/error': pytest.approx(1 / 3),
+        'corruption/standard_error': dict(error=pytest.approx(1 / 3)),
         'corruption/files': 3,
         'corruption/skipped': [],
     }

@@ -55,6 +55,28 @@ def test_report_of_a_part(alexnet):
     assert '| shear (not in mFR, mT5D) | 20.00 | 3.000 | - | - |' in page
 
 
+def test_intervals_over_the_sequences(alexnet):
+    """Errors of a hundredth of AlexNet's numbers: mFR and mT5D may be off by 1.96."""
+    part = Robustness('p', {}, None, {}, alexnet.flip_probability, alexnet.top5_distance)
+    stability = (part.flip_probability, part.top5_distance)
+    parts = {
+        f'imagenet-p/{name}': dict(
+            standard_error=dict(flip_probability=flips / 100, top5_distance=distance / 100),
+            skipped=[],
+        )
+        for name, flips, distance in zip(
+            part.flip_probability, *map(dict.values, stability), strict=True
+        )
+    }
+    page = report(part, alexnet, parts)
+    assert '| scale | 23.53 ± 0.46 | 4.510 ± 0.088 | 100.00 | 100.00 |' in page
+    assert 'that of mFR is at most 1.96, that of mT5D 1.96.' in page
+    parts['imagenet-p/snow'].pop('standard_error')
+    page = report(part, alexnet, parts)
+    assert '| snow | 11.93 | 2.430 |' in page
+    assert 'at most' not in page
+
+
 def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
     half = {name: [e / 2 for e in error] for name, error in alexnet.corruption_error.items()}
     groups = {'whole': [alexnet], 'both': [alexnet, Robustness('half', {}, 0.1, half)]}
