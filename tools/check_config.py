@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument, print_findings, run
+from arguments import add_config_arguments, add_trust_argument, check_gpus, print_findings, run
 
 from mmengine.logging import MMLogger
 
@@ -23,8 +23,7 @@ def parse_args():
         '--auto-scale-lr', action='store_true', help='as the job will have it: see tools/train.py'
     )
     args = parser.parse_args()
-    if args.gpus < 1:
-        parser.error(f'--gpus {args.gpus}: expected at least 1')
+    check_gpus(args.gpus)
     return args
 
 

@@ -9,7 +9,7 @@ import os
 import shlex
 from pathlib import Path
 
-from arguments import add_trust_argument, print_findings, run
+from arguments import add_trust_argument, check_gpus, print_findings, run
 
 from mmengine.logging import MMLogger
 
@@ -49,8 +49,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    if args.gpus < 1:
-        raise ValueError(f'--gpus {args.gpus}: expected at least 1')
+    check_gpus(args.gpus)
     written = write_config(
         args.data,
         args.task,

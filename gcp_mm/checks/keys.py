@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from .context import Context, Finding, walk
 
+RUNNER_PARTS = {*inspect.signature(Runner).parameters}
 # What is read of a config besides the arguments of the Runner, by the Runner itself or a script
 ALSO_READ = (
     *('sync_bn', 'model_wrapper_cfg', 'find_unused_parameters', 'efficient_conv_bn_eval'),
@@ -28,7 +29,7 @@ def check_keys(context: Context) -> list[Finding]:
     Keys beneath them are arguments: classes refuse those that they do not take when they are built.
     """
     cfg, found = context.cfg, []
-    for look in (_misspelt_parts, _unusable_loops, _unusable_hooks, _unknown_optimizers):
+    for look in (_misspelt_parts, _unusable_loops, _unusable_hooks, _unusable_optimizers):
         found += look(cfg)
     return found or [Finding('keys', 'ok', 'no part of the Runner is misspelled')]
 
@@ -77,7 +78,7 @@ def check_options(cfg: Config, keys: Iterable[str]) -> None:
     Raises:
         ValueError: for a key of which the first word is no part of the Runner.
     """
-    parts = {*inspect.signature(Runner).parameters, *ALSO_READ}
+    parts = RUNNER_PARTS.union(ALSO_READ)
     for key in keys:
         first = key.split('.')[0]
         if first in parts:
@@ -92,11 +93,10 @@ def check_options(cfg: Config, keys: Iterable[str]) -> None:
 
 
 def _misspelt_parts(cfg) -> Iterator[Finding]:
-    parts = set(inspect.signature(Runner).parameters)
-    for key in [key for key in cfg if key not in parts]:
-        absent = difflib.get_close_matches(key, sorted(parts - set(cfg)), n=1, cutoff=0.8)
+    for key in [key for key in cfg if key not in RUNNER_PARTS]:
+        absent = difflib.get_close_matches(key, sorted(RUNNER_PARTS - set(cfg)), n=1, cutoff=0.8)
         # Variables of an author may resemble a part that is there, such as gallery_dataloader.
-        near = absent or difflib.get_close_matches(key, sorted(parts), n=1, cutoff=0.88)
+        near = absent or difflib.get_close_matches(key, sorted(RUNNER_PARTS), n=1, cutoff=0.88)
         if near:
             text = f'{key}: nothing reads it: did you mean {near[0]}?'
             text += f' The config has no {near[0]}' if absent else ''
@@ -137,10 +137,10 @@ def _unusable_hooks(cfg) -> Iterator[Finding]:
                 yield Finding('keys', 'error', f'{path}: {error}')
 
 
-def _unknown_optimizers(cfg) -> Iterator[Finding]:
-    """Optimizers that nothing registers: mmengine would say 'None is not a callable object'.
+def _unusable_optimizers(cfg) -> Iterator[Finding]:
+    """Optimizers that nothing registers, and learning rates that are no number.
 
-    And learning rates that are no number, with which schedulers fail too.
+    mmengine would say 'None is not a callable object', or a scheduler fails.
     """
     for path, node in walk(cfg.get('optim_wrapper'), 'optim_wrapper'):
         kind = node.get('type')
