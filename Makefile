@@ -28,7 +28,7 @@ reproduce: install
 faults: install
 	$(PYTEST) --tables \
 		tests/integration/test_faults.py tests/integration/test_processes.py \
-		tests/unit/checks/test_bad_annotations.py tests/integration/test_bad_folders.py \
+		tests/unit/checks/test_bad_annotations.py tests/unit/data/test_load_image.py \
 		tests/integration/test_bad_images.py
 
 test: lint

@@ -207,24 +207,6 @@ def test_bad_images_stop_the_run_or_are_left_out(evaluate, scenes, tmp_path):
     assert evaluate(tmp_path / 'v', *short, scenes=scenes)['parts'] == found['parts']
 
 
-@pytest.mark.parametrize(
-    ('config', 'words', 'message'),
-    [
-        ('', ('--imagenet-c', 'a'), r'--imagenet-c: for classifiers alone.*net\.py'),
-        ('', ('--crop-size', 64), '--crop-size: for classifiers alone'),
-        ('', ('--resize', 0), '--resize: for classifiers alone'),
-        ('resnet18_1xb64-5e_digits.py', ('--severities', 1), '--severities: for detectors alone'),
-    ],
-)
-def test_options_of_the_other_kind_are_refused(
-    call_tool, network, tmp_path, config, words, message
-):
-    config = ROOT / 'configs/digits' / config if config else network[0]
-    with pytest.raises(ValueError, match=message):
-        call_tool(TOOL, config, network[1], '--work-dir', tmp_path / 'w', *words)
-    assert not (tmp_path / 'w').exists()
-
-
 def test_detector_that_finds_nothing(evaluate, network, tmp_path):
     """On clean images it is an error; under a corruption, an AP of 0."""
     blind = tmp_path / 'blind.pth'

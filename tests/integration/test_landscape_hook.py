@@ -91,7 +91,7 @@ def test_measured_loss_is_the_steps_own(measured):
 
 @pytest.mark.slow
 def test_two_processes(run_tool, short_cls, tmp_path):
-    """Bit-identical too, and the landscape is that of the mean loss of both."""
+    """Bit-identical too, with the same weights, and the landscape of the mean loss of both."""
     for name, hooks, etas in (('without', '', []), ('with', LANDSCAPE, [DUMP_ETAS])):
         (tmp_path / name).mkdir()
         config = write_config(tmp_path / f'{name}.py', hooks)
@@ -106,6 +106,9 @@ def test_two_processes(run_tool, short_cls, tmp_path):
         assert without.pop('measured') is None
         measured.append(state.pop('measured'))
         assert_equal(without, state)
+    states = [load(tmp_path / 'without', rank) for rank in (0, 1)]
+    assert_equal(states[0]['weights'], states[1]['weights'])
+    assert states[0]['losses'] != states[1]['losses']  # of other images
     # Half of each process's loss, at half of each step: g is the gradient of the mean.
     (record,) = read_jsonl(tmp_path / 'with/landscape.jsonl')
     losses = (measured[0][0] + measured[1][0]) / 2

@@ -64,11 +64,6 @@ def test_runs_that_cannot_be_compared(call_tool, tmp_path, other, words):
     assert not (tmp_path / 'out').exists()
 
 
-def test_run_without_measurements(call_tool, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'landscape\.jsonl'):
-        call_tool('tools/plot_landscape.py', tmp_path, '--out', tmp_path / 'out')
-
-
 @pytest.mark.parametrize(
     ('key', 'bad'),
     [
@@ -121,18 +116,3 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     assert surface.isfinite().all()
     assert (out / 'landscape.md').read_text() in printed
     assert (out / 'surface.png').stat().st_size > 10_000
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (('--grid', 4), '--grid 4: expected an odd number'),
-        (('--images', 0), 'expected positive numbers'),
-        (('--products', 3), '--products 3: expected an even number'),
-        (('--etas', 0, 1), '--etas: a step of 0'),
-    ],
-)
-def test_wrong_options(call_tool, capsys, options, words):
-    with pytest.raises(SystemExit):
-        call_tool('tools/landscape.py', CLS, 'epoch_1.pth', *options)
-    assert words in capsys.readouterr().err

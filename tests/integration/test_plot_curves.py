@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from PIL import Image
 
 from tests.helpers.run_logs import validations, write_log
@@ -33,19 +32,6 @@ def test_table_and_plot_of_runs(call_tool, tmp_path, capsys):
 def test_plot_of_learning_rates(call_tool, tmp_path):
     call_tool(TOOL, '--lr', IMAGENET, CLS, '--out', tmp_path)
     assert Image.open(tmp_path / 'learning_rates.png').size == (900, 600)
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        ((), 'name RUN_DIRs'),
-        (('a', 'b', '--names', 'x'), 'expected 2 different names'),
-    ],
-)
-def test_wrong_arguments(call_tool, arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        call_tool(TOOL, *arguments)
-    assert message in capsys.readouterr().err
 
 
 def test_log_of_a_real_run(run_tool, call_tool, short_cls, tmp_path):

@@ -248,9 +248,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
 
 
 @pytest.mark.slow
-def test_mistakes(reproduce):
-    unknown = "expected some of ['twins', 'detectors'], got ['speed']"
-    assert unknown in reproduce('speed').stdout
+def test_a_training_that_fails_is_named(reproduce):
     broken = {'like': 'GAP', 'options': {'model.head.in_channels': 3}}
     failed = reproduce('twins', networks=NETWORKS | {'twin': broken})
     assert failed.returncode == 2

@@ -230,23 +230,6 @@ def test_bad_files_stop_the_run_or_are_listed(call_tool, network, trees, tmp_pat
     assert f'- {video}: 1 frame, and stability needs at least 2' in page
 
 
-@pytest.mark.parametrize(
-    ('options', 'error'),
-    [
-        (['--amp'], SystemExit),
-        (['--baseline', 'nowhere.json'], FileNotFoundError),
-        (['--imagenet-c', 'nowhere'], FileNotFoundError),
-        (['--imagenet-c', '', '--imagenet-p', '', '--clean', ''], ValueError),
-    ],
-)
-def test_wrong_options(call_tool, network, trees, tmp_path, capsys, options, error):
-    with pytest.raises(error) as raised:
-        call_tool(*arguments(network, trees, tmp_path / 'w', *options))
-    message = f'{raised.value} {capsys.readouterr().err}'
-    assert options[-1] in message or options[0] in message
-    assert not (tmp_path / 'w').exists()
-
-
 def test_network_of_one_channel_is_refused(call_tool, network, trees, tmp_path):
     with pytest.raises(ValueError, match='takes 1 channels, the images have 3'):
         call_tool(*arguments(network, trees, tmp_path), 'model.backbone.in_channels=1')

@@ -13,7 +13,6 @@ from mmengine.runner import CheckpointLoader
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.compat import operators_in_use
-from tests.helpers.equality import assert_equal, load
 from tests.helpers.pickles import Creates
 from tests.helpers.runs import CLS, ROOT
 
@@ -90,18 +89,12 @@ def test_train_resumes_from_a_path(run_tool, trained, short_cls, tmp_path):
 
 
 @pytest.mark.parametrize('command', [('tools/test.py', CLS), ('tools/train.py', CLS, '--resume')])
-@pytest.mark.parametrize('kind', ['code', 'truncated'])
-def test_bad_checkpoint_is_refused(run_tool, trained, short_cls, tmp_path, command, kind):
-    path, sign, good = tmp_path / 'a.pth', tmp_path / 'sign', trained / 'epoch_1.pth'
-    if kind == 'code':
-        torch.save(read_checkpoint(good) | dict(extra=Creates(sign)), path)
-        words = 'say so with trust=True (--trust)'
-    else:
-        path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-        words = f"checkpoint '{path}' cannot be read"
+def test_code_in_a_checkpoint_is_not_executed(run_tool, trained, short_cls, tmp_path, command):
+    path, sign = tmp_path / 'a.pth', tmp_path / 'sign'
+    torch.save(read_checkpoint(trained / 'epoch_1.pth') | dict(extra=Creates(sign)), path)
     done = run_tool(*command, path, '--work-dir', tmp_path / 'w', '--cfg-options', *short_cls)
     assert done.returncode != 0
-    assert words in done.stdout
+    assert 'say so with trust=True (--trust)' in done.stdout
     assert 'Epoch(' not in done.stdout
     assert not sign.exists()
 
@@ -146,23 +139,6 @@ def test_refused_before_anything_is_written(call_tool, trained, tmp_path, tool, 
     with pytest.raises(ValueError, match=words):
         call_tool(*command, *arguments)
     assert not (tmp_path / 'w').exists()
-
-
-@pytest.mark.slow
-def test_two_processes_end_with_the_same_weights(run_tool, short_cls, tmp_path):
-    config = tmp_path / 'dump.py'
-    config.write_text(
-        f"_base_ = '{ROOT / CLS}'\n"
-        "custom_imports = dict(imports=['gcp_mm', 'tests.helpers.run_state'])\n"
-        "default_hooks = dict(dump=dict(type='DumpRunStateHook'))\n"
-    )
-    done = run_tool(
-        *('tools/dist_train.sh', config, 2, '--work-dir', tmp_path, '--cfg-options', *short_cls),
-    )
-    assert done.returncode == 0, done.stdout
-    first, second = (load(tmp_path, rank) for rank in (0, 1))
-    assert_equal(first['weights'], second['weights'])
-    assert first['losses'] != second['losses']  # of other images
 
 
 @pytest.mark.slow

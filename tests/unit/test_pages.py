@@ -1,5 +1,7 @@
 """The pages of the documentation: their sentences are short and their Python compiles."""
 
+import re
+
 import pytest
 
 from tests.helpers.pages import PAGES, blocks, name_of, sentences
@@ -14,5 +16,6 @@ def test_sentences_are_short(page):
 
 @pytest.mark.parametrize('page', PAGES, ids=name_of)
 def test_python_compiles(page):
-    for block in blocks(page, 'python'):
+    commands = re.findall(r'python -c "\n(.*?)"', page.read_text(), re.DOTALL)
+    for block in (*blocks(page, 'python'), *commands):
         compile(block, str(page), 'exec')

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from gcp_mm.checks import build_dataloader
+from gcp_mm.checks import build_dataloader, check_config
 from gcp_mm.checks.data import (
     build_dataset,
     check_classes,
@@ -20,7 +20,7 @@ from gcp_mm.checks.inspection import check_annotations
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_batch, check_schedule
 from gcp_mm.hub import list_models, resolve_config
-from tests.helpers.checks import findings, texts
+from tests.helpers.checks import findings, inspect, texts
 from tests.helpers.runs import CLS
 
 
@@ -77,8 +77,11 @@ def test_data_that_need_not_be_here(coco):
     coco['data_prefix'] = dict(img='nowhere')
     petrel = dict(backend='petrel', path_mapping={'data/': 's3://data/'})
     assert missing(dict(coco, backend_args=petrel)) == []
-    assert missing(dict(coco, data_root='s3://bucket/coco')) == []
-    assert missing(dict(type='CIFAR10', data_root='data/cifar10'), 'mmpretrain') == []
+    remote, cifar = dict(coco, data_root='s3://bucket/coco'), dict(type='CIFAR10', data_root='data')
+    assert missing(remote) == missing(cifar, 'mmpretrain') == []
+    assert 'remote' in inspect(remote, 'mmdet', 'skipped')
+    assert 'downloaded' in inspect(cifar, status='skipped')
+    assert findings(check_data, config())[0].status == 'skipped'  # it names no files
 
     class InOneFile(torch.utils.data.Dataset):
         pass
@@ -91,19 +94,42 @@ def config(**kwargs):
     return Config(dict(default_scope='mmdet', model=model, **kwargs))
 
 
-def test_datasets_are_found_inside_wrappers(coco, tmp_path):
-    coco['data_root'] = str(tmp_path / 'nowhere')
-    dataset = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[coco]))
-    cfg = config(train_dataloader=dict(dataset=dataset), val_dataloader=None)
-    assert findings(check_data, cfg, 'test')[0].status == 'skipped'
-    assert len(texts('error', check_data, cfg)) == 2  # folder and annotations
-
-
-def test_annotations_of_the_evaluator():
-    cfg = config(val_evaluator=[dict(type='CocoMetric', ann_file='nowhere.json')])
+def test_every_part_of_a_config_is_checked(digits):
+    folders = dict(type='CustomDataset', data_root=str(digits), data_prefix='val')
+    other = dict(folders, data_prefix='nowhere')
+    wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[other] * 2))
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            train_dataloader=dict(dataset=wrapped),
+            val_dataloader=dict(dataset=folders),
+            test_dataloader=dict(dataset=folders),
+            val_evaluator=[dict(type='Accuracy'), dict(type='CocoMetric', ann_file='nowhere.json')],
+            test_evaluator=dict(type='Accuracy'),
+        )
+    )
     assert texts('error', check_data, cfg, 'test') == []
-    (text,) = texts('error', check_data, cfg)
-    assert re.search(r'^val_evaluator\.ann_file: .*nowhere\.json', text)
+    found = check_config(cfg, level='data')
+    assert [(finding.check, finding.status) for finding in found] == [
+        *[('data', 'error')] * 3,
+        *[('annotations', 'ok')] * 2,
+    ]
+    train, again, evaluator, val, test = (finding.text for finding in found)
+    assert train == again
+    assert re.search(r'train_dataloader.*nowhere', train)
+    assert re.search(r'^val_evaluator\.ann_file: .*nowhere\.json', evaluator)
+    for split, text in (('val', val), ('test', test)):
+        assert text == f'{split}_dataloader: CustomDataset in {digits}/val: 360 images, 10 classes'
+    assert check_config(cfg, level='images')[-1].status == 'skipped'
+    cfg.pop('test_evaluator')
+    assert not [f for f in check_config(cfg, level='data') if 'test_dataloader' in f.text]
+
+
+def test_dataset_with_transforms_of_its_own(digits, tmp_path):
+    (tmp_path / 'c/fog').mkdir(parents=True)
+    (tmp_path / 'c/fog/3').symlink_to(digits / 'val')
+    config = dict(type='ImageNetC', data_root=str(tmp_path / 'c'), data_prefix='fog/3')
+    assert '10 classes' in inspect(config)
 
 
 @pytest.mark.parametrize('name', list_models())
@@ -135,18 +161,6 @@ def test_heads_and_classes_of_a_classifier(digits):
     )
     (found,) = findings(check_classes, cfg, 'test')  # its folders are not there
     assert found.status == 'skipped'
-
-
-def test_heads_and_classes_of_a_detector():
-    cfg = resolve_config('mask-rcnn_r50_fpn_1x_coco')
-    assert texts('ok', check_classes, cfg) == [
-        'model.roi_head.bbox_head.num_classes=80, and the data have 80 classes',
-        'model.roi_head.mask_head.num_classes=80, and the data have 80 classes',
-    ]
-    cfg.train_dataloader.dataset.metainfo = dict(classes=('a', 'b'))
-    errors = texts('error', check_classes, cfg)
-    assert 'bbox_head.num_classes=80, but train_dataloader.dataset has 2 classes' in errors[0]
-    assert len(errors) == 2
 
 
 @pytest.mark.parametrize(
@@ -299,9 +313,3 @@ def test_unlabeled_images_beside_labeled_ones(scenes, tmp_path, log):
         unlabeled.update(test_mode=True)
         build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabeled), seed=0)
         assert 'no image has an object of the classes' in log()
-
-
-def test_several_tasks_and_images_within_lists():
-    """Datasets that take no `lazy_init`, or whose lists hold the images themselves."""
-    several = dict(type='MultiTaskDataset', ann_file='x.json', metainfo={}, data_root='nowhere')
-    assert 'nowhere/x.json' in missing(several, 'mmpretrain')[0]

@@ -102,12 +102,14 @@ class ArraysOfMine(torch.utils.data.Dataset):
         (dict(metainfo=dict(classes=['a'])), 'number of subfolders .10.*docs/guides/data.md'),
         (dict(ann_file='/dev/null', data_prefix=''), '/dev/null.*docs/guides/data.md'),
         (dict(ann_file='/dev/null', serialize_data=False), 'holds no image to use'),
+        (dict(indices=1), '1 images make no whole batch of 2, and drop_last=True'),
     ],
 )
 def test_dataloader_of_other_files_than_expected(changes, words, few_digits):
     dataset = dict(type='mmpretrain.CustomDataset', data_root=str(few_digits), data_prefix='train')
     sampler = dict(type='DefaultSampler', shuffle=False)
-    loader = dict(batch_size=2, num_workers=0, sampler=sampler, dataset={**dataset, **changes})
+    loader = dict(batch_size=2, num_workers=0, sampler=sampler, drop_last=True)
+    loader['dataset'] = {**dataset, **changes}
     with pytest.raises(ValueError, match=words):
         build_dataloader(Runner.build_dataloader, loader, seed=0)
 
