@@ -14,7 +14,7 @@ from ..hub import input_channels
 from ..runtime import launch, only_job, show_summary, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import check_files, files_hash, new_results, resume_results, write_results
-from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from .stability import PERTURBATIONS
 
 # Settings of a training. custom_hooks: a hook such as EMAHook would replace the weights.
 TRAINING = (
@@ -25,7 +25,7 @@ TRAINING = (
 FOLDERS = {
     'clean': [''],
     'imagenet-c': [f'{name}/{s}' for name in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES],
-    'imagenet-p': PERTURBATIONS + VALIDATION_PERTURBATIONS,
+    'imagenet-p': PERTURBATIONS,
 }
 FRAMES = 32  # about as many as a video has: a batch of images has room for 1/32 as many videos
 

@@ -292,7 +292,6 @@ def test_results_of_alexnet_are_those_of_torchvisions_network(call_tool, tmp_pat
     measured = read_baseline([tmp_path / 'results'])
     assert measured.name == 'alexnet_in1k'
     assert measured.clean_error == wrong.mean()
-    assert 'SHA-256' in measured.provenance['checkpoint']
 
 
 @pytest.mark.parametrize('kind', ['c', 'p'])

@@ -4,7 +4,7 @@ import pytest
 
 from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
 from gcp_mm.robustness.evaluation import find_parts
-from gcp_mm.robustness.stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from gcp_mm.robustness.stability import PERTURBATIONS
 
 SETTINGS = dict(resize=36, crop_size=32, classes='names.txt', skip_bad=False)
 SEVERITIES = [f'c/fog/{severity}/cat' for severity in range(1, 6)]
@@ -18,11 +18,10 @@ def roots(root, folders):
 
 def test_parts_are_those_of_the_benchmarks(tmp_path):
     corruptions = [f'{c}/{s}' for c in CORRUPTIONS + EXTRA_CORRUPTIONS for s in range(1, 6)]
-    perturbations = PERTURBATIONS + VALIDATION_PERTURBATIONS
-    folders = ['clean/cat', 'c/other/1', 'p/other/cat', *(f'c/{each}/cat' for each in corruptions)]
-    folders += [f'p/{each}/cat' for each in perturbations]
+    folders = ['clean/cat', 'c/other/1', 'p/shear/cat', *(f'c/{each}/cat' for each in corruptions)]
+    folders += [f'p/{each}/cat' for each in PERTURBATIONS]
     parts = find_parts(roots(tmp_path, folders), **SETTINGS)
-    names = [*(f'imagenet-c/{c}' for c in corruptions), *(f'imagenet-p/{p}' for p in perturbations)]
+    names = [*(f'imagenet-c/{c}' for c in corruptions), *(f'imagenet-p/{p}' for p in PERTURBATIONS)]
     assert list(parts) == ['clean', *names]
     common = dict(crop_size=32, skip_bad=False)
     clean = dict(type='ImageNetC', data_root=f'{tmp_path}/clean', data_prefix='', resize=36)
