@@ -20,8 +20,8 @@ from .errors import (
 )
 from .stability import PERTURBATIONS
 
-# The columns of Table 4 of https://arxiv.org/abs/2003.11241: the ratio in `details` that each is the
-# mean of, over which corruptions or perturbations, and the quantity for messages
+# The columns of Table 4 of https://arxiv.org/abs/2003.11241, each a mean: of a ratio in `details`,
+# over these corruptions or perturbations; and the quantity for messages
 NORMALIZED = {
     'mCE': ('CE', CORRUPTIONS, 'corruption error'),
     'Rel. mCE': ('Rel. CE', CORRUPTIONS, 'error above the clean one'),
@@ -278,5 +278,6 @@ def plot(
         axis.axhline(100, color='gray', ls='--', lw=1, label=baseline.name)
         axis.set_xticks(centers, [name.replace('_', '\n') for name in names], fontsize='small')
         axis.set_ylabel(f'{key}, % of {baseline.name}')
-    axes[0].legend(ncols=len(groups) + 1, frameon=False)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc='outside upper center', ncols=len(groups) + 1)
     write_figure(path, figure, dpi=150)
