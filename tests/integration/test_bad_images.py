@@ -123,7 +123,7 @@ def test_broken_image(what, tmp_path, log, record_property):
 
     loader, scope = make_loader(another, tmp_path / 'skip', content, suffix)
     file = spoil(what, tmp_path / 'skip')
-    loader.num_workers = 2
+    loader.persistent_workers = True
     loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
     samples = read(loader, scope, epochs=2, vanishing=file if 'vanished' in what else None)
     names = Counter(name for name, _ in samples)
@@ -198,21 +198,6 @@ def test_orientation_that_the_annotations_do_not_follow(tmp_path):
     assert 'EXIF' in outcome(read, loader, scope)
     loader.dataset.pipeline[0].color_type = 'color_ignore_orientation'
     assert len(read(loader, scope)) == NUMBER
-
-
-def test_more_bad_images_than_allowed(tmp_path, log, record_property):
-    """Over workers and epochs: two files are bad, and one may be."""
-    loader, scope = make_loader('ImageNet', tmp_path, b'')
-    (tmp_path / 'train/n01440764/1.jpg').write_bytes(b'')
-    loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip', max_skips=2)
-    loader.num_workers = 2
-    assert len(read(loader, scope, epochs=2)) == 2 * NUMBER
-    assert log().count('skipped: ') == 2
-    loader.dataset.pipeline[0].max_skips = 1
-    text = outcome(read, loader, scope)
-    assert 'max_skips=1 other images already' in text
-    observed = f'{text.split(":")[0]}: ...{text[text.index("Skipped are") :]}'
-    record_property(*row('more bad images than max_skips', 'ValueError by its name', observed))
 
 
 def test_skip_is_for_training_alone(tmp_path, record_property):
