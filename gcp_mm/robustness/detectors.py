@@ -20,7 +20,7 @@ from ..checks.dataloaders import find_bad_images
 from ..runtime import only_job
 from .corruptions import CorruptImage, versions
 from .errors import CORRUPTIONS, SEVERITIES
-from .evaluation import run_missing, run_part, set_checkpoint
+from .evaluation import run_missing, run_part
 from .results import config_hash, new_results, resume_results
 
 
@@ -31,8 +31,6 @@ def evaluate_detector(
     corruptions: Sequence[str] = CORRUPTIONS,
     severities: Sequence[int] = SEVERITIES,
     out: str | Path | None = None,
-    name: str | None = None,
-    batch_size: int | None = None,
     skip_bad: bool = False,
     trust: bool = False,
 ) -> tuple[Path, dict] | None:
@@ -48,8 +46,6 @@ def evaluate_detector(
         severities: some of 1 to 5.
         out: JSON file of the results, resumed if it exists; by default robustness.json in the work
             dir.
-        name: name of the detector in tables; by default the config's.
-        batch_size: images per batch; by default the config's for testing.
         skip_bad: leave out and list images that cannot be loaded, instead of stopping.
         trust: read a checkpoint that holds Python objects, which executes what is in it.
 
@@ -63,26 +59,26 @@ def evaluate_detector(
         ValueError: for an image that cannot be evaluated, unless `skip_bad`; with `skip_bad`, for a
             metric that cannot leave out images; if the clean images give no metric.
     """
-    set_checkpoint(cfg, checkpoint)
+    cfg.load_from, cfg.resume = str(checkpoint), False
+    cfg.custom_hooks = []  # such as EMAHook, which would replace the weights
     for key in ('test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
             raise ValueError(f'{key}: the config has none; set it, such as to the val_ one')
     loader = cfg.test_dataloader
     loader.persistent_workers = False  # of one part
-    loader.batch_size = batch_size or loader.get('batch_size', 1)
     raise_errors(check_config(cfg, 'test'))
     images = find_images(loader, cfg.default_scope)
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     tested = {key: cfg.get(key) for key in ('test_evaluator', 'test_cfg')}
+    tested |= {key: loader.get(key) for key in ('dataset', 'batch_size')}
     identity = dict(
-        test_sha256=config_hash(dict(tested, dataset=loader.dataset, batch_size=loader.batch_size)),
+        test_sha256=config_hash(tested),
         images_sha256=_images_hash(images, cfg.test_evaluator),
         packages=versions(),
     )
     with only_job(cfg, out):
-        new = dict(new_results(cfg, checkpoint, name, {}, **identity), images=0)
+        new = dict(new_results(cfg, checkpoint, {}, **identity), images=0)
         results = resume_results(out, new if skip_bad else dict(new, skipped=[]))
-        results['name'] = name or results['name']
         done = results['parts']
         parts = {'clean': None} | {f'{c}/{s}': (c, s) for c in corruptions for s in severities}
 

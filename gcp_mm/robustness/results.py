@@ -17,22 +17,19 @@ FIELDS = dict(name=str, checkpoint=str, identity=dict, roots=dict, regenerated=l
 STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
 
 
-def new_results(
-    cfg: Config, checkpoint: str | Path, name: str | None, roots: Mapping[str, str], **identity
-) -> dict:
+def new_results(cfg: Config, checkpoint: str | Path, roots: Mapping[str, str], **identity) -> dict:
     """Results without any parts yet.
 
     Args:
         cfg: config of the network.
         checkpoint: local file of its weights.
-        name: name of the network in tables; by default the config's.
         roots: folder by benchmark: 'clean', 'imagenet-c' and 'imagenet-p'.
         **identity: other settings that parts have to share, as JSON types.
     """
     model = dict(model=cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
     roots = {key: Path(root).resolve() for key, root in roots.items()}
     return dict(
-        name=name or Path(cfg.filename).stem,
+        name=Path(cfg.filename).stem,
         config=cfg.filename,
         checkpoint=str(checkpoint),
         identity=dict(

@@ -34,7 +34,6 @@ MISTAKES = [
     ('check_data', [CLS, '--workers', 'x'], "'x'"),
     ('compare_robustness', [GONE], 'gone'),
     ('compare_robustness', ['{}/x.json'], 'x.json'),
-    ('test_robustness', [CLS, GONE, '--baseline', '{}/x.json'], 'x.json'),
     ('convert_checkpoint', [GONE, '{}/x.pth'], 'gone'),
     ('convert_checkpoint', ['{}/x.json', '{}/x.pth'], 'x.json'),
     ('convert_checkpoint', [GONE, '{}/x.foo'], 'x.foo'),
