@@ -103,7 +103,7 @@ def time_making(root):
     rows = []
     for workers in sorted({1, os.cpu_count()}):
         start = time.perf_counter()
-        recipe = Recipe('c', CORRUPTIONS, [3], size=224, resize=None, seed=0)
+        recipe = Recipe('c', CORRUPTIONS)
         done = make_set(recipe, root / 'source', root / f'made-{workers}', workers, False)
         seconds = time.perf_counter() - start
         rate = done['made'] / seconds
@@ -115,7 +115,7 @@ def time_making(root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=256, help='to evaluate')
-    parser.add_argument('--corrupt', type=int, default=64, help='images to corrupt')
+    parser.add_argument('--corrupt', type=int, default=13, help='images to corrupt')
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--workers', type=int, default=2, help='processes that load images')
     parser.add_argument('--repeats', type=int, default=3, help='turns of each')
