@@ -1,12 +1,6 @@
 """Load and check images; datasets made from scikit-learn's handwritten digits."""
 
-from .load_image import (
-    IMAGE_SUFFIXES,
-    LoadCheckedImage,
-    check_intact_image,
-    class_files,
-    count_suffixes,
-)
+from .load_image import IMAGE_SUFFIXES, LoadCheckedImage, check_intact_image, count_suffixes
 from .preprocessing import Preprocessing, describe_preprocessing, image_size, sizes_of
 
 __all__ = [
@@ -14,7 +8,6 @@ __all__ = [
     'LoadCheckedImage',
     'Preprocessing',
     'check_intact_image',
-    'class_files',
     'count_suffixes',
     'describe_preprocessing',
     'image_size',

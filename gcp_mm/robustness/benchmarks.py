@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
-from ..data import IMAGE_SUFFIXES, class_files
+from ..data.load_image import IMAGE_SUFFIXES, class_files
 from ..runtime import unwrap
 from .stability import video_stability
 

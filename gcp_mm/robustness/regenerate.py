@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .._io import check_made_with, read_json, sha256, write_atomically
 from .._lock import locked
-from ..data import IMAGE_SUFFIXES, class_files
+from ..data.load_image import IMAGE_SUFFIXES, class_files
 from ..ops.arguments import check_integer
 from .benchmarks import read_image
 from .corruptions import SMALLEST, corrupt, seeded, versions
@@ -88,10 +88,6 @@ class Recipe:
             np.save(file, perturb(np.asarray(image), name, self.size, rng))
         return file.getvalue()
 
-    def describe(self) -> dict:
-        """What determines the content of each file, versions included, as JSON types."""
-        return dict(kind=self.kind, size=self.size, resize=self.resize, **versions())
-
 
 def make_set(
     recipe: Recipe, source: Path, target: Path, workers: int = 1, skip_bad: bool = False
@@ -116,7 +112,7 @@ def make_set(
 
     Raises:
         BlockingIOError: if another process writes into `target`.
-        FileNotFoundError: if `source` holds no images.
+        OSError: if `source` holds no images, or one that cannot be opened.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
         ValueError: for images of the same name, a `target` made otherwise or of other images, or an
             image that cannot be read.
@@ -124,11 +120,12 @@ def make_set(
     """
     source, target = Path(source), Path(target)
     images = find_images(source)
+    settings = dict(kind=recipe.kind, size=recipe.size, resize=recipe.resize, **versions())
     digest = hashlib.sha256()
     for image in tqdm(images, desc=str(source)):
         digest.update(f'{image} {sha256(source / image)}\n'.encode())
     content = dict(images=len(images), sha256=digest.hexdigest())
-    made_with = dict(recipe.describe(), source=content)
+    made_with = dict(settings, source=content)
     with locked(target, folder=True):
         check_target(target, made_with)
         write_stamp(target, made_with, {})
