@@ -20,7 +20,7 @@ from ..checks.dataloaders import find_bad_images
 from ..runtime import only_job
 from .corruptions import CorruptImage, versions
 from .errors import CORRUPTIONS, SEVERITIES
-from .evaluation import run_missing, run_part
+from .evaluation import run_missing, run_part, set_checkpoint
 from .results import config_hash, new_results, resume_results
 
 
@@ -59,8 +59,7 @@ def evaluate_detector(
         ValueError: for an image that cannot be evaluated, unless `skip_bad`; with `skip_bad`, for a
             metric that cannot leave out images; if the clean images give no metric.
     """
-    cfg.load_from, cfg.resume = str(checkpoint), False
-    cfg.custom_hooks = []  # such as EMAHook, which would replace the weights
+    set_checkpoint(cfg, checkpoint)
     for key in ('test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
             raise ValueError(f'{key}: the config has none; set it, such as to the val_ one')

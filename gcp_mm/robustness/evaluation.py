@@ -16,6 +16,12 @@ from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import check_files, files_hash, new_results, resume_results, write_results
 from .stability import PERTURBATIONS
 
+# Settings of a training: mmengine takes all or none of them, a config such as AlexNet's has some.
+# custom_hooks: a hook such as EMAHook would replace the weights.
+TRAINING = (
+    *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
+    *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
+)
 # Folders of the parts by benchmark
 FOLDERS = {
     'clean': [''],
@@ -75,8 +81,7 @@ def evaluate(
         key: part_config(key, folder, batch_size, workers, skip_bad=skip_bad, **settings)
         for key, folder in folders.items()
     }
-    cfg.load_from, cfg.resume = str(checkpoint), False
-    cfg.custom_hooks = []  # such as EMAHook, which would replace the weights
+    set_checkpoint(cfg, checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
     raise_errors(check_config(cfg, 'test'))
@@ -92,6 +97,13 @@ def evaluate(
             return {name.split('/')[-1]: value for name, value in found.items()}
 
         return run_missing(cfg, checkpoint, out, results, parts, measure, trust=trust)
+
+
+def set_checkpoint(cfg: Config, checkpoint: str | Path) -> None:
+    """Set the checkpoint to evaluate, and leave out of a config what training needs, in place."""
+    for key in TRAINING:
+        cfg.pop(key, None)
+    cfg.load_from = str(checkpoint)
 
 
 def run_missing(
