@@ -16,13 +16,9 @@ def main():
         'folders', nargs='+', type=Path, metavar='FOLDER', help='such as /usr/share/fonts'
     )
     parser.add_argument('--out', type=Path, default=Path('data/glyphs'), help='folder to make')
-    parser.add_argument('--size', type=int, default=64, help='width and height in pixels')
     parser.add_argument('--per-family', type=int, default=2, help='fonts of a family at most')
-    parser.add_argument(
-        '--val-families', type=int, default=4, help='one in so many families is for validation'
-    )
     args = parser.parse_args()
-    written = write_glyphs(args.out, args.folders, args.size, args.per_family, args.val_families)
+    written = write_glyphs(args.out, args.folders, per_family=args.per_family)
     counts = {split: len(list(args.out.glob(f'{split}/0/*'))) for split in ('train', 'val')}
     print(
         f'{args.out}: {"written" if written else "already complete"}, '

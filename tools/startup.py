@@ -1,7 +1,7 @@
 """What has to be settled before PyTorch and OpenMMLab's packages are imported.
 
-Outside its environment a tool ends here with the command that activates it. Imported before any
-package that may be absent; a script runs it to check a Python.
+Outside its environment a tool ends here with the commands that make and activate it. Imported
+before any package that may be absent; a script runs it to check a Python.
 """
 
 import os
@@ -57,14 +57,11 @@ class Screen:
 
 
 def advice() -> str:
-    """The command that leads to the environment, from the current folder."""
-    here = Path.cwd() == ROOT
-    venv, make = ROOT / '.venv', 'make' if here else f'make -C {shlex.quote(str(ROOT))}'
-    if Path(sys.prefix).resolve() == venv.resolve():
-        return f'make the environment anew: {make} -B install'
-    if not (venv / 'installed').exists():  # the Makefile's mark that it is complete
-        return f'make the environment: {make} install'
-    return f'activate the environment: . {shlex.quote(".venv" if here else str(venv))}/bin/activate'
+    """The commands that make and activate the environment, from the current folder."""
+    if Path.cwd() == ROOT:
+        return 'make install, then . .venv/bin/activate'
+    root = shlex.quote(str(ROOT))
+    return f'make -C {root} install, then . {root}/.venv/bin/activate'
 
 
 def check_environment() -> None:

@@ -12,58 +12,16 @@ from pathlib import Path
 from arguments import add_run_arguments, run, run_config_of
 
 from gcp_mm._io import check_writable, write_atomically
+from gcp_mm.robustness.baseline import load_baseline
 from gcp_mm.robustness.detectors import evaluate_detector
 from gcp_mm.robustness.errors import CORRUPTIONS, SEVERITIES
 from gcp_mm.robustness.evaluation import evaluate
 from gcp_mm.robustness.report import report, report_detector
-from gcp_mm.robustness.results import read_baseline, robustness_of
+from gcp_mm.robustness.results import robustness_of
 
-# Arguments of evaluate and evaluate_detector, and those of one of them alone
-COMMON = {
-    '--name': dict(help="name of the network in tables; by default the config's"),
-    '--out': dict(
-        type=Path,
-        help='JSON file of the results, resumed if it exists; by default robustness.json in the '
-        'work dir',
-    ),
-    '--batch-size': dict(type=int, help="images per batch; by default the config's for testing"),
-    '--skip-bad': dict(
-        action='store_true',
-        help='leave out, count and list files that are unreadable or, of classifiers, give NaN, '
-        'instead of stopping',
-    ),
-}
-CLASSIFIER = {
-    '--imagenet-c': dict(metavar='ROOT', help='folder of <corruption>/<severity>/'),
-    '--imagenet-p': dict(metavar='ROOT', help='folder of <perturbation>/'),
-    '--clean': dict(metavar='ROOT', help='folder of clean images, for Relative mCE'),
-    '--classes': dict(
-        metavar='FILE',
-        help='names of the class folders in the order of the outputs of the network, one a line; '
-        "by default ImageNet's, or the folders in their order",
-    ),
-    '--crop-size': dict(type=int, help='of all images; by default 224'),
-    '--resize': dict(
-        type=int,
-        help='shorter edge of the clean images before the crop, 0 to leave them as they are; by '
-        'default 256. Corrupted images are never resized',
-    ),
-    '--baseline': dict(
-        action='append',
-        metavar='FILE',
-        help='results of this tool to normalize the metrics by; give it several times to average '
-        "several networks; by default AlexNet's",
-    ),
-}
-DETECTOR = {
-    '--corruptions': dict(
-        **dict(nargs='+', metavar='NAME', choices=CORRUPTIONS),
-        help=f'of {", ".join(CORRUPTIONS)}; by default all',
-    ),
-    '--severities': dict(
-        nargs='+', type=int, choices=SEVERITIES, help='of the corruptions; by default all'
-    ),
-}
+# Arguments of evaluate alone, and of evaluate_detector alone
+CLASSIFIER = ('imagenet_c', 'imagenet_p', 'clean', 'crop_size', 'resize')
+DETECTOR = ('corruptions', 'severities')
 
 
 def parse_args():
@@ -72,49 +30,73 @@ def parse_args():
     )
     add_run_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    groups = {
-        'results': COMMON,
-        'classifiers alone': CLASSIFIER,
-        'detectors alone': DETECTOR,
-    }
-    for title, options in groups.items():
-        group = parser.add_argument_group(title)
-        for option, settings in options.items():
-            group.add_argument(option, default=argparse.SUPPRESS, **settings)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='JSON file of the results, resumed if it exists; by default robustness.json in the '
+        'work dir',
+    )
+    parser.add_argument(
+        '--skip-bad',
+        action='store_true',
+        help='leave out, count and list files that are unreadable or, of classifiers, give NaN, '
+        'instead of stopping',
+    )
+    add = parser.add_argument_group('classifiers alone').add_argument
+    add('--imagenet-c', metavar='ROOT', help='folder of <corruption>/<severity>/')
+    add('--imagenet-p', metavar='ROOT', help='folder of <perturbation>/')
+    add('--clean', metavar='ROOT', help='folder of clean images, for Relative mCE')
+    add('--crop-size', type=int, help='of all images; by default 224')
+    add(
+        '--resize',
+        type=int,
+        help='shorter edge of the clean images before the crop, 0 to leave them as they are; by '
+        'default 256. Corrupted images are never resized',
+    )
+    add = parser.add_argument_group('detectors alone').add_argument
+    add(
+        '--corruptions',
+        nargs='+',
+        metavar='NAME',
+        choices=CORRUPTIONS,
+        help=f'of {", ".join(CORRUPTIONS)}; by default all',
+    )
+    add(
+        '--severities',
+        nargs='+',
+        type=int,
+        choices=SEVERITIES,
+        help='of the corruptions; by default all',
+    )
     args = parser.parse_args()
     if args.amp:
         parser.error('--amp: robustness is measured in float32, half precision makes ties; omit it')
     return args
 
 
-def keyword(option):
-    return option.removeprefix('--').replace('-', '_')
-
-
 def main():
     args = parse_args()
-    if 'out' in args:
+    if args.out:
         check_writable(args.out)
-    baseline = read_baseline(getattr(args, 'baseline', ()))
     cfg = run_config_of(args)
     is_detector = cfg.get('default_scope') == 'mmdet'
-    for option in CLASSIFIER if is_detector else DETECTOR:
-        if keyword(option) in args:
-            kinds = ('classifiers', 'a detector') if is_detector else ('detectors', 'a classifier')
-            raise ValueError(
-                f'{option}: for {kinds[0]} alone, and {args.config!r} is of {kinds[1]}'
-            )
-    names = map(keyword, {**COMMON, **(DETECTOR if is_detector else CLASSIFIER)})
-    options = {name: getattr(args, name) for name in names if name in args and name != 'baseline'}
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    own, others = (DETECTOR, CLASSIFIER) if is_detector else (CLASSIFIER, DETECTOR)
+    if wrong := [name for name in others if name in given]:
+        option = '--' + wrong[0].replace('_', '-')
+        kinds = ('classifiers', 'a detector') if is_detector else ('detectors', 'a classifier')
+        raise ValueError(f'{option}: for {kinds[0]} alone, and {args.config!r} is of {kinds[1]}')
+    options = {name: given[name] for name in own if name in given}
+    options |= dict(out=args.out, skip_bad=args.skip_bad, trust=args.trust)
     run_evaluation = evaluate_detector if is_detector else evaluate
-    done = run_evaluation(cfg, args.checkpoint, trust=args.trust, **options)
+    done = run_evaluation(cfg, args.checkpoint, **options)
     if done is None:  # not the first process
         return
     path, results = done
     if is_detector:
         page = report_detector(results)
     else:
-        page = report(robustness_of(results), baseline, results['parts'])
+        page = report(robustness_of(results), load_baseline(), results['parts'])
     write_atomically(path.with_suffix('.md'), page.encode())
     print(page)
     print(f'{path}, {path.with_suffix(".md")}')

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ..ops.arguments import check_integer
 from .complete import written_once
 from .digits import NUM_VAL, SEED, enlarge, load_splits
 
@@ -30,18 +29,15 @@ def write_scenes(
     Args:
         root: folder to make.
         scene_size: width and height of a scene in pixels, at least 40.
-        train_scenes: number of training scenes, at least 1.
-        val_scenes: number of validation scenes, at least 1.
+        train_scenes: number of training scenes.
+        val_scenes: number of validation scenes.
 
     Returns:
         Whether anything was written; False where `root` is complete with the same options.
 
     Raises:
-        TypeError, ValueError: for a wrong option, or a `root` that holds something else.
+        ValueError: for a `root` that holds something else.
     """
-    check_integer('scene_size', scene_size, 40)
-    check_integer('train_scenes', train_scenes)
-    check_integer('val_scenes', val_scenes)
     counts = {'train': train_scenes, 'val': val_scenes}
     made_by = dict(max_digits=MAX_DIGITS, val_digits=NUM_VAL, seed=SEED)
     options = dict(scene_size=scene_size, **counts, **made_by)

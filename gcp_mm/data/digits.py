@@ -57,9 +57,8 @@ def write_classification(root: Path, image_size: int = 64, per_class: int | None
         Whether anything was written.
 
     Raises:
-        TypeError, ValueError: for a wrong option, or a `root` that holds something else.
+        TypeError, ValueError: for another `per_class`, or a `root` that holds something else.
     """
-    check_integer('image_size', image_size, 8)
     options = dict(image_size=image_size, val=NUM_VAL, seed=SEED)
     if per_class is not None:
         check_integer('per_class', per_class, 1, 139)
@@ -85,18 +84,16 @@ def write_clutter(root: Path, train_images: int = 2000, val_images: int = 1000) 
 
     Args:
         root: folder to make, ``root/{train,val}/<class>/<number>.png``.
-        train_images: number of training images, at least 10.
-        val_images: number of validation images, at least 10.
+        train_images: number of training images.
+        val_images: number of validation images.
 
     Returns:
         Whether anything was written; False where `root` is complete with the same options.
 
     Raises:
-        TypeError, ValueError: for a wrong option, or a `root` that holds something else.
+        ValueError: for a `root` that holds something else.
     """
     counts = dict(train=train_images, val=val_images)
-    for split, count in counts.items():
-        check_integer(f'{split}_images', count, 10)
     drawn = dict(turn=TURN, widths=[*WIDTHS], parts=PARTS, noise=NOISE)
     options = dict(**counts, **drawn, val_digits=NUM_VAL, seed=SEED)
 

@@ -3,25 +3,19 @@
 Files are checked before they are decoded: OpenCV 4.10 decodes half a JPEG without a warning.
 """
 
-import copy
-import hashlib
 import logging
-import multiprocessing
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import mmcv
 import mmengine.fileio
 import numpy as np
-import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
-
-from ..ops.arguments import check_integer
 
 # Of the files that tools take for images, in lower case: those of torchvision's ImageFolder, which
 # `import gcp_mm` does not need
@@ -34,10 +28,6 @@ _PNG_END = b'IEND\xaeB`\x82'
 REMEDY = (
     'Replace or remove it. `tools/check_data.py CONFIG --images` lists all such files; '
     "LoadCheckedImage with on_error='skip' leaves them out of training: docs/guides/bad_data.md"
-)
-TOO_LARGE = (
-    'it has more pixels than OpenCV decodes (2^30, or 2^20 in one direction); '
-    'OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT in the environment allow more'
 )
 
 
@@ -53,11 +43,10 @@ class LoadCheckedImage(LoadImageFromFile):
         color_type: flag of :func:`mmcv.imfrombytes`.
         imdecode_backend: decoder of :func:`mmcv.imfrombytes`.
         backend_args: arguments of the file backend, see :func:`mmengine.fileio.get`.
-        on_error: 'raise' stops at a bad image. 'skip' warns once per image and returns None;
-            mmengine's datasets then take another image at random. 'skip' is for training only:
-            `tools/train.py` and `tools/test.py` refuse it elsewhere.
-        max_skips: with 'skip', the number of different bad files before it raises an error. The
-            count covers all epochs and workers of one process of a run.
+        on_error: 'raise' stops at a bad image. 'skip' warns once per image and worker process and
+            returns None; mmengine's datasets then take another image at random, and raise an error
+            after 1000 bad ones in a row. 'skip' is for training only: `tools/train.py` and
+            `tools/test.py` refuse it elsewhere.
 
     Raises:
         FileNotFoundError, ValueError: in :meth:`transform`, for a bad image.
@@ -71,21 +60,12 @@ class LoadCheckedImage(LoadImageFromFile):
         *,
         backend_args: dict | None = None,
         on_error: Literal['raise', 'skip'] = 'raise',
-        max_skips: int = 10,
     ):
         super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
         if on_error not in ('raise', 'skip'):
             raise ValueError(f"on_error: expected 'raise' or 'skip', got {on_error!r}")
-        check_integer('max_skips', max_skips)
         self.on_error = on_error
-        self.max_skips = max_skips
-        if on_error == 'skip':
-            # Hashes of the files skipped, where the workers of all epochs see and add them
-            self.skipped = torch.zeros(max_skips, dtype=torch.int64).share_memory_()
-            self.lock = multiprocessing.Lock()
-
-    def __deepcopy__(self, memo):
-        return copy.copy(self)  # a subset of a dataset counts with it
+        self.warned = set()
 
     def transform(self, results: dict) -> dict | None:
         """Add `img`, `img_shape` and `ori_shape` to `results`, or return None to skip it."""
@@ -94,10 +74,12 @@ class LoadCheckedImage(LoadImageFromFile):
             image = self.load(results)
         except (FileNotFoundError, ValueError) as error:
             message = f'image {str(path)!r} cannot be used: {error}. {REMEDY}'
-            if self.on_error == 'skip':
-                self._skip(path, message)
-                return None
-            raise type(error)(message) from error
+            if self.on_error == 'raise':
+                raise type(error)(message) from error
+            if path not in self.warned:
+                self.warned.add(path)
+                print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
+            return None
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -124,26 +106,11 @@ class LoadCheckedImage(LoadImageFromFile):
         try:
             image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
         except Exception as error:  # whatever decoding arbitrary bytes comes to
-            reason = TOO_LARGE if 'CV_IO_MAX_IMAGE' in str(error) else str(error).strip()
-            raise ValueError(reason) from error
+            raise ValueError(str(error).strip()) from error
         if image is None:
             raise ValueError(f'{self.imdecode_backend} finds no image in it, or a damaged one')
         _check_size(image, info)
         return image
-
-    def _skip(self, path, message):
-        digest = hashlib.blake2b(str(path).encode(), digest_size=7).digest()
-        mark = int.from_bytes(digest, 'big') + 1
-        with self.lock:
-            if mark in self.skipped:
-                return
-            free = torch.nonzero(self.skipped == 0)
-            if not len(free):
-                raise ValueError(
-                    f'{message}. Skipped are max_skips={self.max_skips} other images already'
-                )
-            self.skipped[free[0]] = mark
-        print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
 
 
 def _check_size(image, info):
@@ -186,6 +153,30 @@ def count_suffixes(paths: Iterable[str | Path]) -> str:
     """Count files by suffix, such as '2 .gif, 1 .txt'."""
     counts = Counter(Path(path).suffix.lower() or 'without suffix' for path in paths)
     return ', '.join(f'{number:,} {suffix}' for suffix, number in counts.most_common())
+
+
+def class_files(root: Path, suffixes: Sequence[str], folders: bool = False) -> list[Path]:
+    """Files in ``<root>/<class>/``, sorted; what else is there is counted in a warning.
+
+    Args:
+        root: folder of the class folders.
+        suffixes: of the files, in lower case.
+        folders: take the folders in a class folder too, as a file each.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    beside = {path for path in root.glob('[!.]*') if not path.is_dir()}
+    inside = {*root.glob('[!.]*/[!.]*')}
+    found = sorted(
+        path for path in inside if (folders if path.is_dir() else path.suffix.lower() in suffixes)
+    )
+    if not found:
+        raise FileNotFoundError(f'{root}: expected files in <class>/, found none')
+    if left_out := beside | inside - {*found}:
+        text = f'{root}: left out by suffix or place: {count_suffixes(left_out)}'
+        print_log(text, logger='current', level=logging.WARNING)
+    return found
 
 
 def _jpeg_ends(content):

@@ -2,7 +2,7 @@
 
 The benchmarks' authors divide by AlexNet (Hendrycks and Dietterich, Benchmarking Neural Network
 Robustness to Common Corruptions and Perturbations, ICLR 2019). alexnet.json holds its numbers and
-their provenance.
+their sources.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,24 +24,26 @@ class Robustness:
 
     Args:
         name: name of the network.
-        provenance: source of the other fields.
         clean_error: top-1 error on the clean images; None if it was not measured.
         corruption_error: by corruption, the mean top-1 error or the errors at severity 1 to 5.
         flip_probability: by perturbation.
         top5_distance: by perturbation, 0 to 18.
+        regenerated: benchmarks whose files are not the official ones.
     """
 
     name: str
-    provenance: Mapping[str, object]
     clean_error: float | None = None
     corruption_error: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     flip_probability: Mapping[str, float] = field(default_factory=dict)
     top5_distance: Mapping[str, float] = field(default_factory=dict)
+    regenerated: Sequence[str] = ()
 
 
 def load_baseline() -> Robustness:
     """AlexNet's numbers."""
-    return Robustness(**read_json(ALEXNET))
+    numbers = read_json(ALEXNET)
+    del numbers['provenance']
+    return Robustness(**numbers)
 
 
 def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:
@@ -66,7 +68,6 @@ def mean_of(name: str, networks: Sequence[Robustness]) -> Robustness:
     clean = [network.clean_error for network in networks]
     return Robustness(
         name,
-        provenance=dict(mean_of=[dict(network.provenance) for network in networks]),
         clean_error=None if None in clean else fmean(clean),
         corruption_error=mean('corruption_error'),
         flip_probability=mean('flip_probability'),

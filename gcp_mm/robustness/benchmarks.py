@@ -8,7 +8,6 @@ The loop gives the metrics logits: MMPretrain's classifiers predict softmax prob
 underflow, so that classes tie. Of each file a metric keeps a few numbers, not the logits.
 """
 
-import logging
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS, LOOPS, METRICS
 from mmengine.runner import TestLoop
 from mmengine.structures import BaseDataElement
@@ -27,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tvf
 
-from ..data import IMAGE_SUFFIXES, count_suffixes
+from ..data.load_image import IMAGE_SUFFIXES, class_files
 from ..runtime import unwrap
 from .stability import video_stability
 
@@ -39,11 +37,12 @@ IMAGENET_WNIDS = tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text(
 class ClassFolders(BaseDataset):
     """Files in ``<data_root>/<data_prefix>/<class>/``.
 
+    The classes are the 1000 of ImageNet if a folder has the WordNet id of one of them as its name,
+    else the folders, empty ones included, in alphabetical order.
+
     Args:
         data_root: root of the benchmark.
         data_prefix: folder in `data_root` that holds the class folders.
-        classes: names of all classes in the order of the network's outputs, or a text file with
-            one a line; by default as of :func:`label_map`.
         crop_size: width and height of the central crop.
         skip_bad: return an unreadable file as a black image, with the reason in the data sample's
             `unreadable`, instead of raising.
@@ -57,15 +56,11 @@ class ClassFolders(BaseDataset):
         self,
         data_root: str,
         data_prefix: str = '',
-        classes: str | Sequence[str] | None = None,
         crop_size: int = 224,
         skip_bad: bool = False,
         **kwargs,
     ):
         self.folder = Path(data_root, data_prefix).expanduser()
-        self.classes = (
-            Path(classes).read_text().splitlines() if isinstance(classes, str) else classes
-        )
         self.crop_size, self.skip_bad = crop_size, skip_bad
         super().__init__(data_root=str(self.folder), test_mode=True, **kwargs)
 
@@ -78,23 +73,18 @@ class ClassFolders(BaseDataset):
 
         Raises:
             FileNotFoundError: if there is no file.
-            ValueError: for a class folder that is none of the classes.
+            ValueError: if some folders are classes of ImageNet and others are not.
         """
-        labels = label_map(
-            sorted(path.name for path in self.folder.iterdir() if path.is_dir()), self.classes
-        )
-        found = sorted(self.folder.glob('*/[!.]*'))
-        paths = [
-            path
-            for path in found
-            if (self.folders if path.is_dir() else path.suffix.lower() in self.suffixes)
-        ]
-        if not paths:
-            raise FileNotFoundError(f'{self.folder}: expected files in <class>/, found none')
-        if len(paths) < len(found):
-            text = f'{self.folder}: left out by suffix: {count_suffixes({*found} - {*paths})}'
-            print_log(text, logger='current', level=logging.WARNING)
-        self._metainfo.update(classes=tuple(labels), folder=self.folder.name)
+        paths = class_files(self.folder, self.suffixes, self.folders)
+        folders = sorted(path.name for path in self.folder.glob('[!.]*') if path.is_dir())
+        classes = IMAGENET_WNIDS if {*folders} & {*IMAGENET_WNIDS} else tuple(folders)
+        if unknown := [name for name in folders if name not in classes]:
+            raise ValueError(
+                f'{self.folder}: {len(unknown)} folders are none of the {len(classes)} classes of '
+                f'ImageNet: {", ".join(unknown[:8])}'
+            )
+        labels = {name: index for index, name in enumerate(classes)}
+        self._metainfo.update(classes=classes, folder=self.folder.name)
         return [dict(img_path=str(path), gt_label=labels[path.parent.name]) for path in paths]
 
     def prepare_data(self, index: int) -> dict:
@@ -161,36 +151,21 @@ class ImageNetP(ClassFolders):
 
     def read(self, path: Path) -> Tensor:
         """Read a sequence as (frames, 3, H, W) uint8 RGB."""
-        frames = read_frames(path)
+        if path.is_dir():
+            files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
+            frames = [np.asarray(read_image(file)) for file in files]
+        elif path.suffix.lower() == '.npy':
+            frames = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
+            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+                raise ValueError(
+                    f'{frames.dtype} of shape {frames.shape}; expected uint8 (frames, height, '
+                    'width, 3)'
+                )
+        else:
+            frames = read_video(path)
         if len(frames) < 2:
             raise ValueError(f'{len(frames)} frame, and stability needs at least 2')
         return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-
-
-def label_map(folders: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, int]:
-    """Labels by class name.
-
-    Args:
-        folders: names of the class folders.
-        classes: names of all classes in the order of the network's outputs. By default all 1000
-            WordNet ids of ImageNet if some of `folders` are among them, else `folders`.
-
-    Returns:
-        ``{class: index}``, of all classes.
-
-    Raises:
-        ValueError: if a folder is none of the classes.
-    """
-    if classes is None:
-        classes = IMAGENET_WNIDS if set(folders) & set(IMAGENET_WNIDS) else folders
-    labels = {name: index for index, name in enumerate(classes)}
-    unknown = [name for name in folders if name not in labels]
-    if unknown:
-        raise ValueError(
-            f'{len(unknown)} folders are none of the {len(labels)} classes: '
-            f'{", ".join(unknown[:8])}'
-        )
-    return labels
 
 
 def read_image(path: Path, resize: int | None = None) -> Image.Image:
@@ -206,31 +181,6 @@ def read_image(path: Path, resize: int | None = None) -> Image.Image:
             raise ValueError(f'pixels of mode {image.mode}, not of 8 bits')
         image = image.convert('RGB')
     return tvf.resize(image, resize) if resize else image
-
-
-def read_frames(path: Path) -> Sequence[np.ndarray]:
-    """Read a sequence.
-
-    Args:
-        path: an ``.mp4`` or ``.npy`` file or a folder of ``.png`` files.
-
-    Returns:
-        Its frames, each (height, width, 3) uint8 RGB.
-
-    Raises:
-        Exception: of many kinds, if it cannot be decoded completely.
-    """
-    if path.is_dir():
-        files = sorted(path.glob('*.png'), key=lambda file: (len(file.name), file.name))
-        return [np.asarray(read_image(file)) for file in files]
-    if path.suffix.lower() == '.npy':
-        frames = np.load(path, mmap_mode='r', allow_pickle=False)  # no larger than the file
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(
-                f'{frames.dtype} of shape {frames.shape}; expected uint8 (frames, height, width, 3)'
-            )
-        return frames
-    return read_video(path)
 
 
 def read_video(path: Path) -> list[np.ndarray]:
@@ -359,8 +309,9 @@ class CorruptionError(FileMetric):
         if len(logits) != len(classes):
             raise ValueError(
                 f'the network has {len(logits)} classes and the data {len(classes)} '
-                f'({", ".join(classes[:3])}, ...): name all classes of the network, in the order '
-                'of its outputs, in a file, and give it as `classes`'
+                f'({", ".join(classes[:3])}, ...): make an empty folder for each class of the '
+                'network that the data lack; the alphabetical order of the folders has to be that '
+                'of its outputs'
             )
         return dict(error=float(logits.argmax() != sample['gt_label']))
 

@@ -11,8 +11,9 @@ package's, its elastic_transform included: without an affine map objects stay in
 """
 
 import hashlib
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 # On smaller images spatter may find no drop to draw.
 SMALLEST = 64
 SMALLEST_SCENE = 32  # which the package takes
+SEED = 0  # of all randomness
 PACKAGE = 'imagecorruptions-imaug'
 # Distributions that corrupted images depend on
 PACKAGES = ('numpy', 'scipy', 'pillow', 'torchvision', 'scikit-image', 'numba', PACKAGE)
@@ -48,17 +50,10 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         (S, S, 3) uint8 RGB.
 
     Raises:
-        ValueError: for another name, severity, shape or size.
-        TypeError: for another dtype.
+        AttributeError, KeyError, ValueError: for another name, severity, dtype or shape.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    check_image(image, SMALLEST)
-    if image.shape[0] != image.shape[1]:
-        raise ValueError(
-            f'image: expected a square, got {image.shape[:2]}; resize and crop it first'
-        )
     if name == 'elastic_transform':
-        check_corruption(name, severity)
         return elastic_transform(image, severity, rng)
     return corrupt_scene(image, name, severity, rng)
 
@@ -76,13 +71,9 @@ def corrupt_scene(
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ModuleNotFoundError, TypeError, ValueError: as :func:`corrupt`.
+        AttributeError, KeyError, ModuleNotFoundError: as :func:`corrupt`.
     """
-    check_corruption(name, severity)
-    check_image(image, SMALLEST_SCENE)
-    check_package()
-    import imagecorruptions  # not above: it brings numba and scikit-image
-
+    imagecorruptions = package()
     # These do not draw from numpy's global generator.
     seeded = name in ('impulse_noise', 'glass_blur')
     options = dict(seed=int(rng.integers(2**32))) if seeded else {}
@@ -96,7 +87,7 @@ def corrupt_scene(
 
 def seeded(*key: object) -> np.random.Generator:
     """A generator whose numbers depend on nothing but a key, which is joined by slashes."""
-    digest = hashlib.sha256('/'.join(map(str, key)).encode()).digest()
+    digest = hashlib.sha256('/'.join(map(str, (SEED, *key))).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], 'little'))
 
 
@@ -106,7 +97,7 @@ def versions() -> dict[str, str]:
     Raises:
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    check_package()
+    package()
     return dict(
         gcp_mm=gcp_mm.__version__,
         opencv=cv2.__version__,
@@ -114,31 +105,12 @@ def versions() -> dict[str, str]:
     )
 
 
-def check_corruption(name: str, severity: int) -> None:
-    """Raise ValueError unless `name` is a corruption and `severity` one of 1 to 5."""
-    if name not in CORRUPTIONS + EXTRA_CORRUPTIONS:
-        raise ValueError(f'name: {name!r} is none of {", ".join(CORRUPTIONS + EXTRA_CORRUPTIONS)}')
-    if severity not in SEVERITIES:
-        raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
+def package() -> ModuleType:
+    """The package imagecorruptions, which brings numba and scikit-image: not imported before.
 
-
-def check_image(image: np.ndarray, smallest: int) -> None:
-    """Raise TypeError or ValueError unless `image` is (H, W, 3) uint8, both at least `smallest`."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        kind = getattr(image, 'dtype', type(image).__name__)
-        raise TypeError(f'image: expected a uint8 array, got {kind}')
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f'image: expected the shape (H, W, 3), got {image.shape}')
-    if min(image.shape[:2]) < smallest:
-        raise ValueError(
-            f'image: expected at least {smallest} pixels a side, got {image.shape[:2]}'
-        )
-
-
-def check_package() -> None:
-    """Raise ModuleNotFoundError unless imagecorruptions is the maintained distribution.
-
-    The older one of the same import name fails with current packages and takes no seeds.
+    Raises:
+        ModuleNotFoundError: unless it is the maintained distribution. The older one of the same
+            import name fails with current packages and takes no seeds.
     """
     try:
         metadata.version(PACKAGE)
@@ -147,24 +119,30 @@ def check_package() -> None:
             f'corruptions need the package {PACKAGE}: pip uninstall imagecorruptions; '
             f'pip install {PACKAGE}'
         ) from None
+    return import_module('imagecorruptions')
 
 
 # By severity, in parts of the side: the amplitude and the smoothness of the displacement, and the
 # greatest shift of the three points that define the affine map.
-ELASTIC = (
-    (2, 0.7, 0.1),
-    (2, 0.08, 0.2),
-    (0.05, 0.01, 0.02),
-    (0.07, 0.01, 0.02),
-    (0.12, 0.01, 0.02),
-)
+ELASTIC = {
+    1: (2, 0.7, 0.1),
+    2: (2, 0.08, 0.2),
+    3: (0.05, 0.01, 0.02),
+    4: (0.07, 0.01, 0.02),
+    5: (0.12, 0.01, 0.02),
+}
 
 
 def elastic_transform(image, severity, rng):
     """A random affine map, then a smooth random displacement of every pixel."""
     size = len(image)
+    if image.dtype != np.uint8 or image.shape != (size, size, 3):
+        raise ValueError(
+            f'image: expected a square, (S, S, 3) uint8, got {image.shape} {image.dtype}; resize '
+            'and crop it first'
+        )
     # The published code writes 244 where it means 224, and ImageNet-C was made so.
-    alpha, sigma, shift = size * 244 / 224 * np.array(ELASTIC[severity - 1])
+    alpha, sigma, shift = size * 244 / 224 * np.array(ELASTIC[severity])
     # Smoothing over fewer pixels leaves more of the noise: distort by the same part of the side.
     alpha *= size / 224
     points = np.float32(size // 2 + size // 3 * np.array([(1, 1), (1, -1), (-1, -1)]))
@@ -194,7 +172,6 @@ class CorruptImage(BaseTransform):
     Args:
         corruption: as of :func:`corrupt_scene`.
         severity: 1 to 5.
-        seed: seed of all randomness.
 
     Raises:
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
@@ -202,10 +179,15 @@ class CorruptImage(BaseTransform):
             than 32 pixels a side, or one that is not (H, W, 3) BGR of whole numbers in [0, 255].
     """
 
-    def __init__(self, corruption: str, severity: int, seed: int = 0):
-        # Wrong arguments fail here; imports and compilation happen once, before the workers fork.
+    def __init__(self, corruption: str, severity: int):
+        names = CORRUPTIONS + EXTRA_CORRUPTIONS
+        if corruption not in names:
+            raise ValueError(f'corruption: {corruption!r} is none of {", ".join(names)}')
+        if severity not in SEVERITIES:
+            raise ValueError(f'severity: expected 1 to 5, got {severity!r}')
+        # Imports and compilation happen once, before the workers fork.
         corrupt_scene(np.zeros((64, 64, 3), np.uint8), corruption, severity, seeded())
-        self.corruption, self.severity, self.seed = corruption, severity, seed
+        self.corruption, self.severity = corruption, severity
 
     def transform(self, results: dict) -> dict:
         """Replace `img` in `results`."""
@@ -214,12 +196,14 @@ class CorruptImage(BaseTransform):
             pixels = image.astype(np.uint8)
         if not np.array_equal(pixels, image):  # float32 may hold whole numbers
             raise ValueError(f'image {str(path)!r}: expected 8 bits a channel, got {image.dtype}')
+        if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST_SCENE:
+            raise ValueError(
+                f'image {str(path)!r}: expected (H, W, 3), H and W at least {SMALLEST_SCENE}, got '
+                f'{image.shape}'
+            )
         key = results.get('img_id', Path(path).name)
-        rng = seeded(self.seed, 'c', self.corruption, self.severity, key)
-        try:
-            rgb = np.ascontiguousarray(pixels[..., ::-1])
-            corrupted = corrupt_scene(rgb, self.corruption, self.severity, rng)
-        except ValueError as error:
-            raise ValueError(f'image {str(path)!r}: {error}') from error
+        rng = seeded('c', self.corruption, self.severity, key)
+        rgb = np.ascontiguousarray(pixels[..., ::-1])
+        corrupted = corrupt_scene(rgb, self.corruption, self.severity, rng)
         results['img'] = np.ascontiguousarray(corrupted[..., ::-1]).astype(image.dtype)
         return results

@@ -31,8 +31,6 @@ def evaluate_detector(
     corruptions: Sequence[str] = CORRUPTIONS,
     severities: Sequence[int] = SEVERITIES,
     out: str | Path | None = None,
-    name: str | None = None,
-    batch_size: int | None = None,
     skip_bad: bool = False,
     trust: bool = False,
 ) -> tuple[Path, dict] | None:
@@ -48,8 +46,6 @@ def evaluate_detector(
         severities: some of 1 to 5.
         out: JSON file of the results, resumed if it exists; by default robustness.json in the work
             dir.
-        name: name of the detector in tables; by default the config's.
-        batch_size: images per batch; by default the config's for testing.
         skip_bad: leave out and list images that cannot be loaded, instead of stopping.
         trust: read a checkpoint that holds Python objects, which executes what is in it.
 
@@ -69,20 +65,19 @@ def evaluate_detector(
             raise ValueError(f'{key}: the config has none; set it, such as to the val_ one')
     loader = cfg.test_dataloader
     loader.persistent_workers = False  # of one part
-    loader.batch_size = batch_size or loader.get('batch_size', 1)
     raise_errors(check_config(cfg, 'test'))
     images = find_images(loader, cfg.default_scope)
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     tested = {key: cfg.get(key) for key in ('test_evaluator', 'test_cfg')}
+    tested |= {key: loader.get(key) for key in ('dataset', 'batch_size')}
     identity = dict(
-        test_sha256=config_hash(dict(tested, dataset=loader.dataset, batch_size=loader.batch_size)),
+        test_sha256=config_hash(tested),
         images_sha256=_images_hash(images, cfg.test_evaluator),
         packages=versions(),
     )
     with only_job(cfg, out):
-        new = dict(new_results(cfg, checkpoint, name, {}, **identity), images=0)
+        new = dict(new_results(cfg, checkpoint, {}, **identity), images=0)
         results = resume_results(out, new if skip_bad else dict(new, skipped=[]))
-        results['name'] = name or results['name']
         done = results['parts']
         parts = {'clean': None} | {f'{c}/{s}': (c, s) for c in corruptions for s in severities}
 

@@ -65,50 +65,42 @@ def relative_mean_corruption_error(
         ValueError: as :func:`mean_corruption_error`; if the baseline has no clean error, or its
             error under a corruption is not above it.
     """
-    relative = relative_corruption_errors(errors, clean_error, baseline)
+    baseline = baseline or load_baseline()
+    if baseline.clean_error is None:
+        raise ValueError(f'the baseline {baseline.name} has no clean error')
+    relative = corruption_errors(errors, baseline, clean_error, baseline.clean_error)
     return mean_percent(relative, CORRUPTIONS, 'error above the clean one')
 
 
-def corruption_errors(errors: Errors, baseline: Robustness | None = None) -> dict[str, float]:
-    """CE of each corruption in `errors`, in percent; NaN if the baseline has no error above 0.
+def corruption_errors(
+    errors: Errors,
+    baseline: Robustness | None = None,
+    clean_error: float = 0.0,
+    reference: float = 0.0,
+) -> dict[str, float]:
+    """CE or relative CE of each corruption in `errors`, in percent.
 
     Args:
         errors, baseline: as in :func:`mean_corruption_error`.
+        clean_error: top-1 error on the clean images, for relative CE; 0 for CE.
+        reference: the baseline's, for relative CE; 0 for CE.
+
+    Returns:
+        The values by corruption; NaN if the baseline has no error above its `reference`.
 
     Raises:
         ValueError: for an error outside [0, 1].
     """
-    baseline = baseline or load_baseline()
-    return percent_of(mean_errors(errors), mean_errors(baseline.corruption_error))
-
-
-def relative_corruption_errors(
-    errors: Errors, clean_error: float, baseline: Robustness | None = None
-) -> dict[str, float]:
-    """Relative CE of each corruption in `errors`, in percent; NaN if the baseline has none above 0.
-
-    Args:
-        errors, clean_error, baseline: as in :func:`relative_mean_corruption_error`.
-
-    Raises:
-        ValueError: for an error outside [0, 1]; if the baseline has no clean error.
-    """
-    baseline = baseline or load_baseline()
     if clean_error is None or not 0 <= clean_error <= 1:
         raise ValueError(
             'clean_error: expected the top-1 error on the clean images, a fraction in [0, 1], got '
             f'{clean_error}'
         )
-    if baseline.clean_error is None:
-        raise ValueError(f'the baseline {baseline.name} has no clean error')
-    increase, reference = (
-        {name: mean - clean for name, mean in mean_errors(of).items()}
-        for of, clean in (
-            (errors, clean_error),
-            (baseline.corruption_error, baseline.clean_error),
-        )
+    baseline = baseline or load_baseline()
+    return percent_of(
+        {name: mean - clean_error for name, mean in mean_errors(errors).items()},
+        {name: mean - reference for name, mean in mean_errors(baseline.corruption_error).items()},
     )
-    return percent_of(increase, reference)
 
 
 def mean_errors(errors: Errors) -> dict[str, float]:

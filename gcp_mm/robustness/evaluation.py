@@ -14,9 +14,10 @@ from ..hub import input_channels
 from ..runtime import launch, only_job, show_summary, unwrap
 from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from .results import check_files, files_hash, new_results, resume_results, write_results
-from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from .stability import PERTURBATIONS
 
-# Settings of a training. custom_hooks: a hook such as EMAHook would replace the weights.
+# Settings of a training: mmengine takes all or none of them, a config such as AlexNet's has some.
+# custom_hooks: a hook such as EMAHook would replace the weights.
 TRAINING = (
     *('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'auto_scale_lr'),
     *('val_dataloader', 'val_cfg', 'val_evaluator', 'custom_hooks', 'resume'),
@@ -25,7 +26,7 @@ TRAINING = (
 FOLDERS = {
     'clean': [''],
     'imagenet-c': [f'{name}/{s}' for name in CORRUPTIONS + EXTRA_CORRUPTIONS for s in SEVERITIES],
-    'imagenet-p': PERTURBATIONS + VALIDATION_PERTURBATIONS,
+    'imagenet-p': PERTURBATIONS,
 }
 FRAMES = 32  # about as many as a video has: a batch of images has room for 1/32 as many videos
 
@@ -38,11 +39,8 @@ def evaluate(
     imagenet_c: str | None = None,
     imagenet_p: str | None = None,
     out: str | Path | None = None,
-    name: str | None = None,
-    classes: str | None = None,
     crop_size: int = 224,
     resize: int | None = 256,
-    batch_size: int | None = None,
     skip_bad: bool = False,
     trust: bool = False,
 ) -> tuple[Path, dict] | None:
@@ -57,12 +55,8 @@ def evaluate(
         imagenet_p: folder of ``<perturbation>/<class>/<sequence>``.
         out: JSON file of the results, resumed if it exists; by default robustness.json in the work
             dir.
-        name: name of the network in tables; by default the config's.
-        classes: text file of all class names in the order of the network's outputs; by default
-            as of :func:`.datasets.label_map`.
         crop_size: width and height of all images.
         resize: shorter edge of the clean images before the crop; None or 0 leaves them as they are.
-        batch_size: images per batch; by default the config's for testing.
         skip_bad: leave out and list files that are unreadable or give NaN.
         trust: read a checkpoint that holds Python objects, which executes what is in it.
 
@@ -71,29 +65,29 @@ def evaluate(
 
     Raises:
         BlockingIOError: if another process writes `out`.
-        FileNotFoundError, ValueError: for wrong arguments, a benchmark that lacks a folder, or
-            results of another evaluation or of other files in `out`; before anything is written.
+        FileNotFoundError, ValueError: for wrong arguments, a root without a part of its benchmark,
+            or results of another evaluation or of other files in `out`; before anything is written.
         TypeError: if the network does not give one vector of logits per image.
         ValueError: if it does not take images of three channels; for a file that cannot be
             evaluated, unless `skip_bad`.
     """
     roots = {'clean': clean, 'imagenet-c': imagenet_c, 'imagenet-p': imagenet_p}
     roots = {key: root for key, root in roots.items() if root}
-    settings = dict(classes=classes, crop_size=crop_size, resize=resize)
+    settings = dict(crop_size=crop_size, resize=resize)
     loader = cfg.get('test_dataloader') or {}
-    batch_size = batch_size or loader.get('batch_size', 32)
-    workers = loader.get('num_workers', 2)
-    datasets = find_parts(roots, skip_bad=skip_bad, **settings)
-    folders = {key: Path(each['data_root'], each['data_prefix']) for key, each in datasets.items()}
-    parts = {key: part_config(each, batch_size, workers) for key, each in datasets.items()}
+    batch_size, workers = loader.get('batch_size', 32), loader.get('num_workers', 2)
+    folders = find_parts(roots)
+    parts = {
+        key: part_config(key, folder, batch_size, workers, skip_bad=skip_bad, **settings)
+        for key, folder in folders.items()
+    }
     set_checkpoint(cfg, checkpoint)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = next(iter(parts.values()))
     raise_errors(check_config(cfg, 'test'))
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     with only_job(cfg, out):
-        results = resume_results(out, new_results(cfg, checkpoint, name, roots, **settings))
-        results['name'] = name or results['name']
+        results = resume_results(out, new_results(cfg, checkpoint, roots, **settings))
         check_files(out, results, folders)
 
         def measure(runner, key):
@@ -106,17 +100,9 @@ def evaluate(
 
 
 def set_checkpoint(cfg: Config, checkpoint: str | Path) -> None:
-    """Set the checkpoint to evaluate, and leave out of a config what training needs, in place.
-
-    Raises:
-        FileNotFoundError: if it is no local file.
-    """
+    """Set the checkpoint to evaluate, and leave out of a config what training needs, in place."""
     for key in TRAINING:
         cfg.pop(key, None)
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(
-            f'checkpoint {str(checkpoint)!r}: expected a local file; download it first'
-        )
     cfg.load_from = str(checkpoint)
 
 
@@ -184,9 +170,33 @@ def run_part(runner: Runner, dataloader: dict, evaluator: dict | Evaluator) -> d
     return loop.run()
 
 
-def part_config(dataset: dict, batch_size: int, workers: int) -> tuple[dict, dict]:
-    """Configs of a part's dataloader and metric; `batch_size` counts images."""
-    videos = dataset['type'] == 'ImageNetP'
+def part_config(
+    key: str,
+    folder: Path,
+    batch_size: int,
+    workers: int,
+    *,
+    crop_size: int = 224,
+    resize: int | None = None,
+    skip_bad: bool = False,
+) -> tuple[dict, dict]:
+    """Configs of a part's dataloader and metric.
+
+    Args:
+        key, folder: name of the part and its folder, of :func:`find_parts`.
+        batch_size: images per batch; of videos, each counts as 32.
+        workers: number of processes that load the files.
+        crop_size, resize, skip_bad: as of :func:`evaluate`.
+    """
+    videos = key.startswith('imagenet-p/')
+    dataset = dict(
+        type='ImageNetP' if videos else 'ImageNetC',
+        data_root=str(folder),
+        crop_size=crop_size,
+        skip_bad=skip_bad,
+    )
+    if key == 'clean':
+        dataset['resize'] = resize
     dataloader = dict(
         batch_size=max(1, batch_size // FRAMES) if videos else batch_size,
         num_workers=workers,
@@ -195,43 +205,30 @@ def part_config(dataset: dict, batch_size: int, workers: int) -> tuple[dict, dic
         collate_fn=dict(type='pseudo_collate'),
     )
     metric = 'PerturbationStability' if videos else 'CorruptionError'
-    return dataloader, dict(type=metric, skip_bad=dataset['skip_bad'])
+    return dataloader, dict(type=metric, skip_bad=skip_bad)
 
 
-def find_parts(roots: Mapping[str, str], resize: int | None, **settings) -> dict[str, dict]:
-    """Configs of the datasets in the roots by part, in the order of the benchmarks.
+def find_parts(roots: Mapping[str, str]) -> dict[str, Path]:
+    """Folders of the parts in the roots, by name such as 'imagenet-c/fog/1', in benchmark order.
 
     Args:
         roots: folder by benchmark of `FOLDERS`.
-        resize: as of :func:`evaluate`.
-        **settings: arguments of the datasets.
 
     Raises:
-        FileNotFoundError: if a root is absent, or lacks a severity or its class folders.
+        FileNotFoundError: if a root is absent.
         ValueError: if there is no root, or one holds no part.
     """
     if not roots:
         raise ValueError('nothing to evaluate: give clean, imagenet_c or imagenet_p')
     parts = {}
     for benchmark, root in roots.items():
-        root = Path(root).expanduser()
-        found = sorted(path.name for path in root.iterdir())
-        folders = [each for each in FOLDERS[benchmark] if each.split('/')[0] in ['', *found]]
-        if not folders:
+        root, names = Path(root).expanduser(), FOLDERS[benchmark]
+        found = {f'{benchmark}/{name}'.rstrip('/'): root / name for name in names}
+        found = {key: folder for key, folder in found.items() if folder.is_dir()}
+        if not found:
+            others = ', '.join(sorted(path.name for path in root.iterdir())[:5]) or 'nothing'
             raise ValueError(
-                f'{benchmark}: {str(root)!r} holds {", ".join(found[:5]) or "nothing"}; expected '
-                f'folders such as {FOLDERS[benchmark][0]}'
+                f'{benchmark}: {str(root)!r} holds {others}; expected folders such as {names[0]}'
             )
-        for folder in folders:
-            if not any(path.is_dir() for path in (root / folder).glob('*')):
-                raise FileNotFoundError(
-                    f"{benchmark}: there are no class folders in '{root / folder}'"
-                )
-            dataset = dict(type='ImageNetC', data_root=str(root), data_prefix=folder, **settings)
-            if benchmark == 'clean':
-                dataset['resize'] = resize
-            elif benchmark == 'imagenet-p':
-                dataset['type'] = 'ImageNetP'
-                dataset.pop('classes', None)  # labels play no role
-            parts[f'{benchmark}/{folder}'.rstrip('/')] = dataset
+        parts |= found
     return parts

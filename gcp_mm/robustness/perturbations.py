@@ -17,8 +17,7 @@ from scipy.ndimage import zoom
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from .corruptions import check_image, check_package
-from .stability import PERTURBATIONS
+from .corruptions import package
 
 STEPS = range(31)
 
@@ -31,7 +30,7 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
     Args:
         image: (H, W, 3) uint8 RGB, resized and not cropped, H and W at least `size`; ImageNet-P
             has min(H, W) = 256.
-        name: one of `PERTURBATIONS`.
+        name: one of :data:`.stability.PERTURBATIONS`.
         size: width and height of the frames, which are cut from the center; ImageNet-P has 224.
         rng: source of all randomness.
 
@@ -39,13 +38,9 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
         (31, size, size, 3) uint8 RGB; translate (41, size, size, 3).
 
     Raises:
-        ValueError: for another name or shape, or an image smaller than `size`.
-        TypeError: for another dtype.
+        KeyError: for another name.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
-    if name not in PERTURBATIONS:
-        raise ValueError(f'name: {name!r} is none of {", ".join(PERTURBATIONS)}')
-    check_image(image, size)
     if name in GEOMETRIC:
         frames = (crop(frame, size) for frame in GEOMETRIC[name](image))
     else:
@@ -119,11 +114,9 @@ def move(image, radius, sigma, angle):
     Returns:
         The blurred image, rounded to multiples of 1/255 as ImageMagick does.
     """
-    check_package()
-    # Private, but the package's only function for it. Not above: it brings numba.
-    from imagecorruptions.corruptions import _motion_blur
-
-    return np.rint(255 * _motion_blur(image, radius, sigma, angle)) / 255
+    # Private, but the package's only function for it
+    blurred = package().corruptions._motion_blur(image, radius, sigma, angle)
+    return np.rint(255 * blurred) / 255
 
 
 # Of the whole image: (H, W, 3) uint8 -> frames (H, W, 3), uint8 or float in [0, 1].

@@ -1,8 +1,8 @@
 """Sets like ImageNet-C and ImageNet-P, made from a folder of clean images.
 
-Every file depends only on the seed, its own path in the set and its image, so a set comes out the
-same to the byte with any number of processes and in any order. Files are written atomically: a run
-that was stopped continues with the missing ones.
+Every file depends only on its own path in the set and its image, so a set comes out the same to the
+byte with any number of processes and in any order. Files are written atomically: a run that was
+stopped continues with the missing ones.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .._io import check_made_with, read_json, sha256, write_atomically
 from .._lock import locked
-from ..data import IMAGE_SUFFIXES
+from ..data.load_image import IMAGE_SUFFIXES, class_files
 from ..ops.arguments import check_integer
 from .benchmarks import read_image
 from .corruptions import SMALLEST, corrupt, seeded, versions
@@ -44,11 +44,9 @@ class Recipe:
         kind: 'c', corruptions as JPEGs of quality 85, or 'p', perturbation sequences as .npy
             arrays, (frames, size, size, 3) uint8 RGB.
         names: the corruptions or perturbations; by default all.
-        severities: severities of the corruptions, 1 to 5.
         size: width and height of the results in pixels, at least 64. ImageNet-C and -P have 224.
         resize: short side to which images are resized, bilinear, before the central crop; by
             default 256 / 224 of `size`.
-        seed: seed of all randomness, together with each file's path in the set.
 
     Raises:
         TypeError, ValueError: for a wrong value.
@@ -56,10 +54,8 @@ class Recipe:
 
     kind: str
     names: Sequence[str] | None = None
-    severities: Sequence[int] = SEVERITIES
     size: int = 224
     resize: int | None = None
-    seed: int = 0
 
     def __post_init__(self):
         self.names = self.names or NAMES[self.kind]
@@ -78,12 +74,12 @@ class Recipe:
         return {
             Path(name, str(severity), f'{stem}.JPEG'): (name, severity)
             for name in self.names
-            for severity in self.severities
+            for severity in SEVERITIES
         }
 
     def make(self, image: Image.Image, key: str, name: str, severity: int | None) -> bytes:
         """Content of one of the files of an image, which is resized and not cropped."""
-        rng, file = seeded(self.seed, self.kind, name, severity, key), io.BytesIO()
+        rng, file = seeded(self.kind, name, severity, key), io.BytesIO()
         if self.kind == 'c':
             cropped = np.asarray(tvf.center_crop(image, self.size))
             corrupted = Image.fromarray(corrupt(cropped, name, severity, rng))
@@ -91,16 +87,6 @@ class Recipe:
         else:
             np.save(file, perturb(np.asarray(image), name, self.size, rng))
         return file.getvalue()
-
-    def describe(self) -> dict:
-        """What determines the content of each file, versions included, as JSON types."""
-        return dict(
-            kind=self.kind,
-            size=self.size,
-            resize=self.resize,
-            seed=self.seed,
-            **versions(),
-        )
 
 
 def make_set(
@@ -115,8 +101,8 @@ def make_set(
     Args:
         recipe: what to make.
         source: folder of the clean images, ``<class>/<image>``.
-        target: folder to write into. It can be filled in several runs, by name and severity, if the
-            other settings are the same.
+        target: folder to write into. It can be filled in several runs, by name, if the other
+            settings are the same.
         workers: number of processes; 1: this one.
         skip_bad: leave out images that cannot be read, instead of stopping at the first.
 
@@ -126,22 +112,23 @@ def make_set(
 
     Raises:
         BlockingIOError: if another process writes into `target`.
-        FileNotFoundError: if `source` holds no images.
+        OSError: if `source` holds no images, or one that cannot be opened.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
-        ValueError: for images of the same name, a class without images, a `target` inside `source`
-            or made otherwise or of other images, or an image that cannot be read.
+        ValueError: for images of the same name, a `target` made otherwise or of other images, or an
+            image that cannot be read.
         RuntimeError: if a process died.
     """
     source, target = Path(source), Path(target)
-    if source.resolve() in (target.resolve(), *target.resolve().parents):
-        raise ValueError(f'target: {target} is inside the source {source}; name another folder')
     images = find_images(source)
-    digest = hashlib.sha256('\n'.join(images).encode()).hexdigest()
-    made_with = dict(recipe.describe(), source=dict(images=len(images), sha256=digest))
+    settings = dict(kind=recipe.kind, size=recipe.size, resize=recipe.resize, **versions())
+    digest = hashlib.sha256()
+    for image in tqdm(images, desc=str(source)):
+        digest.update(f'{image} {sha256(source / image)}\n'.encode())
+    content = dict(images=len(images), sha256=digest.hexdigest())
+    made_with = dict(settings, source=content)
     with locked(target, folder=True):
-        contents = {image: _hash(source / image) for image in tqdm(images, desc=str(source))}
-        check_target(target, made_with, contents, recipe)
-        write_stamp(target, made_with, contents, {})
+        check_target(target, made_with)
+        write_stamp(target, made_with, {})
         made, found, skipped = 0, 0, {}
         loader = DataLoader(
             images,
@@ -163,16 +150,10 @@ def make_set(
             if reason:
                 skipped[image] = reason
             made, found = made + new, found + old
-        write_stamp(target, made_with, contents, skipped)
+        write_stamp(target, made_with, skipped)
     if len(skipped) == len(images):
         raise ValueError(f'{source}: none of the {len(images)} images can be read')
     return dict(made=made, found=found, skipped=skipped)
-
-
-def find_left_out(source: Path) -> list[Path]:
-    """Files of a folder that :func:`find_images` leaves out for their suffix or place."""
-    images = {source / image for image in find_images(source)}
-    return [path for path in source.rglob('[!.]*') if path.is_file() and path not in images]
 
 
 def find_images(source: Path) -> list[str]:
@@ -180,70 +161,35 @@ def find_images(source: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: if there are none.
-        ValueError: if two differ only in their suffix, or a class has none.
+        ValueError: if two differ only in their suffix.
     """
-    images = [
-        f'{path.parent.name}/{path.name}'
-        for path in sorted(source.glob('[!.]*/[!.]*'))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    if not images:
-        raise FileNotFoundError(f'{source}: expected images in <class>/, found none')
-    folders = {path.name for path in source.glob('[!.]*') if path.is_dir()}
-    empty = sorted(folders - {image.split('/')[0] for image in images})
-    if empty:
-        raise ValueError(
-            f'{source}: no image in the class folder {empty[0]!r}, so the classes would be others; '
-            'remove the folder, or name the folder above the classes as the source'
-        )
+    images = [path.relative_to(source).as_posix() for path in class_files(source, IMAGE_SUFFIXES)]
     stem, count = Counter(str(Path(image).with_suffix('')) for image in images).most_common(1)[0]
     if count > 1:
         raise ValueError(f'{source}: {count} images {stem}.* would become one file; rename them')
     return images
 
 
-def _hash(path):
-    """The first digits of the hash of a file, '' if it cannot be read."""
-    try:
-        return sha256(path)[:16]
-    except OSError:
-        return ''  # its absence is reported when it is decoded
-
-
-def check_target(target: Path, made_with: dict, contents: dict[str, str], recipe: Recipe) -> None:
+def check_target(target: Path, made_with: dict) -> None:
     """Check that a folder holds nothing but a set made with the same settings and images.
 
     Args:
         target: the folder.
         made_with: settings, versions and source of this run.
-        contents: hashes of the images by their name.
-        recipe: what to make, which may be a part of the set.
 
     Raises:
         ValueError: if it holds something else.
     """
     path = target / STAMP
-    if not path.is_file():
-        if any(target.glob('[!.]*')):
-            raise ValueError(f'{target} was not made by this program; name another folder')
-        return
-    stamp = read_json(path, made_with=dict, contents=dict)
-    check_made_with(target, stamp['made_with'], made_with)
-    whole = replace(recipe, names=None, severities=SEVERITIES)
-    for image in contents:
-        if stamp['contents'].get(image) == contents[image]:
-            continue
-        for file in whole.files(image):
-            if (target / file).exists():
-                raise ValueError(
-                    f'{target / file} was made of another image than {image} is now; remove the '
-                    'set, or name another folder'
-                )
+    if path.is_file():
+        check_made_with(target, read_json(path, made_with=dict)['made_with'], made_with)
+    elif any(target.glob('[!.]*')):
+        raise ValueError(f'{target} was not made by this program; name another folder')
 
 
-def write_stamp(target: Path, made_with: dict, contents: dict, skipped: dict) -> None:
+def write_stamp(target: Path, made_with: dict, skipped: dict) -> None:
     """Write ``GENERATED.json``."""
-    stamp = dict(note=NOTE, made_with=made_with, skipped=skipped, contents=contents)
+    stamp = dict(note=NOTE, made_with=made_with, skipped=skipped)
     write_atomically(target / STAMP, (json.dumps(stamp, indent=2) + '\n').encode())
 
 

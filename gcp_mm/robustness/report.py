@@ -1,7 +1,6 @@
 """Tables and pictures of robustness: of classifiers in percent of a baseline and raw."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
@@ -9,24 +8,27 @@ from statistics import fmean
 import numpy as np
 
 from .._io import markdown_table, number, spread, write_figure
-from .baseline import Robustness, percent_of
+from .baseline import Robustness, mean_percent, percent_of
 from .errors import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     SCENE_PARTS,
     SEVERITIES,
     corruption_errors,
-    mean_corruption_error,
     mean_errors,
     performance,
-    relative_corruption_errors,
-    relative_mean_corruption_error,
 )
-from .stability import PERTURBATIONS, mean_flip_rate, mean_top5_distance
+from .stability import PERTURBATIONS
 
-# The columns of Table 4 of https://arxiv.org/abs/2003.11241, and the raw numbers behind them, with
-# their decimal places
-NORMALIZED = {'mCE': 1, 'Rel. mCE': 1, 'mFR': 1, 'mT5D': 1}
+# The columns of Table 4 of https://arxiv.org/abs/2003.11241, each a mean: of a ratio in `details`,
+# over these corruptions or perturbations; and the quantity for messages
+NORMALIZED = {
+    'mCE': ('CE', CORRUPTIONS, 'corruption error'),
+    'Rel. mCE': ('Rel. CE', CORRUPTIONS, 'error above the clean one'),
+    'mFR': ('FR', PERTURBATIONS, 'flip probability'),
+    'mT5D': ('T5D', PERTURBATIONS, 'top-5 distance'),
+}
+# The raw numbers behind them, with their decimal places
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
 NORMAL = 1.96  # standard errors in half an interval of 95 %
 PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
@@ -47,27 +49,27 @@ def summarize(network: Robustness, baseline: Robustness) -> tuple[dict[str, floa
     errors, clean = network.corruption_error, network.clean_error
     flips, distances = network.flip_probability, network.top5_distance
     summary, notes = dict.fromkeys([*NORMALIZED, *RAW], nan), []
-    means = {}
     if clean is not None:
         summary['clean error'] = 100 * clean
     if errors:
-        means['mCE'] = partial(mean_corruption_error, errors, baseline)
-        means['Rel. mCE'] = partial(relative_mean_corruption_error, errors, clean, baseline)
         summary['error'] = 100 * mean_over(CORRUPTIONS, mean_errors(errors))
     if flips:
-        means['mFR'] = partial(mean_flip_rate, flips, baseline)
-        means['mT5D'] = partial(mean_top5_distance, distances, baseline)
         summary['flip probability'] = 100 * mean_over(PERTURBATIONS, flips)
         summary['top-5 distance'] = mean_over(PERTURBATIONS, distances)
-    for name, mean in means.items():
+    ratios = details(network, baseline)
+    for column, (key, names, what) in NORMALIZED.items():
         try:
-            summary[name] = mean()
+            if ratios[key]:
+                summary[column] = mean_percent(ratios[key], names, what)
         except ValueError as error:
-            notes.append(f'no {name}: {error}')
-    if made := network.provenance.get('regenerated'):
+            notes.append(f'no {column}: {error}')
+    if errors and not ratios['Rel. CE']:
+        which = 'the network' if clean is None else f'the baseline {baseline.name}'
+        notes.append(f'no Rel. mCE: {which} has no clean error')
+    if network.regenerated:
+        made = ' and '.join(network.regenerated)
         notes.append(
-            f'{" and ".join(made)} regenerated, not official: comparable only with results on the '
-            'same files'
+            f'{made} regenerated, not official: comparable only with results on the same files'
         )
     return summary, notes
 
@@ -81,7 +83,7 @@ def details(network: Robustness, baseline: Robustness) -> dict[str, dict[str, fl
     """CE, relative CE, FR and T5D in percent by corruption or perturbation, NaN where undefined."""
     errors, relative = network.corruption_error, {}
     if network.clean_error is not None and baseline.clean_error is not None:
-        relative = relative_corruption_errors(errors, network.clean_error, baseline)
+        relative = corruption_errors(errors, baseline, network.clean_error, baseline.clean_error)
     return {
         'CE': corruption_errors(errors, baseline),
         'Rel. CE': relative,
@@ -117,13 +119,12 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
         ]
     perturbations = []
     for name, flips in network.flip_probability.items():
-        label = name if name in PERTURBATIONS else f'{name} (not in mFR, mT5D)'
         errors = parts.get(f'imagenet-p/{name}', {}).get('standard_error', {})
         raw = [
             _with_interval(100 * flips, 100 * errors.get('flip_probability', nan)),
             _with_interval(network.top5_distance[name], errors.get('top5_distance', nan), 3),
         ]
-        perturbations.append([label, *raw, *(number(ratio[key][name]) for key in ('FR', 'T5D'))])
+        perturbations.append([name, *raw, *(number(ratio[key][name]) for key in ('FR', 'T5D'))])
     if perturbations:
         page += [
             '## Perturbations',
@@ -228,7 +229,7 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
     several = f' Mean ± standard deviation of {count} runs.' if count > 1 else ''
     sections = [
         f'In percent of {baseline.name}; lower is better.{several}',
-        table(NORMALIZED),
+        table(dict.fromkeys(NORMALIZED, 1)),
         'Raw: top-1 error and flip probability in percent, top-5 distance from 0 to 18; means over '
         f'the {len(CORRUPTIONS)} corruptions and {len(PERTURBATIONS)} perturbations of the '
         'benchmarks.',
@@ -244,8 +245,8 @@ def plot(
     """Draw CE, FR and T5D of several networks as bars, one panel each.
 
     Args:
-        groups: by label, a network or several runs of it: a bar is their mean, a whisker goes from
-            the least to the greatest.
+        groups: by label, a network or several runs of it: a bar is their mean, with an error bar of
+            one sample standard deviation.
         baseline: numbers to divide by; the line at 100.
         path: path of the PNG.
 
@@ -254,46 +255,29 @@ def plot(
     """
     from matplotlib.figure import Figure
 
+    ratios = {
+        label: [details(network, baseline) for network in runs] for label, runs in groups.items()
+    }
     panels = {}
     for key, names in PANELS.items():
-        ratios = [details(network, baseline)[key] for runs in groups.values() for network in runs]
-        if measured := [name for name in names if any(name in each for each in ratios)]:
-            panels[key] = measured
+        measured = {name for runs in ratios.values() for each in runs for name in each[key]}
+        if measured:
+            panels[key] = [name for name in names if name in measured]
     if not panels:
         raise ValueError('nothing to draw: no network has results of a benchmark')
     figure = Figure(figsize=(13, 3.2 * len(panels)), layout='constrained')
     axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-    for axis, (key, names) in zip(axes, panels.items(), strict=True):
-        draw_panel(axis, key, names, groups, baseline)
-    axes[0].legend(ncols=len(groups) + 1, loc='lower right', bbox_to_anchor=(1, 1), frameon=False)
-    write_figure(path, figure, dpi=150)
-
-
-def draw_panel(axis, key, names, groups, baseline):
-    """Draw a ratio: from left to right its mean, what it is a mean of, and the rest."""
-    positions = np.array(
-        [0, *(i + (2 if name in EXTRA_CORRUPTIONS else 1.5) for i, name in enumerate(names))]
-    )
     width = 0.8 / len(groups)
-    for i, (label, runs) in enumerate(groups.items()):
-        values = []
-        for network in runs:
-            ratios, summary = details(network, baseline)[key], summarize(network, baseline)[0]
-            values.append([summary[f'm{key}'], *(ratios.get(name, nan) for name in names)])
-        height, low, high = np.mean(values, 0), np.min(values, 0), np.max(values, 0)
-        axis.bar(
-            positions + (i - (len(groups) - 1) / 2) * width,
-            height,
-            width,
-            # Not below 0: the mean of equal numbers may be off by a rounding error.
-            yerr=np.maximum([height - low, high - height], 0) if len(runs) > 1 else None,
-            label=label,
-            error_kw=dict(lw=1),
-        )
-    axis.axhline(100, color='gray', ls='--', lw=1, label=baseline.name)
-    axis.axvline(0.75, color='black', lw=0.8)
-    labels = [f'm{key}', *(name.replace('_', '\n') for name in names)]
-    axis.set_xticks(positions, labels, fontsize='small')
-    axis.set(ylabel=f'{key}, % of {baseline.name}', xlim=(-0.6, positions[-1] + 0.6))
-    axis.grid(axis='y', alpha=0.3)
-    axis.set_axisbelow(True)
+    for axis, (key, names) in zip(axes, panels.items(), strict=True):
+        centers = np.arange(len(names))
+        for i, (label, runs) in enumerate(ratios.items()):
+            values = [[each[key].get(name, nan) for name in names] for each in runs]
+            deviation = np.std(values, 0, ddof=1) if len(runs) > 1 else None
+            left = centers + (i - len(groups) / 2) * width
+            axis.bar(left, np.mean(values, 0), width, align='edge', yerr=deviation, label=label)
+        axis.axhline(100, color='gray', ls='--', lw=1, label=baseline.name)
+        axis.set_xticks(centers, [name.replace('_', '\n') for name in names], fontsize='small')
+        axis.set_ylabel(f'{key}, % of {baseline.name}')
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc='outside upper center', ncols=len(groups) + 1)
+    write_figure(path, figure, dpi=150)

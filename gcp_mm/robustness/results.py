@@ -9,31 +9,27 @@ from mmengine.config import Config
 
 from .._io import check_made_with, read_json, sha256, size_and_time, write_atomically
 from .baseline import Robustness, load_baseline, mean_of
-from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from .report import report_detector
-from .stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
+from .errors import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, performance
+from .stability import PERTURBATIONS
 
 MOST = dict(error=1, flip_probability=1, top5_distance=18)  # of the numbers of a part
 FIELDS = dict(name=str, checkpoint=str, identity=dict, roots=dict, regenerated=list, parts=dict)
 STAMP = 'GENERATED.json'  # in a set that tools/make_corruptions.py has made
 
 
-def new_results(
-    cfg: Config, checkpoint: str | Path, name: str | None, roots: Mapping[str, str], **identity
-) -> dict:
+def new_results(cfg: Config, checkpoint: str | Path, roots: Mapping[str, str], **identity) -> dict:
     """Results without any parts yet.
 
     Args:
         cfg: config of the network.
         checkpoint: local file of its weights.
-        name: name of the network in tables; by default the config's.
         roots: folder by benchmark: 'clean', 'imagenet-c' and 'imagenet-p'.
         **identity: other settings that parts have to share, as JSON types.
     """
     model = dict(model=cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
     roots = {key: Path(root).resolve() for key, root in roots.items()}
     return dict(
-        name=name or Path(cfg.filename).stem,
+        name=Path(cfg.filename).stem,
         config=cfg.filename,
         checkpoint=str(checkpoint),
         identity=dict(
@@ -109,17 +105,17 @@ def read_results(path: str | Path) -> dict:
     """
     try:
         results = read_json(path, **FIELDS)
+        parts = results['parts']
         if is_of_detector(results):
-            report_detector(results)
-            return results
-        robustness_of(results)
-        texts = list(results['regenerated'])
-        for key, part in results['parts'].items():
-            texts += [item['reason'] for item in part['skipped']]
+            performance(parts)
+        else:
+            robustness_of(results)
+        for key, part in parts.items():
             for name in part.keys() & MOST.keys():
                 if not 0 <= part[name] <= MOST[name]:
                     raise ValueError(f'{key}: expected {name} from 0 to {MOST[name]}')
-        ''.join(texts)  # TypeError unless they are texts
+        for each in [results] if is_of_detector(results) else parts.values():
+            ''.join(item['reason'] for item in each['skipped'])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f'{str(path)!r} holds no results of tools/test_robustness.py, or damaged ones: '
@@ -172,15 +168,14 @@ def robustness_of(results: dict) -> Robustness:
         keys = [f'imagenet-c/{name}/{severity}' for severity in SEVERITIES]
         if all(key in parts for key in keys):
             errors[name] = [parts[key]['error'] for key in keys]
-    for name in PERTURBATIONS + VALIDATION_PERTURBATIONS:
+    for name in PERTURBATIONS:
         if part := parts.get(f'imagenet-p/{name}'):
             flips[name], distances[name] = part['flip_probability'], part['top5_distance']
-    source = f'{results["checkpoint"]}, SHA-256 {results["identity"]["checkpoint_sha256"]}'
     return Robustness(
         name=results['name'],
-        provenance=dict(checkpoint=source, **results['roots'], regenerated=results['regenerated']),
         clean_error=parts['clean']['error'] if 'clean' in parts else None,
         corruption_error=errors,
         flip_probability=flips,
         top5_distance=distances,
+        regenerated=results['regenerated'],
     )

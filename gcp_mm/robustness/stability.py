@@ -13,20 +13,17 @@ mFR and mT5D are the means over the 10 test perturbations of their ratios to a r
 A video needs only its own frames, so a benchmark is evaluated one video at a time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .baseline import Robustness, load_baseline, mean_percent, percent_of
-
 PERTURBATIONS = (
     *('gaussian_noise', 'shot_noise', 'motion_blur', 'zoom_blur', 'snow'),
     *('brightness', 'translate', 'rotate', 'tilt', 'scale'),
 )
-VALIDATION_PERTURBATIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'shear')
 
 TOP = 5  # ranks compared; a class that leaves them counts as ranked next, however far it falls
 
@@ -122,39 +119,6 @@ def video_stability(logits, noise: bool) -> tuple[float, float]:
     Raises:
         ValueError: if it is too short, or has a NaN.
     """
-    reference, later = frame_pairs(torch.as_tensor(logits), noise)
-    flips = (reference.argmax(-1) != later.argmax(-1)).double().mean()
-    return flips.item(), top5_distance(reference, later).double().mean().item()
-
-
-def mean_flip_rate(probabilities: Mapping[str, float], baseline: Robustness | None = None) -> float:
-    """mFR over the 10 test perturbations, in percent.
-
-    Args:
-        probabilities: flip probability by perturbation; others than the 10 are ignored.
-        baseline: reference network; by default AlexNet.
-
-    Raises:
-        ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
-    """
-    baseline = baseline or load_baseline()
-    return mean_percent(
-        percent_of(probabilities, baseline.flip_probability), PERTURBATIONS, 'flip probability'
-    )
-
-
-def mean_top5_distance(distances: Mapping[str, float], baseline: Robustness | None = None) -> float:
-    """mT5D over the 10 test perturbations, in percent.
-
-    Args:
-        distances: uT5D by perturbation, the mean over videos of the mean over pairs; others than
-            the 10 are ignored.
-        baseline: reference network; by default AlexNet.
-
-    Raises:
-        ValueError: if one of the 10 is missing, or the baseline's is 0; the message lists them.
-    """
-    baseline = baseline or load_baseline()
-    return mean_percent(
-        percent_of(distances, baseline.top5_distance), PERTURBATIONS, 'top-5 distance'
-    )
+    logits = torch.as_tensor(logits)
+    distances = top5_distance(*frame_pairs(logits, noise))
+    return flip_probability([logits.argmax(-1)], noise), distances.double().mean().item()

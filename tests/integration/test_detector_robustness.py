@@ -68,7 +68,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def evaluated(evaluate, finished):
     """Work dir of a finished evaluation; the first test that asks for it runs it."""
-    evaluate(finished, *SHORT, '--name', 'Net')
+    evaluate(finished, *SHORT)
     return finished
 
 
@@ -87,7 +87,7 @@ def test_clean_metrics_are_those_of_the_test_tool(
         assert values[0] > 0.2
         assert len({*values}) > 3  # each corruption is another
     page = (evaluated / 'robustness.md').read_text()
-    assert '# Robustness of Net' in page
+    assert '# Robustness of net' in page
     assert f'| coco/segm_mAP | {results["parts"]["clean"]["coco/segm_mAP"]:.3f} | - | - |' in page
 
 
@@ -132,9 +132,9 @@ def test_stopped_run_continues_with_what_is_missing(evaluate, evaluated, tmp_pat
     monkeypatch.setattr(evaluation, 'write_results', stop)
     monkeypatch.setattr(detectors, 'run_part', record)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(tmp_path, *SHORT, '--name', 'Net')
+        evaluate(tmp_path, *SHORT)
     monkeypatch.setattr(evaluation, 'write_results', write)
-    evaluate(tmp_path, *SHORT, '--name', 'Net')
+    evaluate(tmp_path, *SHORT)
     assert measured == [None, 1, 3, 1, 3]
     for name in ('robustness.json', 'robustness.md'):
         assert (tmp_path / name).read_bytes() == (evaluated / name).read_bytes()
@@ -147,7 +147,7 @@ def test_two_processes_give_the_same(evaluated, run_tool, network, scenes, tmp_p
     config, checkpoint = network
     done = run_tool(
         *('tools/dist_test_robustness.sh', config, checkpoint, 2, '--work-dir', tmp_path),
-        *(*SHORT, '--name', 'Net', '--skip-bad', *options(scenes)),
+        *(*SHORT, '--skip-bad', *options(scenes)),
     )
     assert done.returncode == 0, done.stdout
     assert 'fog/3 (5 of 5)' in done.stdout
@@ -177,10 +177,13 @@ def test_results_of_other_data_are_refused(evaluate, scenes, tmp_path, change):
     assert json.loads((tmp_path / 'w/robustness.json').read_text()) == found
 
 
-def test_results_of_other_settings_are_refused(evaluate, evaluated, monkeypatch):
+def test_results_of_other_settings_are_refused(
+    evaluate, evaluated, call_tool, network, scenes, monkeypatch
+):
     """Images are padded to the largest of their batch; other packages corrupt otherwise."""
+    other = (*SHORT, *options(scenes), 'test_dataloader.batch_size=2')
     with pytest.raises(ValueError, match=r"made with .'test_sha256'"):
-        evaluate(evaluated, *SHORT, '--batch-size', 2)
+        call_tool(TOOL, *network, '--work-dir', evaluated, *other)
     monkeypatch.setattr('gcp_mm.robustness.detectors.versions', lambda: dict(numpy='0'))
     with pytest.raises(ValueError, match=r"made with .'packages'"):
         evaluate(evaluated, *SHORT)
@@ -220,9 +223,9 @@ def test_detector_that_finds_nothing(evaluate, network, tmp_path):
 
 def test_detectors_are_not_compared(evaluated, call_tool, tmp_path):
     path = evaluated / 'robustness.json'
-    with pytest.raises(ValueError, match=r"'Net' is a detector.*\.md"):
+    with pytest.raises(ValueError, match=r"'net' is a detector.*\.md"):
         call_tool('tools/compare_robustness.py', path, '--out', tmp_path / 'compared')
-    with pytest.raises(ValueError, match="'Net' is a detector"):
+    with pytest.raises(ValueError, match="'net' is a detector"):
         read_baseline([path])
 
 

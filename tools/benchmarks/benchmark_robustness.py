@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from gcp_mm.robustness.errors import CORRUPTIONS
-from gcp_mm.robustness.evaluation import find_parts, part_config, run_part
+from gcp_mm.robustness.evaluation import part_config, run_part
 from gcp_mm.robustness.regenerate import Recipe, make_set
 from gcp_mm.robustness.results import files_hash
 from gcp_mm.runtime import launch, load_config, unwrap
@@ -65,9 +65,7 @@ def exhaust(loader):
 def compare_loops(root, args):
     """A row for each loop, with the network and without."""
     cfg = load_config(CONFIG, work_dir=str(root / 'work_dir'))
-    roots = {'clean': str(root / PART)}
-    (dataset,) = find_parts(roots, resize=None, crop_size=224, skip_bad=False).values()
-    ours = part_config(dataset, args.batch, args.workers)
+    ours = part_config('clean', root / PART, args.batch, args.workers)
     cfg.test_cfg = dict(type='LogitsLoop')
     cfg.test_dataloader, cfg.test_evaluator = ours
 
@@ -105,7 +103,7 @@ def time_making(root):
     rows = []
     for workers in sorted({1, os.cpu_count()}):
         start = time.perf_counter()
-        recipe = Recipe('c', CORRUPTIONS, [3], size=224, resize=None, seed=0)
+        recipe = Recipe('c', CORRUPTIONS)
         done = make_set(recipe, root / 'source', root / f'made-{workers}', workers, False)
         seconds = time.perf_counter() - start
         rate = done['made'] / seconds
@@ -117,7 +115,7 @@ def time_making(root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--images', type=int, default=256, help='to evaluate')
-    parser.add_argument('--corrupt', type=int, default=64, help='images to corrupt')
+    parser.add_argument('--corrupt', type=int, default=13, help='images to corrupt')
     parser.add_argument('--batch', type=int, default=64)
     parser.add_argument('--workers', type=int, default=2, help='processes that load images')
     parser.add_argument('--repeats', type=int, default=3, help='turns of each')

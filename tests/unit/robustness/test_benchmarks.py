@@ -10,12 +10,7 @@ from mmengine.registry import DATASETS, METRICS
 from PIL import Image
 from torchvision.transforms import v2
 
-from gcp_mm.robustness.benchmarks import (
-    IMAGENET_WNIDS,
-    ImageNetC,
-    ImageNetP,
-    label_map,
-)
+from gcp_mm.robustness.benchmarks import IMAGENET_WNIDS, ImageNetC, ImageNetP
 from tests.helpers.benchmark_trees import LABELS, WNIDS, write_image, write_trees, write_video
 
 
@@ -26,8 +21,8 @@ def trees(tmp_path_factory):
     return root
 
 
-def fog(root, **kwargs):
-    return ImageNetC(str(root / 'c'), 'fog/3', crop_size=32, **kwargs)
+def fog(root):
+    return ImageNetC(str(root / 'c'), 'fog/3', crop_size=32)
 
 
 def labels_of(dataset):
@@ -56,27 +51,22 @@ def test_two_classes_keep_their_labels_among_1000(trees):
     assert dataset.metainfo['classes'] == IMAGENET_WNIDS
 
 
-@pytest.mark.parametrize(
-    ('folders', 'classes', 'expected'),
-    [
-        (['0', '1', '10', '2'], None, {'0': 0, '1': 1, '10': 2, '2': 3}),
-        (['cat'], ['dog', 'cat'], {'dog': 0, 'cat': 1}),
-        (['n01440764', 'n00000000', 'other'], None, 'of the 1000 classes: n00000000, other'),
-        (['cat', 'bird'], ['cat', 'dog'], 'none of the 2 classes: bird'),
-    ],
-)
-def test_label_map(folders, classes, expected):
-    if isinstance(expected, dict):
-        assert label_map(folders, classes) == expected
-    else:
-        with pytest.raises(ValueError, match=expected):
-            label_map(folders, classes)
+def test_other_folders_are_the_classes_in_their_order(tmp_path):
+    """Empty ones, too."""
+    for name in ('0', '1', '2', '.hidden'):
+        (tmp_path / name).mkdir()
+    write_image(tmp_path / '10/a.jpg', np.random.default_rng(0))
+    dataset = ImageNetC(str(tmp_path), crop_size=32)
+    assert dataset.metainfo['classes'] == ('0', '1', '10', '2')
+    assert labels_of(dataset) == [2]
 
 
-def test_classes_can_be_a_file(trees, tmp_path):
-    (tmp_path / 'wnids.txt').write_text('n00000000\n' + '\n'.join(reversed(WNIDS)) + '\n')
-    dataset = fog(trees, classes=str(tmp_path / 'wnids.txt'))
-    assert labels_of(dataset) == [2, 2, 1, 1]
+def test_folders_among_imagenets_that_are_none_of_its_classes(tmp_path):
+    write_image(tmp_path / WNIDS[0] / 'a.jpg', np.random.default_rng(0))
+    for name in ('n00000000', 'other'):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r'2 folders are none of the 1000 .*: n00000000, other'):
+        ImageNetC(str(tmp_path), crop_size=32)
 
 
 def test_corrupted_images_are_not_resized(trees):
@@ -226,10 +216,12 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, log):
     assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
     assert 'left out' not in log()
     (tmp_path / 'data/a/thumbs').mkdir()
-    (tmp_path / 'data/a/3.gif').touch()
+    for name in ('a/3.gif', '4.jpg'):
+        (tmp_path / 'data' / name).touch()
     (tmp_path / 'data/a/._0.jpg').touch()
     assert len(ImageNetC(str(tmp_path / 'data'), crop_size=32)) == 3
-    assert '1 .gif' in log()
+    for count in ('1 .gif', '1 .jpg', '1 without suffix'):
+        assert count in log()
 
 
 def evaluate(metric, meta, *samples):
@@ -281,7 +273,9 @@ def test_nan_is_named_or_listed():
 
 
 def test_wrong_number_of_classes_is_refused():
-    with pytest.raises(ValueError, match=r'network has 2 classes and the data 3 \(a, b, c'):
+    with pytest.raises(
+        ValueError, match=r'network has 2 classes and the data 3 \(a, b, c.*empty folder'
+    ):
         errors((0, [0.0, 1], label(0)))
 
 

@@ -17,13 +17,6 @@ DETERMINISTIC = (
     *('defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression'),
     *('gaussian_blur', 'saturate'),
 )
-# Of the others the published constants do not grow with the severity in every part, or the picture
-# depends more on what was drawn.
-GROWING = (
-    *('gaussian_noise', 'shot_noise', 'impulse_noise', 'speckle_noise', 'motion_blur'),
-    *('defocus_blur', 'zoom_blur', 'brightness', 'contrast', 'pixelate', 'jpeg_compression'),
-    *('gaussian_blur', 'spatter', 'saturate'),
-)
 
 
 def make_rng(seed=0):
@@ -41,35 +34,16 @@ def gray(value=128, size=64):
     return np.full((size, size, 3), value, np.uint8)
 
 
-@pytest.mark.parametrize('size', [64, 224])
 @pytest.mark.parametrize('name', ALL)
-def test_every_corruption_at_every_severity(photo, name, size):
-    clean = photo(size)
+def test_every_corruption_at_every_severity(photo, name):
+    clean = photo(64)
     before = clean.copy()
-    change = []
     for severity in SEVERITIES:
         image = corrupt(clean, name, severity, make_rng())
         assert image.dtype == np.uint8
-        assert image.shape == (size, size, 3)
-        change.append(np.abs(image.astype(float) - clean).mean())
+        assert image.shape == clean.shape
+        assert np.abs(image.astype(float) - clean).mean() > 0.5
     assert np.array_equal(clean, before)
-    assert min(change) > 0.5
-    if name in GROWING:
-        assert change == sorted(change)
-
-
-@pytest.mark.parametrize('severity', SEVERITIES)
-def test_noise_is_as_strong_as_published(severity):
-    """Around a middle gray; what lies within a standard deviation of it is not clipped."""
-    x = 128 / 255
-    deviations = dict(
-        gaussian_noise=(0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1],
-        speckle_noise=x * (0.15, 0.2, 0.35, 0.45, 0.6)[severity - 1],
-    )
-    for name, wanted in deviations.items():
-        image = corrupt(gray(size=128), name, severity, make_rng())
-        low, high = np.quantile(image, (0.1587, 0.8413))
-        assert (high - low) / 2 / 255 == pytest.approx(wanted, rel=0.03)
 
 
 @pytest.mark.parametrize('size', [64, 224])
@@ -123,23 +97,12 @@ def test_randomness_is_that_of_the_generator(photo, name):
     assert np.array_equal(other, first) == (name in DETERMINISTIC)
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'error', 'message'),
-    [
-        (dict(name='rain'), ValueError, "'rain' is none of gaussian_noise"),
-        (dict(severity=0), ValueError, 'severity: expected 1 to 5, got 0'),
-        (dict(name='elastic_transform', severity=6), ValueError, 'severity: .* got 6'),
-        (dict(image=gray(size=63)), ValueError, 'at least 64 pixels a side, got .63, 63.'),
-        (dict(image=gray(size=70)[:, :65]), ValueError, 'a square'),
-        (dict(image=gray()[..., 0]), ValueError, r'shape \(H, W, 3\), got \(64, 64\)'),
-        (dict(image=gray() / 255), TypeError, 'uint8 array, got float64'),
-        (dict(image='cat.png'), TypeError, 'uint8 array, got str'),
-    ],
-)
-def test_wrong_arguments(arguments, error, message):
-    usual = dict(image=gray(), name='fog', severity=1, rng=make_rng())
-    with pytest.raises(error, match=message):
-        corrupt(**{**usual, **arguments})
+@pytest.mark.parametrize('image', [gray()[:, :60], gray()[..., 0], gray() / 255])
+def test_elastic_transform_takes_squares_of_8_bits(image):
+    with pytest.raises(ValueError, match=r'expected a square, \(S, S, 3\) uint8, got'):
+        corrupt(image, 'elastic_transform', 1, make_rng())
+    with pytest.raises(KeyError, match='0'):
+        corrupt(gray(), 'elastic_transform', 0, make_rng())
 
 
 def test_absent_or_older_package_is_named(monkeypatch):
@@ -161,22 +124,22 @@ def scene(height=64, width=64, seed=1):
     return (image + rng.integers(0, 20, image.shape)).astype(np.uint8)
 
 
-def corrupted(corruption='fog', severity=3, image=None, seed=0, **info):
+def corrupted(corruption='fog', severity=3, image=None, **info):
     info = info or dict(img_id=7)
     image = scene() if image is None else image
-    return CorruptImage(corruption, severity, seed).transform(dict(img=image, **info))['img']
+    return CorruptImage(corruption, severity).transform(dict(img=image, **info))['img']
 
 
 def test_seed_is_that_of_sets_made_by_earlier_versions():
     """A set that is continued stays as if made at once."""
-    assert seeded(0, 'c', 'fog', 3, 'cats/a.png').integers(2**32) == 4068368358
+    assert seeded('c', 'fog', 3, 'cats/a.png').integers(2**32) == 4068368358
 
 
 @pytest.mark.parametrize('name', sorted({*CORRUPTIONS} - {'elastic_transform'}))
 def test_square_images_are_those_of_make_corruptions(name):
     """The key of the generator is the file's there, and the image's id here; the image is BGR."""
-    wanted = corrupt(scene()[..., ::-1].copy(), name, 4, seeded(5, 'c', name, 4, 7))
-    assert np.array_equal(corrupted(name, 4, seed=5), wanted[..., ::-1])
+    wanted = corrupt(scene()[..., ::-1].copy(), name, 4, seeded('c', name, 4, 7))
+    assert np.array_equal(corrupted(name, 4), wanted[..., ::-1])
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
@@ -209,7 +172,6 @@ def test_randomness_is_that_of_the_image_and_the_arguments(name):
     first = corrupted(name)
     assert np.array_equal(corrupted(name, img_path='elsewhere/a.png', img_id=7), first)
     assert not np.array_equal(corrupted(name, img_id=8), first)
-    assert not np.array_equal(corrupted(name, seed=1), first)
     of_file = corrupted(name, img_path='one/a.png')
     assert np.array_equal(corrupted(name, img_path='other/a.png'), of_file)
     assert not np.array_equal(corrupted(name, img_path='one/b.png'), of_file)
@@ -224,7 +186,8 @@ def test_float_images_stay_so():
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
-        (scene(31), r'at least 32 pixels a side, got \(31, 64\)'),
+        (scene(31), r'at least 32, got \(31, 64, 3\)'),
+        (scene()[..., 0], r'expected \(H, W, 3\), .* got \(64, 64\)'),
         (scene().astype(np.uint16) * 256, '8 bits a channel, got uint16'),
         (scene() / 255, '8 bits a channel, got float64'),
     ],

@@ -74,13 +74,13 @@ def test_wrong_clean_errors_are_refused(wrong):
 
 def test_baseline_without_errors_has_no_ratio():
     errors = dict(load_baseline().corruption_error, frost=0.0, fog=0.05)
-    perfect = Robustness('x', {}, 0.1, errors)
+    perfect = Robustness('x', 0.1, errors)
     assert np.isnan(corruption_errors(RESNET50, perfect)['frost'])
     for baseline, message, metric, numbers in (
         (perfect, 'above 0 for frost$', mean_corruption_error, ()),
         (perfect, 'above 0 for frost, fog$', relative_mean_corruption_error, (0.2,)),
-        (Robustness('x', {}), 'above 0 for gaussian_noise, ', mean_corruption_error, ()),
-        (Robustness('x', {}), 'x has no clean error', relative_mean_corruption_error, (0.2,)),
+        (Robustness('x'), 'above 0 for gaussian_noise, ', mean_corruption_error, ()),
+        (Robustness('x'), 'x has no clean error', relative_mean_corruption_error, (0.2,)),
     ):
         with pytest.raises(ValueError, match=message):
             metric(RESNET50, *numbers, baseline)

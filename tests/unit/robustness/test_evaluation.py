@@ -3,11 +3,8 @@
 import pytest
 
 from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
-from gcp_mm.robustness.evaluation import find_parts
-from gcp_mm.robustness.stability import PERTURBATIONS, VALIDATION_PERTURBATIONS
-
-SETTINGS = dict(resize=36, crop_size=32, classes='names.txt', skip_bad=False)
-SEVERITIES = [f'c/fog/{severity}/cat' for severity in range(1, 6)]
+from gcp_mm.robustness.evaluation import find_parts, part_config
+from gcp_mm.robustness.stability import PERTURBATIONS
 
 
 def roots(root, folders):
@@ -18,31 +15,43 @@ def roots(root, folders):
 
 def test_parts_are_those_of_the_benchmarks(tmp_path):
     corruptions = [f'{c}/{s}' for c in CORRUPTIONS + EXTRA_CORRUPTIONS for s in range(1, 6)]
-    perturbations = PERTURBATIONS + VALIDATION_PERTURBATIONS
-    folders = ['clean/cat', 'c/other/1', 'p/other/cat', *(f'c/{each}/cat' for each in corruptions)]
-    folders += [f'p/{each}/cat' for each in perturbations]
-    parts = find_parts(roots(tmp_path, folders), **SETTINGS)
-    names = [*(f'imagenet-c/{c}' for c in corruptions), *(f'imagenet-p/{p}' for p in perturbations)]
-    assert list(parts) == ['clean', *names]
-    common = dict(crop_size=32, skip_bad=False)
-    clean = dict(type='ImageNetC', data_root=f'{tmp_path}/clean', data_prefix='', resize=36)
-    assert parts['clean'] == common | clean | dict(classes='names.txt')
-    fog = dict(type='ImageNetC', data_root=f'{tmp_path}/c', data_prefix='fog/3')
-    assert parts['imagenet-c/fog/3'] == common | fog | dict(classes='names.txt')
-    tilt = dict(type='ImageNetP', data_root=f'{tmp_path}/p', data_prefix='tilt')
-    assert parts['imagenet-p/tilt'] == common | tilt
+    folders = ['clean/cat', 'c/other/1', 'p/shear/cat', *(f'c/{each}/cat' for each in corruptions)]
+    folders += [f'p/{each}/cat' for each in PERTURBATIONS]
+    parts = find_parts(roots(tmp_path, folders))
+    c = {f'imagenet-c/{each}': tmp_path / 'c' / each for each in corruptions}
+    p = {f'imagenet-p/{each}': tmp_path / 'p' / each for each in PERTURBATIONS}
+    expected = {'clean': tmp_path / 'clean'} | c | p
+    assert list(parts.items()) == list(expected.items())
+
+
+def test_a_severity_that_is_absent_is_no_part(tmp_path):
+    parts = find_parts(roots(tmp_path, ['clean', 'c/fog/2', 'p/tilt']))
+    assert list(parts) == ['clean', 'imagenet-c/fog/2', 'imagenet-p/tilt']
+
+
+def test_datasets_and_batches_of_the_parts(tmp_path):
+    found = {}
+    for key in ('clean', 'imagenet-c/fog/3', 'imagenet-p/tilt'):
+        loader, metric = part_config(key, tmp_path, 64, 2, crop_size=32, resize=36, skip_bad=True)
+        found[key] = loader['batch_size'], metric['type'], loader['dataset']
+        assert metric['skip_bad']
+    common = dict(data_root=str(tmp_path), crop_size=32, skip_bad=True)
+    assert found == {
+        'clean': (64, 'CorruptionError', dict(common, type='ImageNetC', resize=36)),
+        'imagenet-c/fog/3': (64, 'CorruptionError', dict(common, type='ImageNetC')),
+        'imagenet-p/tilt': (2, 'PerturbationStability', dict(common, type='ImageNetP')),
+    }
 
 
 @pytest.mark.parametrize(
     ('folders', 'error', 'message'),
     [
         (['c/mist/1/cat'], ValueError, '/c. holds mist; expected .*gaussian_noise'),
-        (SEVERITIES[:3], FileNotFoundError, 'imagenet-c: .*/c/fog/4'),
-        ([*SEVERITIES, 'p/group/tilt/cat'], ValueError, '/p. holds group; expected .*gaussian'),
-        ([*SEVERITIES, 'p'], ValueError, '/p. holds nothing; expected .*gaussian'),
-        (SEVERITIES, FileNotFoundError, '/p'),
+        (['c/fog/1', 'p/group/tilt/cat'], ValueError, '/p. holds group; expected .*gaussian'),
+        (['c/fog/1', 'p'], ValueError, '/p. holds nothing; expected .*gaussian'),
+        (['c/fog/1'], FileNotFoundError, '/p'),
     ],
 )
 def test_other_layouts_are_refused(tmp_path, folders, error, message):
     with pytest.raises(error, match=message):
-        find_parts(roots(tmp_path, ['clean/cat', *folders]), **SETTINGS)
+        find_parts(roots(tmp_path, ['clean/cat', *folders]))

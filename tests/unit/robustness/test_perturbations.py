@@ -195,18 +195,3 @@ def test_snow_is_one_layer_that_turns():
         across = np.arctan2(2 * (down * right).sum(), (right**2 - down**2).sum()) / 2
         off = np.rad2deg(across) - 90 - (4 * i - 150)
         assert abs((off + 90) % 180 - 90) < 10
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'error', 'message'),
-    [
-        (dict(name='fog'), ValueError, "'fog' is none of gaussian_noise"),
-        (dict(size=100), ValueError, r'at least 100 pixels a side, got \(96, 143\)'),
-        (dict(image=np.zeros((96, 96), np.uint8)), ValueError, r'shape \(H, W, 3\)'),
-        (dict(image=np.zeros((96, 96, 3))), TypeError, 'uint8 array, got float64'),
-    ],
-)
-def test_wrong_arguments(photo, arguments, error, message):
-    usual = dict(image=photo, name='snow', size=SIZE, rng=make_rng())
-    with pytest.raises(error, match=message):
-        perturb(**{**usual, **arguments})

@@ -11,9 +11,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from gcp_mm.robustness import regenerate
+from gcp_mm.robustness.errors import SEVERITIES
 from gcp_mm.robustness.regenerate import Recipe, make_set
 
-SMALL_C = dict(names=('gaussian_noise', 'impulse_noise', 'glass_blur', 'frost'), severities=(1, 4))
+SMALL_C = dict(names=('gaussian_noise', 'impulse_noise'))
 SMALL_P = dict(names=('shot_noise', 'snow', 'rotate'))
 IMAGES = ('cats/gray.png', 'cats/palette.png', 'dogs/alpha.png', 'dogs/print.jpg')
 STEMS = [name.split('.')[0] for name in IMAGES]
@@ -48,7 +49,7 @@ def made(source, tmp_path_factory):
     root = tmp_path_factory.mktemp('made')
     for kind in 'cp':
         done = make_set(recipe(kind), source, root / kind)
-        assert done == dict(made=32 if kind == 'c' else 12, found=0, skipped={})
+        assert done == dict(made=40 if kind == 'c' else 12, found=0, skipped={})
     return root
 
 
@@ -61,7 +62,7 @@ def contents(root):
 
 
 def test_layout_and_formats_of_the_sets(made):
-    names = [f'{name}/{severity}' for name in SMALL_C['names'] for severity in (1, 4)]
+    names = [f'{name}/{severity}' for name in SMALL_C['names'] for severity in SEVERITIES]
     images = {f'{name}/{stem}.JPEG' for name in names for stem in STEMS}
     assert set(contents(made / 'c')) == images | {'GENERATED.json'}
     reference = made / 'reference.jpg'
@@ -95,11 +96,11 @@ def test_stamp_says_what_it_is(made):
     made_with = stamp['made_with']
     assert made_with['imagecorruptions-imaug'] == metadata.version('imagecorruptions-imaug')
     assert made_with['source']['images'] == 4
-    settings = {key: made_with[key] for key in ('kind', 'size', 'resize', 'seed')}
-    assert settings == dict(kind='c', size=64, resize=73, seed=0)
+    settings = {key: made_with[key] for key in ('kind', 'size', 'resize')}
+    assert settings == dict(kind='c', size=64, resize=73)
 
 
-@pytest.mark.parametrize('text', ['', '{', '{}', '{"made_with": {}, "contents": null}'])
+@pytest.mark.parametrize('text', ['', '{', '{}', '{"made_with": null}'])
 def test_damaged_stamp_is_named(source, tmp_path, text):
     (tmp_path / 'GENERATED.json').write_text(text)
     with pytest.raises(ValueError, match=r"GENERATED\.json'"):
@@ -108,24 +109,15 @@ def test_damaged_stamp_is_named(source, tmp_path, text):
 
 def test_order_does_not_matter(made, source, tmp_path):
     for name in reversed(SMALL_C['names']):
-        for severity in reversed(SMALL_C['severities']):
-            part = recipe(names=[name], severities=[severity])
-            assert make_set(part, source, tmp_path / 'c')['made'] == 4
+        assert make_set(recipe(names=[name]), source, tmp_path / 'c')['made'] == 20
     assert contents(tmp_path / 'c') == contents(made / 'c')
 
 
-def test_other_seed_and_other_path_give_other_noise(made, source, own_source, tmp_path):
-    wanted = 'gaussian_noise/1/cats/gray.JPEG'
-    part = dict(names=['gaussian_noise'], severities=[1])
-    make_set(recipe(seed=1, **part), source, tmp_path / 'seed')
+def test_another_path_gives_other_noise(made, own_source, tmp_path):
     (own_source / 'cats/gray.png').rename(own_source / 'cats/other.png')
-    make_set(recipe(**part), own_source, tmp_path / 'path')
-    files = (
-        made / 'c' / wanted,
-        tmp_path / 'seed' / wanted,
-        tmp_path / 'path' / wanted.replace('gray', 'other'),
-    )
-    assert len({path.read_bytes() for path in files}) == 3
+    make_set(recipe(names=['gaussian_noise']), own_source, tmp_path / 'c')
+    before = (made / 'c/gaussian_noise/1/cats/gray.JPEG').read_bytes()
+    assert (tmp_path / 'c/gaussian_noise/1/cats/other.JPEG').read_bytes() != before
 
 
 @pytest.mark.parametrize('kind', ['c', 'p'])
@@ -142,7 +134,7 @@ def test_stopped_run_goes_on(made, source, tmp_path, monkeypatch, kind):
     with pytest.raises(KeyboardInterrupt):
         make_set(recipe(kind), source, tmp_path / kind)
     monkeypatch.undo()
-    total = 32 if kind == 'c' else 12
+    total = 40 if kind == 'c' else 12
     wanted = dict(made=total - 5, found=5, skipped={})
     assert make_set(recipe(kind), source, tmp_path / kind) == wanted
     assert contents(tmp_path / kind) == contents(made / kind)
@@ -155,33 +147,22 @@ def test_set_made_otherwise_is_left_alone(made, source, own_source, tmp_path):
     target = shutil.copytree(made / 'c', tmp_path / 'c')
     before = contents(target)
     for other, difference in (
-        (recipe(seed=1), r"{'seed': 0}, and this is {'seed': 1}"),
-        (recipe(resize=64), r"{'resize': 73}"),
+        (recipe(resize=64), r"{'resize': 73}, and this is {'resize': 64}"),
         (recipe('p'), "'kind': 'c'"),
     ):
         with pytest.raises(ValueError, match=f'was made with .*{difference}.*name another'):
             make_set(other, source, target)
-    (own_source / 'cats/gray.png').unlink()
-    with pytest.raises(ValueError, match=r"was made with {'source': {'images': 4"):
+    picture = own_source / 'cats/gray.png'
+    Image.open(picture).rotate(90).save(picture)
+    for part in (recipe(), recipe(names=['fog'])):
+        with pytest.raises(ValueError, match=r"was made with {'source': {'images': 4"):
+            make_set(part, own_source, target)
+    picture.unlink()
+    with pytest.raises(ValueError, match=r"this is {'source': {'images': 3"):
         make_set(recipe(), own_source, target)
     with pytest.raises(ValueError, match='was not made by this program'):
         make_set(recipe(), source, own_source)
     assert contents(target) == before
-
-
-def test_images_of_another_source_are_not_mixed(made, own_source, tmp_path):
-    """Equal names, other images: refused before anything is written, also for other corruptions."""
-    target = shutil.copytree(made / 'c', tmp_path / 'c')
-    before = contents(target)
-    Image.open(own_source / 'cats/gray.png').rotate(90).save(own_source / 'cats/gray.png')
-    for part in (recipe(), recipe(names=['fog'])):
-        with pytest.raises(ValueError, match=r'cats/gray\.JPEG was made of another image'):
-            make_set(part, own_source, target)
-    assert contents(target) == before
-    # Where none of its files is there yet, the new one is as good.
-    for path in target.rglob('gray.JPEG'):
-        path.unlink()
-    assert make_set(recipe(), own_source, target)['made'] == 8
 
 
 def test_one_job_at_a_time(source, tmp_path, monkeypatch):
@@ -212,8 +193,7 @@ def test_first_unreadable_image_is_named(own_source, tmp_path):
 
 def test_unreadable_images_are_left_out_and_listed(made, own_source, tmp_path):
     spoil(own_source)
-    part = recipe(names=['gaussian_noise'], severities=range(1, 6))
-    done = make_set(part, own_source, tmp_path / 'c', skip_bad=True)
+    done = make_set(recipe(names=['gaussian_noise']), own_source, tmp_path / 'c', skip_bad=True)
     assert (done['made'], done['found']) == (5, 0)
     assert done['skipped'] == json.loads((tmp_path / 'c/GENERATED.json').read_text())['skipped']
     for name, reason in (
@@ -225,36 +205,24 @@ def test_unreadable_images_are_left_out_and_listed(made, own_source, tmp_path):
     assert not done['skipped']
     same = 'gaussian_noise/1/cats/gray.JPEG'
     assert (tmp_path / 'c' / same).read_bytes() == (made / 'c' / same).read_bytes()
-    # Repaired, it joins the others.
-    shutil.copy(own_source / 'cats/gray.png', own_source / 'cats/palette.png')
-    done = make_set(part, own_source, tmp_path / 'c', skip_bad=True)
-    assert (done['made'], done['found'], len(done['skipped'])) == (5, 5, 2)
 
 
 @pytest.mark.parametrize(
     ('files', 'folder', 'error', 'message'),
     [
         (['cats/gray.jpg'], '', ValueError, r'2 images cats/gray\.\*'),
-        (['zz/'], '', ValueError, "'zz'"),  # the classes would be others
-        ([], 'cats', FileNotFoundError, 'clean/cats: expected images'),
-        ([], 'absent', FileNotFoundError, 'clean/absent: expected images'),
+        ([], 'cats', FileNotFoundError, 'clean/cats: expected files'),
+        ([], 'absent', FileNotFoundError, 'clean/absent: expected files'),
         (['bad/cats/a.jpg'], 'bad', ValueError, 'none of the 1 images can be read'),
     ],
 )
 def test_other_layouts_are_refused(own_source, tmp_path, files, folder, error, message):
     for name in files:
-        path = own_source / name
-        (path if name.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)
-        if not name.endswith('/'):
-            path.touch()
+        (own_source / name).parent.mkdir(parents=True, exist_ok=True)
+        (own_source / name).touch()
     with pytest.raises(error, match=message):
         make_set(recipe(), own_source / folder, tmp_path / 'c', skip_bad=True)
     assert not list(tmp_path.glob('c/*/*'))
-
-
-def test_a_target_in_the_source_is_refused(own_source):
-    with pytest.raises(ValueError, match='target'):
-        make_set(recipe(), own_source, own_source / 'c')
 
 
 @pytest.mark.parametrize(
@@ -272,13 +240,18 @@ def test_wrong_options(options, error, message):
         recipe(**options)
 
 
-def test_files_left_out_are_found(own_source):
+def test_files_left_out_are_said(own_source, log):
     images = regenerate.find_images(own_source)
-    assert regenerate.find_left_out(own_source) == []
+    assert 'left out' not in log()
     folder = (own_source / images[0]).parent
-    left_out = [folder / '0.gif', folder / 'deep/0.png', own_source / '0.png']
     (folder / 'deep').mkdir()
-    for path in (*left_out, folder / '.DS_Store'):
+    for path in (
+        folder / '0.gif',
+        folder / 'deep/0.png',
+        own_source / '0.png',
+        folder / '.DS_Store',
+    ):
         path.touch()
-    assert sorted(regenerate.find_left_out(own_source)) == sorted(left_out)
     assert regenerate.find_images(own_source) == images
+    for count in ('1 .gif', '1 without suffix', '1 .png'):
+        assert count in log()
