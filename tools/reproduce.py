@@ -110,7 +110,9 @@ def needed_for(table, part):
 
 
 def check_table(table):
-    """Raise ValueError for a name that the table does not declare, or a metric that is none."""
+    """Raise ValueError for a name that the table does not declare, a wrong metric or one seed."""
+    if len(table['seeds']) < 2:
+        raise ValueError(f'--table: seeds: expected at least 2, got {table["seeds"]}')
     known = {kind: table[kind].keys() for kind in ('networks', 'sets')}
 
     def check(kind, name, where):
