@@ -7,7 +7,6 @@ things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a f
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -134,10 +133,9 @@ class Classifier:
         view = view_covariance(vector, self.model.head.fc.weight, self.model.head.fc.bias)
         picture = _drawable(data['inputs'][0].permute(1, 2, 0).numpy())
         classes = self.inferencer.classes
-        names = _name(view.label, classes), _name(view.runner_up, classes)
-        record = asdict(view) | dict(order=view.order.tolist())
-        del record['root']
-        return draw_covariance(view, picture, maps, names, score), record
+        names = _name(view['label'], classes), _name(view['runner_up'], classes)
+        figure = draw_covariance(view, picture, maps, names, score)
+        return figure, {key: value for key, value in view.items() if key != 'root'}
 
 
 class ExportedClassifier:
