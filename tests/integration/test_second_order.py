@@ -28,8 +28,7 @@ def test_tool_compares_the_gradients(call_tool, digits, tmp_path, capsys):
     )
     report = (tmp_path / 'second_order.md').read_text()
     assert report in capsys.readouterr().out
-    assert '| autograd, exact square root | 24 | 1.0000 | 1.0000 | 1.0000 | 1 |  |' in report
-    assert (tmp_path / 'second_order.png').stat().st_size > 10_000
+    assert '| autograd, exact square root | 24 | 1 | 1 | 1 | 1 |  |' in report
     results = json.loads((tmp_path / 'second_order.json').read_text())
     assert (results['images'], results['head_images']) == (24, 60)
     assert results['layer'] == 'neck.reduction.0.conv'
