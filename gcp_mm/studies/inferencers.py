@@ -21,8 +21,6 @@ from ..models import GlobalCovariancePooling
 from .covariance_view import draw_covariance, view_covariance
 
 SHORT_SIDE = 320  # pixels of a classifier's drawing, at least: its text is not legible on less
-# Keys of :meth:`mmdet.apis.DetInferencer.pred2dict`, and those of a single object
-SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
 def _loader_of(cfg: Config) -> LoadCheckedImage:
@@ -200,16 +198,14 @@ class Detector:
         ((_, data),) = self.inferencer.preprocess([image])
         _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
-        if 'pred_instances' not in sample:  # of a panoptic segmentation
-            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
+        if 'pred_instances' not in sample or 'pred_panoptic_seg' in sample:
+            raise ValueError(f'expected a network that gives objects alone, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(
             [_drawable(image)], [sample], return_vis=True, pred_score_thr=self.score_thr
         )
         found = self.inferencer.pred2dict(sample)
-        found = {SINGULAR[key]: values for key, values in found.items()}
         names = self.inferencer.model.dataset_meta['classes']
-        found['class'] = [names[label] for label in found['label']]
-        objects = [dict(zip(found, one, strict=True)) for one in zip(*found.values(), strict=True)]
-        return drawing, dict(objects=objects), None
+        found['classes'] = [names[label] for label in found['labels']]
+        return drawing, dict(objects=found), None
