@@ -61,8 +61,6 @@ def report(found):
         table_of_dicts(found['networks']),
         '## dL/dX of GCP, against eq. (6)',
         table_of_dicts(found['formulas']),
-        '## dL/dX of each image: medians',
-        table_of_dicts(found['features']),
         '## dL/dW',
         table_of_dicts(found['weight']),
     ]
