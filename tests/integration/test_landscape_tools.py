@@ -102,7 +102,7 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     monkeypatch.chdir(ROOT)
     call_tool(
         *('tools/landscape.py', CLS, checkpoint, '--images', 6, '--batch-size', 4),
-        *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--etas', 0.001, '--cfg-options'),
+        *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--cfg-options'),
         *(f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')),
         *(f'{key}={value}' for key, value in NARROW.items()),
     )
@@ -129,7 +129,6 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
         (('--grid', 4), '--grid 4: expected an odd number'),
         (('--images', 0), 'expected positive numbers'),
         (('--products', 3), '--products 3: expected an even number'),
-        (('--etas', 0, 1), '--etas: a step of 0'),
     ],
 )
 def test_wrong_options(call_tool, capsys, options, words):
