@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp
 
 from .._io import markdown_table, mean_and_deviation, write_figure
+from .curves import panels
 
 HEAD = """# Claims and their spread
 
@@ -175,9 +175,7 @@ def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
     """Draw every run as a point: a row for each metric, a panel for each set."""
     metrics = _by_metric(claims)
     sets = list(dict.fromkeys(claim['set'] for claim in claims))
-    size = (1 + 4.5 * len(sets), 4 * len(metrics))
-    figure = Figure(figsize=size, layout='constrained')
-    rows = figure.subplots(len(metrics), len(sets), squeeze=False)
+    figure, rows = panels(len(sets), len(metrics))
     for row, (metric, of_metric) in zip(rows, metrics.items(), strict=True):
         runs = _runs(of_metric)
         for axes, here in zip(row, sets, strict=True):
@@ -188,22 +186,19 @@ def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
             labels = [textwrap.fill(name, 16) for name in shown]
             axes.set_xticks(range(len(shown)), labels, rotation=45, ha='right')
             axes.set(title=here, ylabel=metric)
-            axes.grid(axis='y', alpha=0.3)
     write_figure(path, figure, dpi=120)
 
 
 def draw_densities(path: Path, densities: Mapping[str, Mapping[str, Sequence[dict]]]) -> None:
     """Draw spectral densities of :func:`.curvature.spectrum_of`, {set: {network: [one a run]}}."""
-    figure = Figure(figsize=(1 + 6 * len(densities), 4), layout='constrained')
-    panels = figure.subplots(1, len(densities), squeeze=False)[0]
-    for axes, (place, networks) in zip(panels, densities.items(), strict=True):
+    figure, (row,) = panels(len(densities), width=6)
+    for axes, (place, networks) in zip(row, densities.items(), strict=True):
         for color, (name, runs) in enumerate(networks.items()):
             for k, density in enumerate(runs):
                 label = None if k else name
                 axes.plot(*density.values(), color=f'C{color}', alpha=0.6, lw=1, label=label)
         axes.set(title=place, xlabel='eigenvalue of the Hessian', ylabel='density', yscale='log')
         axes.set_ylim(bottom=1e-9)  # between the Gaussians of the quadrature there is nothing
-        axes.grid(alpha=0.3)
         axes.legend()
     write_figure(path, figure, dpi=120)
 
