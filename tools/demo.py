@@ -18,7 +18,7 @@ from torchvision.utils import save_image
 
 from gcp_mm._io import markdown_table, write_atomically
 from gcp_mm.hub import resolve_config
-from gcp_mm.studies.curves import first_reaching, plot_validation, validation_curve
+from gcp_mm.studies.curves import first_reaching, plot_curves, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIRS = Path('work_dirs')
@@ -109,10 +109,10 @@ def report(metrics):
     for name in (FASTER, MASK):
         contact_sheet(REPORT / name, REPORT / f'{name}.png')
     final_gap = metrics[GAP]['accuracy/top1']
-    plot_validation(
+    plot_curves(
         REPORT / 'accuracy.png',
-        {NAMES[name]: curve for name, curve in curves.items()},
-        'top-1 accuracy on the validation digits (%)',
+        {'validation digits': {NAMES[name]: [curve] for name, curve in curves.items()}},
+        'top-1 accuracy (%)',
         target=("GAP's final", final_gap),
     )
     reached = first_reaching(curves[GCP], final_gap)

@@ -1,7 +1,7 @@
 """Write the feature vectors of the images in FOLDER/<class>/<image> to a file.
 
-OUT.npy has the vectors, (N, L), and OUT.json beside it their labels, classes, files, stage and
-network. See docs/guides/features.md.
+OUT.npy has the vectors, (N, L) float32, and OUT.json beside it their labels, classes, files, stage
+and network. See docs/guides/features.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from arguments import (
 from mmengine.device import get_device
 
 from gcp_mm import get_model
-from gcp_mm.studies.features import DTYPES, STAGES, extract_features
+from gcp_mm.studies.features import STAGES, extract_features
 
 
 def parse_args():
@@ -36,7 +36,6 @@ def parse_args():
         help='neck: the covariance vector; backbone: the mean of the last map over its positions; '
         'pre_logits: the input of the last linear layer; default: %(default)s',
     )
-    add('--dtype', choices=DTYPES, default='float32', help='in the file; default: %(default)s')
     add('--batch-size', type=int, default=32, help='images at a time; default: %(default)s')
     add('--workers', type=int, default=2, help='processes that read images; default: %(default)s')
     add('--device', type=device, default=get_device(), help='default: %(default)s')
@@ -57,7 +56,6 @@ def main():
         args.stage,
         batch_size=args.batch_size,
         workers=args.workers,
-        dtype=args.dtype,
         force=args.force,
     )
 

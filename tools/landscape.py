@@ -1,14 +1,13 @@
 """How sharp the loss of a checkpoint is in its weights, and a picture of its surroundings.
 
-On some images, with batch normalization's running statistics: the loss and its gradient, the
-smallest and the largest eigenvalue, the trace and the spectral density of the Hessian, the
+On some training images, with batch normalization's running statistics: the loss and its gradient,
+the smallest and the largest eigenvalue, the trace and the spectral density of the Hessian, the
 curvature along the gradient, the effective beta-smoothness along it, and the loss on a plane
 through the weights (Li et al., 2018).
 docs/guides/landscape.md says what the numbers mean.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from arguments import add_config_arguments, add_trust_argument, config_of, run
@@ -23,7 +22,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
 from gcp_mm import get_model
-from gcp_mm._io import check_writable, markdown_table, write_atomically, write_figure
+from gcp_mm._io import check_writable, markdown_table, write_figure, write_report
 from gcp_mm.checks import check_config, raise_errors
 from gcp_mm.ops.precision import full_float32
 from gcp_mm.studies.curvature import (
@@ -35,6 +34,8 @@ from gcp_mm.studies.curvature import (
     spectrum_of,
 )
 
+ETAS = (0.001, 0.003, 0.01, 0.03, 0.1)  # steps along the gradient
+
 
 def parse_args():
     parser = argparse.ArgumentParser(
@@ -44,9 +45,8 @@ def parse_args():
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', type=Path, help='folder; by default landscape/ by the checkpoint')
     parser.add_argument(
-        '--split', choices=('train', 'val'), default='train', help="images, in val's pipeline"
+        '--images', type=int, default=128, help="for training, at random, in val's pipeline"
     )
-    parser.add_argument('--images', type=int, default=128, help='drawn at random from the split')
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
     parser.add_argument('--seed', type=int, default=0, help='of the images and the directions')
     parser.add_argument(
@@ -58,9 +58,6 @@ def parse_args():
     parser.add_argument(
         '--tolerance', type=float, default=0.01, help='of the eigenvalues, relative'
     )
-    parser.add_argument(
-        '--etas', type=float, nargs='+', default=[0.001, 0.003, 0.01, 0.03, 0.1], help='steps'
-    )
     parser.add_argument('--grid', type=int, default=21, help='points from -1 to 1 along each axis')
     add_trust_argument(parser)
     args = parser.parse_args()
@@ -70,15 +67,13 @@ def parse_args():
         parser.error(f'--products {args.products}: expected an even number from 2 on')
     if args.grid < 3 or args.grid % 2 == 0:
         parser.error(f'--grid {args.grid}: expected an odd number from 3 on, for a central point')
-    if 0 in args.etas:
-        parser.error('--etas: a step of 0 has no length')
     args.out = args.out or Path(args.checkpoint).parent / 'landscape'
     return args
 
 
 def read_batches(cfg, model, args):
-    """Random images of the split, as the model takes them."""
-    dataset = cfg[f'{args.split}_dataloader'].dataset
+    """Random images of the training set, as the model takes them."""
+    dataset = cfg.train_dataloader.dataset
     dataset.pipeline = cfg.val_dataloader.dataset.pipeline
     dataset = DATASETS.build(dataset)
     generator = torch.Generator().manual_seed(args.seed)
@@ -114,8 +109,8 @@ def measure(model, batches, args):
         gradient_norm=g.norm().item(),
         **spectrum,
         sharpness_along_gradient=sharpness,
-        etas=args.etas,
-        smoothness=smoothness_along_gradient(loss, params, args.etas),
+        etas=ETAS,
+        smoothness=smoothness_along_gradient(loss, params, ETAS),
         steps=steps,
         surface=loss_surface(loss, params, directions, steps).tolist(),
     )
@@ -169,13 +164,10 @@ def main():
     batches = read_batches(cfg, model, args)
     with full_float32():
         found = measure(model, batches, args)
-    print(report(found))
-    settings = {key: getattr(args, key) for key in ('config', 'checkpoint', 'split', 'seed')}
-    content = json.dumps(settings | found, indent=1) + '\n'
-    write_atomically(args.out / 'landscape.json', content.encode())
-    write_atomically(args.out / 'landscape.md', report(found).encode())
+    settings = {key: getattr(args, key) for key in ('config', 'checkpoint', 'seed')}
+    write_report(args.out, 'landscape', report(found), settings | found)
     draw(found, args.out / 'surface.png')
-    print(f'written: {args.out}/landscape.json, landscape.md, surface.png')
+    print(f'written: {args.out}/surface.png')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,7 @@
 """Convergence curves of training runs and learning rates of configs, as in the paper's figures.
 
 RUN_DIRs are work dirs of tools/train.py. The first is the reference: the table lists the epoch in
-which each run reaches its final value (Table 2 of the paper). Training accuracy is drawn too where
-it was logged: train with --cfg-options model.head.cal_acc=True.
+which each run reaches its final value (Table 2 of the paper).
 
     plot_curves.py work_dirs/resnet18_8xb32-lrnorm_in1k work_dirs/resnet18-gcp_8xb32-lradju_in1k
     plot_curves.py --lr configs/imagenet/resnet18-gcp_*.py
@@ -18,9 +17,8 @@ from gcp_mm._io import markdown_table, write_report
 from gcp_mm.checks import learning_rates
 from gcp_mm.studies.curves import (
     first_reaching,
+    plot_curves,
     plot_learning_rates,
-    plot_validation,
-    training_curve,
     validation_curve,
 )
 
@@ -29,7 +27,6 @@ def report_runs(names, run_dirs, metric, out):
     """Draw the runs' curves and write the table of matching epochs."""
     runs = dict(zip(names, run_dirs, strict=True))
     curves = {name: validation_curve(run, metric) for name, run in runs.items()}
-    training = {name: training_curve(run, metric) for name, run in runs.items()}
     reference = names[0]
     target = curves[reference][max(curves[reference])]
     rows = [
@@ -52,12 +49,12 @@ def report_runs(names, run_dirs, metric, out):
         + markdown_table(('run', 'epochs', 'final', 'best', 'matching epoch'), cells)
         + '\n'
     )
-    results = dict(metric=metric, table=rows, validation=curves, training=training)
-    write_report(out, 'curves', text, results)
+    write_report(out, 'curves', text, dict(metric=metric, table=rows, validation=curves))
 
     percent = metric.startswith('accuracy/')
     title = f'{metric.replace("accuracy/top", "top-")} accuracy (%)' if percent else metric
-    plot_validation(out / 'curves.png', curves, title, training, (f'final of {reference}', target))
+    drawn = {'validation': {name: [curve] for name, curve in curves.items()}}
+    plot_curves(out / 'curves.png', drawn, title, (f'final of {reference}', target))
     print(f'written: {out}/curves.png')
 
 

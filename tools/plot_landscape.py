@@ -12,7 +12,6 @@ from pathlib import Path
 from arguments import run
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from gcp_mm._io import (
     markdown_table,
@@ -21,6 +20,7 @@ from gcp_mm._io import (
     write_atomically,
     write_figure,
 )
+from gcp_mm.studies.curves import panels
 from gcp_mm.studies.landscape import FILE
 
 FIELDS = dict(iter=int, etas=list, losses=list, gradient_distances=list)  # of a record
@@ -85,9 +85,8 @@ def table(networks):
 
 
 def draw(steps, networks, path):
-    figure = Figure(figsize=(10, 4), layout='constrained')
-    panels = figure.subplots(1, 2)
-    for axes, (key, (_, title)) in zip(panels, QUANTITIES.items(), strict=True):
+    figure, (row,) = panels(len(QUANTITIES))
+    for axes, (key, (_, title)) in zip(row, QUANTITIES.items(), strict=True):
         for k, (label, bands) in enumerate(networks.items()):
             low, high = bands[key].mean(0).T
             axes.fill_between(steps, low, high, color=f'C{k}', alpha=0.3, lw=0, label=label)
@@ -97,8 +96,7 @@ def draw(steps, networks, path):
         if values.min() > 0 and values.max() > 30 * values.min():
             axes.set_yscale('log')
         axes.set(xlabel='step', ylabel=title)
-        axes.grid(alpha=0.3)
-    panels[0].legend()
+    row[0].legend()
     write_figure(path, figure, dpi=120)
 
 

@@ -22,7 +22,7 @@ from claim_runs import Measurement, Run, do_all, network_of, train_all
 
 from gcp_mm._io import check_writable, read_json, write_atomically
 from gcp_mm.studies import claims as judged
-from gcp_mm.studies.curves import plot_ranges, validation_curve
+from gcp_mm.studies.curves import plot_curves, validation_curve
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -110,7 +110,9 @@ def needed_for(table, part):
 
 
 def check_table(table):
-    """Raise ValueError for a name that the table does not declare, or a metric that is none."""
+    """Raise ValueError for a name that the table does not declare, a wrong metric or one seed."""
+    if len(table['seeds']) < 2:
+        raise ValueError(f'--table: seeds: expected at least 2, got {table["seeds"]}')
     known = {kind: table[kind].keys() for kind in ('networks', 'sets')}
 
     def check(kind, name, where):
@@ -172,7 +174,7 @@ def draw_part(table, name, docs, runs):
             }
             for dataset in part['sets']
         }
-        plot_ranges(docs / f'images/claims_{name}_curves.png', curves, 'top-1 accuracy (%)')
+        plot_curves(docs / f'images/claims_{name}_curves.png', curves, 'top-1 accuracy (%)')
     if file := part.get('densities'):
         densities = {
             dataset: {

@@ -10,7 +10,6 @@ triangle (row-major). The layer is that of Wang et al., What Deep CNNs Benefit f
 Covariance Pooling: An Optimization Perspective, CVPR 2020, https://arxiv.org/abs/2003.11241.
 """
 
-from dataclasses import dataclass
 from textwrap import fill
 
 import numpy as np
@@ -25,53 +24,6 @@ from torch.nn.functional import linear
 from ..ops.triangle import triu_vector_inverse
 
 PANELS = 9  # maps in a picture
-
-
-@dataclass
-class Pair:
-    """Two channels and their contribution to the logit of a class.
-
-    Attributes:
-        i, j: the channels, i <= j, counted from 0.
-        value: Z_ij.
-        weight: w_c[k(i, j)] of the class.
-        contribution: weight * value, a term of the logit.
-        lead: contribution to the difference of the logits of the class and the runner-up. What all
-            logits have in common decides nothing.
-    """
-
-    i: int
-    j: int
-    value: float
-    weight: float
-    contribution: float
-    lead: float
-
-
-@dataclass
-class CovarianceView:
-    """A prediction as a sum over pairs of channels.
-
-    Attributes:
-        root: Z, (D, D) float64, symmetric.
-        order: (D,) int64, the channels ordered so that similar ones are neighbors.
-        label: the class with the largest logit.
-        runner_up: the class with the second largest.
-        logit: of `label`.
-        bias: b of `label`: the logit less all contributions.
-        positive, negative: sums of the contributions above and below zero.
-        pairs: those with the largest contributions, in descending order.
-    """
-
-    root: Tensor
-    order: np.ndarray
-    label: int
-    runner_up: int
-    logit: float
-    bias: float
-    positive: float
-    negative: float
-    pairs: list[Pair]
 
 
 def channel_order(root: Tensor) -> np.ndarray:
@@ -97,7 +49,7 @@ def channel_order(root: Tensor) -> np.ndarray:
 @torch.no_grad()
 def view_covariance(
     vector: Tensor, weight: Tensor, bias: Tensor | None = None, count: int = 10
-) -> CovarianceView:
+) -> dict:
     """Split a prediction into the contributions of pairs of channels.
 
     Args:
@@ -106,14 +58,23 @@ def view_covariance(
         bias: (C,), of the classifier; None: zero.
         count: number of pairs to list.
 
+    Returns:
+        - 'root': Z, (D, D) float64, symmetric.
+        - 'order': the D channels ordered so that similar ones are neighbors.
+        - 'label', 'runner_up': the classes with the largest and the second largest logit.
+        - 'logit', 'bias': of 'label'. The bias is the logit less all contributions.
+        - 'positive', 'negative': sums of the contributions above and below zero.
+        - 'pairs': those with the largest contributions to the logit, in descending order, each a
+          dict: 'i' <= 'j', the channels, counted from 0; 'value', Z_ij; 'weight', w_c[k(i, j)] of
+          the class; 'contribution', weight * value; 'lead', the contribution to the difference
+          of the logits of the class and the runner-up. What all logits have in common decides
+          nothing.
+
     Raises:
-        ValueError: if the shapes do not fit each other, or there is one class only.
+        ValueError: if the vector is not that of one image.
     """
-    if vector.dim() != 1 or weight.shape[1:] != vector.shape or len(weight) < 2:
-        raise ValueError(
-            'vector, weight: expected shapes (D(D+1)/2,) and (C, D(D+1)/2) with C >= 2, got '
-            f'{tuple(vector.shape)} and {tuple(weight.shape)}'
-        )
+    if vector.dim() != 1:
+        raise ValueError(f'vector: expected (D(D+1)/2,), one image, got {tuple(vector.shape)}')
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     label, runner_up = linear(vector, weight, bias).topk(2).indices.tolist()
     adds, of_runner_up = weight[[label, runner_up]].double() * vector.double()
@@ -121,15 +82,19 @@ def view_covariance(
     root = triu_vector_inverse(vector.double())
     i, j = np.triu_indices(len(root))
     pairs = [
-        Pair(
-            *(int(i[k]), int(j[k]), vector[k].item(), weight[label, k].item()),
-            *(adds[k].item(), lead[k].item()),
+        dict(
+            i=int(i[k]),
+            j=int(j[k]),
+            value=vector[k].item(),
+            weight=weight[label, k].item(),
+            contribution=adds[k].item(),
+            lead=lead[k].item(),
         )
         for k in adds.topk(min(count, len(adds))).indices.tolist()
     ]
-    return CovarianceView(
+    return dict(
         root=root,
-        order=channel_order(root),
+        order=channel_order(root).tolist(),
         label=label,
         runner_up=runner_up,
         logit=adds.sum().item() + bias[label].item(),
@@ -141,7 +106,7 @@ def view_covariance(
 
 
 def draw_covariance(
-    view: CovarianceView,
+    view: dict,
     picture: np.ndarray,
     maps: Tensor,
     names: tuple[str, str],
@@ -150,7 +115,7 @@ def draw_covariance(
     """Draw the matrix, the pairs with the largest contributions, and where those are active.
 
     Args:
-        view: of one image.
+        view: of one image, by :func:`view_covariance`.
         picture: the input of the network, (H, W, 3) uint8 RGB, resized and cropped.
         maps: (D, h, w), the features that were pooled; they cover the picture.
         names: of the class and of the runner-up.
@@ -164,28 +129,28 @@ def draw_covariance(
     shown.imshow(picture)
     shown.set_title(fill(f'{names[0]}: {score:.1%}', 30), fontsize=13, parse_math=False)
     shown.set_xlabel(
-        f'logit {view.logit:.2f}\n= {view.positive:.2f} of pairs above zero\n'
-        f'{view.negative:+.2f} of pairs below zero\n{view.bias:+.2f} bias',
+        'logit {logit:.2f}\n= {positive:.2f} of pairs above zero\n'
+        '{negative:+.2f} of pairs below zero\n{bias:+.2f} bias'.format(**view),
         fontsize=11,
     )
     _draw_root(matrix, view)
     upper.colorbar(matrix.images[0], ax=matrix, shrink=0.7, extend='both')
     _draw_table(table, view, names[1])
-    _draw_maps(lower, view.pairs, picture, maps.detach().double().cpu().numpy())
+    _draw_maps(lower, view['pairs'], picture, maps.detach().double().cpu().numpy())
     return figure
 
 
 def _draw_root(axes, view):
     """The matrix with its channels in order, the pairs of the table numbered in it."""
-    root = view.root.cpu().numpy()[np.ix_(view.order, view.order)]
+    root = view['root'].cpu().numpy()[np.ix_(view['order'], view['order'])]
     # A few variances are far above the rest, which would be white beside them.
     limit = np.quantile(np.abs(root), 0.99) or 1
     axes.imshow(root, cmap='RdBu_r', vmin=-limit, vmax=limit, interpolation='nearest')
-    rank = np.argsort(view.order)
+    rank = np.argsort(view['order'])
     outline = [withStroke(linewidth=2.5, foreground='white')]
     offset = dict(xytext=(5, 3), textcoords='offset points')
-    for number, pair in enumerate(view.pairs, 1):
-        row, column = sorted((rank[pair.i], rank[pair.j]))
+    for number, pair in enumerate(view['pairs'], 1):
+        row, column = sorted((rank[pair['i']], rank[pair['j']]))
         axes.plot(column, row, 'ko', ms=6, mfc='none', path_effects=outline)
         axes.annotate(str(number), (column, row), path_effects=outline, **offset)
     axes.set_title('normalized covariance $Z$', fontsize=13)
@@ -193,12 +158,11 @@ def _draw_root(axes, view):
 
 
 def _draw_table(axes, view, runner_up):
-    rows = []
-    for number, pair in enumerate(view.pairs, 1):
-        values = f'{pair.value:.3g}', f'{pair.weight:.3g}'
-        rows.append(
-            (number, pair.i, pair.j, *values, f'{pair.contribution:+.3g}', f'{pair.lead:+.3g}')
-        )
+    formats = dict(i='d', j='d', value='.3g', weight='.3g', contribution='+.3g', lead='+.3g')
+    rows = [
+        (number, *(format(pair[key], spec) for key, spec in formats.items()))
+        for number, pair in enumerate(view['pairs'], 1)
+    ]
     table = axes.table(
         cellText=rows,
         colLabels=('', 'i', 'j', '$Z_{ij}$', 'weight', 'adds', 'to the lead'),
@@ -221,14 +185,14 @@ def _draw_maps(figure, pairs, picture, maps):
     for axes in row:
         axes.axis('off')
     for number, pair in enumerate(pairs, 1):
-        channels = sorted({pair.i, pair.j})
+        channels = sorted({pair['i'], pair['j']})
         if len(row) <= len(channels):
             break
         for channel in channels:
             title = f'{number}: channel {channel}'
             _draw_map(row.pop(0), title, maps[channel], picture, 'inferno', 0)
-        i, j = maps[pair.i], maps[pair.j]
-        title = f'{number}: {"variance" if pair.i == pair.j else "covariance"}'
+        i, j = maps[pair['i']], maps[pair['j']]
+        title = f'{number}: {"variance" if len(channels) == 1 else "covariance"}'
         product = (i - i.mean()) * (j - j.mean())
         _draw_map(row.pop(0), title, product, picture, 'RdBu_r', -1)
 

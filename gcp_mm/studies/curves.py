@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, median
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from .._io import read_jsonl, write_figure
@@ -62,64 +63,42 @@ def first_reaching(curve: dict[int, float], target: float) -> int | None:
     return min((epoch for epoch, value in curve.items() if value >= target), default=None)
 
 
-def plot_validation(
+def panels(columns: int, rows: int = 1, width: float = 4.5) -> tuple[Figure, np.ndarray]:
+    """A figure, and its axes, (rows, columns), each `width` times 4 inches."""
+    figure = Figure(figsize=(1 + width * columns, 4 * rows), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for each in axes.flat:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+def plot_curves(
     path: str | Path,
-    curves: dict[str, dict[int, float]],
+    curves: dict[str, dict[str, list[dict[int, float]]]],
     ylabel: str,
-    training: dict[str, dict[int, float]] | None = None,
     target: tuple[str, float] | None = None,
 ) -> None:
-    """Draw convergence curves, validation solid and training dashed.
+    """Draw the curve of each network; of several runs their median and their range.
 
     Args:
         path: of the picture.
-        curves: {name: {epoch: value}}.
+        curves: {panel: {network: [{epoch: value} of each run]}}; runs of a network of equal epochs.
         ylabel: what the values are.
-        training: likewise, with names of `curves`.
         target: label and value of a level the curves are to reach.
     """
-    figure, axes = _figure('epoch', ylabel)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    for name, curve in curves.items():
-        (line,) = axes.plot(curve.keys(), curve.values(), 'o-', markersize=4, label=name)
-        if training and training.get(name):
-            label = f'{name}, training'
-            axes.plot(
-                training[name].keys(),
-                training[name].values(),
-                '--',
-                color=line.get_color(),
-                label=label,
-            )
-    if target:
-        axes.axhline(target[1], color='gray', ls='--', lw=1, label=target[0])
-    axes.legend()
-    write_figure(path, figure, dpi=150)
-
-
-def plot_ranges(
-    path: str | Path, curves: dict[str, dict[str, list[dict[int, float]]]], ylabel: str
-) -> None:
-    """Draw the median curve of several runs of each network, and their range.
-
-    Args:
-        path: of the picture.
-        curves: {panel: {network: [{epoch: value} of each run]}}; runs of equal epochs.
-        ylabel: what the values are.
-    """
-    figure = Figure(figsize=(1 + 4.5 * len(curves), 4), layout='constrained')
-    panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axes, (title, networks) in zip(panels, curves.items(), strict=True):
+    figure, (row,) = panels(len(curves))
+    for axes, (title, networks) in zip(row, curves.items(), strict=True):
         for name, runs in networks.items():
             epochs = sorted(runs[0])
             values = [[run[epoch] for run in runs] for epoch in epochs]
             (line,) = axes.plot(epochs, [*map(median, values)], 'o-', markersize=4, label=name)
             low, high = [*map(min, values)], [*map(max, values)]
             axes.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, lw=0)
+        if target:
+            axes.axhline(target[1], color='gray', ls='--', lw=1, label=target[0])
         axes.set(title=title, xlabel='epoch', ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    panels[0].legend()
+    row[0].legend()
     write_figure(path, figure, dpi=120)
 
 
@@ -127,20 +106,13 @@ def plot_learning_rates(
     path: str | Path, curves: dict[str, tuple[Iterable[float], Iterable[float]]]
 ) -> None:
     """Draw what :func:`gcp_mm.checks.learning_rates` gives, {name: (epochs, rates)}."""
-    figure, axes = _figure('epoch', 'learning rate')
+    figure, ((axes,),) = panels(1, width=5)
+    axes.set(xlabel='epoch', ylabel='learning rate')
     for i, (name, (epochs, rates)) in enumerate(curves.items()):
         width = 1.5 + 0.9 * (len(curves) - 1 - i)  # equal curves are seen beneath each other
         axes.plot(epochs, rates, drawstyle='steps-post', lw=width, label=name)
     figure.legend(loc='outside lower center', fontsize='small')
     write_figure(path, figure, dpi=150)
-
-
-def _figure(xlabel, ylabel):
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axes = figure.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.3)
-    return figure, axes
 
 
 def _logged(run_dir, key):

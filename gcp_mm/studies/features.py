@@ -1,8 +1,8 @@
 """Feature vectors of a folder of images, by a classifier of MMPretrain, and their evaluation.
 
-The vectors are a NumPy array on the disk, ``x.npy``, written as they are computed, so that they may
-be larger than the memory. Beside it ``x.json`` has the labels and names of the images. Until it is
-complete the array is ``x.partial.npy``.
+The vectors are a NumPy array on the disk, ``x.npy``, written batch by batch and read as a memory
+map, so that they may be larger than the memory. Beside it ``x.json`` has the labels and names of
+the images. Until it is complete the array is ``x.partial.npy``.
 
 They are evaluated as they are, by a linear classifier and by retrieval. Both only need the cosines
 between the vectors, so that the length of a vector hardly matters to the cost. Linear SVMs on
@@ -13,7 +13,7 @@ classes: Lin, RoyChowdhury and Maji, Bilinear CNN Models for Fine-grained Visual
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, DefaultScope
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from sklearn.metrics import label_ranking_average_precision_score
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.multiclass import OneVsRestClassifier
@@ -40,7 +40,6 @@ from ..data import IMAGE_SUFFIXES
 # As :meth:`mmpretrain.models.ImageClassifier.extract_feat` calls them. Behind a GCP neck 'neck' is
 # the D(D+1)/2 vector, and 'pre_logits', the input of the last linear layer, is the same vector.
 STAGES = ('neck', 'backbone', 'pre_logits')
-DTYPES = ('float32', 'float16')
 TOPK = (1, 2, 4, 8)
 
 
@@ -49,7 +48,7 @@ class Features:
     """Feature vectors of a folder of images, each of one class.
 
     Args:
-        vectors: (N, L) float32 or float16, on the disk.
+        vectors: (N, L) float32, on the disk.
         labels: N indices into `classes`.
         classes: names of the K class folders, in alphabetical order.
         files: paths of the N images below their folder.
@@ -84,10 +83,10 @@ def read_features(path: str | Path) -> Features:
         raise ValueError(f'{path}: {error}; extract the features again') from error
     fields = dict(labels=list, classes=list, files=list, stage=str, network=str)
     description = read_json(path.with_suffix('.json'), **fields)
-    if vectors.ndim != 2 or str(vectors.dtype) not in DTYPES:
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(
-            f'{path}: expected (N, L) of {" or ".join(DTYPES)}, got {vectors.dtype} of shape '
-            f'{vectors.shape}'
+            f'{path}: expected (N, L) of float32, got {vectors.dtype} of shape {vectors.shape}; '
+            'extract the features again'
         )
     if not len(vectors) == len(description['labels']) == len(description['files']):
         raise ValueError(
@@ -137,10 +136,9 @@ def extract_features(
     stage: str = 'neck',
     batch_size: int = 32,
     workers: int = 0,
-    dtype: str = 'float32',
     force: bool = False,
 ) -> None:
-    """Write the feature vectors of a folder of images.
+    """Write the feature vectors of a folder of images, in float32.
 
     Args:
         model: classifier of MMPretrain, as :func:`gcp_mm.get_model` gives it, on the device to
@@ -150,16 +148,15 @@ def extract_features(
         stage: one of :data:`STAGES`.
         batch_size: images in a forward pass; of one size.
         workers: processes that read images; 0 reads them in this one.
-        dtype: of the vectors in the file, 'float32' or 'float16'.
         force: overwrite the file.
 
     Raises:
         BlockingIOError: if another process writes `out`.
         FileExistsError: if `out` exists and `force` is not set.
         FileNotFoundError, ValueError: for wrong arguments, a folder without images, a
-            damaged image, images of several sizes in a batch, or features that are not finite in
-            `dtype`.
-        OSError: if the disk lacks the room.
+            damaged image, images of several sizes in a batch, or features that are not finite or
+            of several lengths.
+        OSError: if the disk is full.
         TypeError: if `model` is not an :class:`mmpretrain.models.ImageClassifier`.
     """
     from mmpretrain.models import ImageClassifier  # seconds, unless the model is one
@@ -167,9 +164,8 @@ def extract_features(
     out, folder = Path(out).expanduser(), Path(folder).expanduser()
     if out.suffix != '.npy':
         raise ValueError(f'out: expected a file name that ends in .npy, got {str(out)!r}')
-    for name, value, known in (('stage', stage, STAGES), ('dtype', dtype, DTYPES)):
-        if value not in known:
-            raise ValueError(f'{name}: expected one of {known}, got {value!r}')
+    if stage not in STAGES:
+        raise ValueError(f'stage: expected one of {STAGES}, got {stage!r}')
     if not isinstance(model, ImageClassifier):
         raise TypeError(f'model: expected an ImageClassifier, got a {type(model).__name__}')
     with locked(out):
@@ -177,10 +173,10 @@ def extract_features(
             if path.exists() and not force:
                 raise FileExistsError(f'{path} exists; name another file, or use --force')
         images = image_folder(folder, model._config)
-        _extract(model.eval(), images, out, stage, batch_size, workers, dtype)
+        _extract(model.eval(), images, out, stage, batch_size, workers)
 
 
-def _extract(model, images, out, stage, batch_size, workers, dtype):
+def _extract(model, images, out, stage, batch_size, workers):
     infos = [images.get_data_info(i) for i in range(len(images))]
     description = dict(
         labels=[int(info['gt_label']) for info in infos],
@@ -189,22 +185,30 @@ def _extract(model, images, out, stage, batch_size, workers, dtype):
         stage=stage,
         network=_network_hash(model),
     )
-    part, vectors, done = out.with_suffix('.partial.npy'), None, 0
     loader = DataLoader(images, batch_size, num_workers=workers, collate_fn=_collate)
+    part, done = out.with_suffix('.partial.npy'), 0
     try:
-        for batch in tqdm(loader, desc=str(out), unit='batch'):
-            inputs = model.data_preprocessor(batch, training=False)['inputs']
-            block = _vectors(model.extract_feat(inputs, stage=stage))
-            block = block.to('cpu', getattr(torch, dtype)).numpy()
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                file = description['files'][done + int(finite.argmin())]
-                raise ValueError(f'image {file!r}: its features are not finite in {dtype}')
-            if vectors is None:
-                vectors = _new_array(part, (len(images), block.shape[1]), dtype)
-            vectors[done : done + len(block)] = block
-            done += len(block)
-        vectors.flush()
+        with part.open('wb') as file:
+            for batch in tqdm(loader, desc=str(out), unit='batch'):
+                inputs = model.data_preprocessor(batch, training=False)['inputs']
+                block = _vectors(model.extract_feat(inputs, stage=stage)).float().cpu().numpy()
+                finite = np.isfinite(block).all(axis=1)
+                if not finite.all():
+                    image = description['files'][done + int(finite.argmin())]
+                    raise ValueError(f'image {image!r}: its features are not finite in float32')
+                if not done:
+                    shape = len(images), block.shape[1]
+                    header = dict(descr=block.dtype.str, fortran_order=False, shape=shape)
+                    write_array_header_1_0(file, header)
+                if block.shape[1] != shape[1]:
+                    raise ValueError(
+                        f'stage: it gives vectors of {shape[1]} and {block.shape[1]} numbers; '
+                        f'try another of {STAGES}, or a test pipeline that gives images of one size'
+                    )
+                file.write(block.tobytes())
+                done += len(block)
+            file.flush()
+            os.fsync(file.fileno())
         out.unlink(missing_ok=True)  # old vectors never lie beside new labels
         write_atomically(out.with_suffix('.json'), json.dumps(description).encode())
         part.replace(out)
@@ -233,17 +237,6 @@ def _vectors(features):
             f'{STAGES}'
         )
     return features
-
-
-def _new_array(path, shape, dtype):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size, free = np.prod(shape) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
-    if size > free:  # a memory map of a full disk ends the process without a message
-        raise OSError(
-            f'{path}: the features need {size:,} bytes and {free:,} are free; make room, or name '
-            'a file on another disk'
-        )
-    return open_memmap(path, 'w+', dtype, shape)
 
 
 def _network_hash(model):

@@ -21,15 +21,15 @@ What the paper leaves open is settled here as follows.
   :math:`\Lambda^{-1/2}` are 0 here, as in :func:`gcp_mm.ops.matrix_sqrt_eigh`; between it and the
   rest eq. (6) holds as it stands, since JX vanishes on the null space.
 - In eq. (7) :math:`K^T \circ \Lambda^{1/2}`, by the letter, is the Hadamard product of a matrix
-  with a zero diagonal and a diagonal one: it is zero. Where :math:`\Lambda^{1/2}` stands in eq. (6)
-  it scales columns, which would make it the matrix product :math:`K^T \Lambda^{1/2}`.
+  with a zero diagonal and a diagonal one: it is zero. As the matrix product that eq. (6) suggests,
+  :math:`K^T \Lambda^{1/2}`, it makes the approximation worse, see docs/guides/second_order.md.
 - Eq. (7) has lost U, so that it applies the n-th eigenvalue to the n-th channel. That is right
   where the channels are uncorrelated and sorted. In the basis of the eigenvectors,
   :math:`U(\ldots)U^T`, the diagonal term does not depend on how channels and eigenvalues are
   numbered. The term with K has no meaning there: it would change with the signs of the
   eigenvectors, which are free.
 
-:func:`trimmed_preconditioner` computes these readings of eq. (7).
+:func:`trimmed_preconditioner` computes the diagonal term of eq. (7) both ways.
 The layer computes its gradient differently, see :mod:`gcp_mm.ops.newton_schulz_pooling`.
 """
 
@@ -39,7 +39,7 @@ from torch import Tensor
 from ..ops.covariance import center, flatten_positions
 from ..ops.precision import full_precision
 
-FORMS = ('printed', 'product', 'eigenbasis')
+FORMS = ('printed', 'eigenbasis')
 
 
 @full_precision
@@ -86,8 +86,6 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
 
             - 'printed': by the letter, :math:`JX \Lambda^{-1/2}`, the eigenvalues in descending
               order;
-            - 'product': :math:`2JX(2K^T \Lambda^{1/2} + \frac{1}{2} \Lambda^{-1/2})`, in this
-              order;
             - 'eigenbasis': the first in the basis of the eigenvectors, :math:`JX \Sigma^{-1/2}`.
               These are the whitened features, whose nonzero singular values all are
               :math:`1/\sqrt N`.
@@ -97,18 +95,14 @@ def trimmed_preconditioner(x: Tensor, form: str = 'printed') -> Tensor:
 
     Raises:
         TypeError: if `x` is not a floating-point tensor.
-        ValueError: for another shape or `form`, or, where K is needed, if a positive eigenvalue is
-            repeated.
+        ValueError: for another shape or `form`.
     """
     if form not in FORMS:
         raise ValueError(f'form: expected one of {FORMS}, got {form!r}')
-    jx, lam, root, inverse_root, u = _decompose(x)
-    if form == 'eigenbasis':
-        return jx @ (u * inverse_root[:, None, :]) @ u.mT
-    middle = torch.diag_embed(inverse_root / 2)
-    if form == 'product':
-        middle = middle + 2 * _mask(lam).mT * root[:, None, :]
-    return 2 * jx @ middle
+    jx, _, _, inverse_root, u = _decompose(x)
+    if form == 'printed':
+        return jx * inverse_root[:, None, :]
+    return jx @ (u * inverse_root[:, None, :]) @ u.mT
 
 
 def _decompose(x):

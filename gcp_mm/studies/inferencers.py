@@ -7,7 +7,6 @@ things: the image with it drawn, (H, W, 3) uint8 RGB; a record for JSON; and a f
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -22,8 +21,6 @@ from ..models import GlobalCovariancePooling
 from .covariance_view import draw_covariance, view_covariance
 
 SHORT_SIDE = 320  # pixels of a classifier's drawing, at least: its text is not legible on less
-# Keys of :meth:`mmdet.apis.DetInferencer.pred2dict`, and those of a single object
-SINGULAR = dict(labels='label', scores='score', bboxes='bbox', masks='mask')
 
 
 def _loader_of(cfg: Config) -> LoadCheckedImage:
@@ -134,10 +131,9 @@ class Classifier:
         view = view_covariance(vector, self.model.head.fc.weight, self.model.head.fc.bias)
         picture = _drawable(data['inputs'][0].permute(1, 2, 0).numpy())
         classes = self.inferencer.classes
-        names = _name(view.label, classes), _name(view.runner_up, classes)
-        record = asdict(view) | dict(order=view.order.tolist())
-        del record['root']
-        return draw_covariance(view, picture, maps, names, score), record
+        names = _name(view['label'], classes), _name(view['runner_up'], classes)
+        figure = draw_covariance(view, picture, maps, names, score)
+        return figure, {key: value for key, value in view.items() if key != 'root'}
 
 
 class ExportedClassifier:
@@ -202,16 +198,14 @@ class Detector:
         ((_, data),) = self.inferencer.preprocess([image])
         _check_channels(self.inferencer.model, data['inputs'][0])
         (sample,) = self.inferencer.forward(data)
-        if 'pred_instances' not in sample:  # of a panoptic segmentation
-            raise ValueError(f'expected a network that gives objects, got {sample.keys()}')
+        if 'pred_instances' not in sample or 'pred_panoptic_seg' in sample:
+            raise ValueError(f'expected a network that gives objects alone, got {sample.keys()}')
         objects = sample.pred_instances
         sample.pred_instances = objects[objects.scores > self.score_thr]
         (drawing,) = self.inferencer.visualize(
             [_drawable(image)], [sample], return_vis=True, pred_score_thr=self.score_thr
         )
         found = self.inferencer.pred2dict(sample)
-        found = {SINGULAR[key]: values for key, values in found.items()}
         names = self.inferencer.model.dataset_meta['classes']
-        found['class'] = [names[label] for label in found['label']]
-        objects = [dict(zip(found, one, strict=True)) for one in zip(*found.values(), strict=True)]
-        return drawing, dict(objects=objects), None
+        found['classes'] = [names[label] for label in found['labels']]
+        return drawing, dict(objects=found), None

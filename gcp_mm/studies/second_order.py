@@ -10,7 +10,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from math import isfinite, nan
+from math import isfinite, nan, prod
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -33,14 +33,12 @@ class Gradients(NamedTuple):
     Attributes:
         loss: the mean loss.
         accuracy: share of the images that are classified right.
-        features: dL/dX of each image's own loss, (B, N, D).
         weight: dL/dW in its dtype, (m, n), or (m, n + 1) with the bias's at the end.
         factors: K-FAC's A and G of the layer, float64.
     """
 
     loss: float
     accuracy: float
-    features: Tensor
     weight: Tensor
     factors: tuple[Tensor, Tensor]
 
@@ -67,9 +65,8 @@ def compare_gradients(
 
     Returns:
         'images', 'positions' and 'channels' (of X) and 'head_images', integers; 'layer', the name
-        of W; and tables: 'networks', 'formulas' (dL/dX against eq. (6)), 'features' (dL/dX of
-        single images) and 'weight' (dL/dW). Norms, condition numbers and ranks of images are
-        medians. An image whose gradient is zero has no cosine and is left out.
+        of W; and tables: 'networks', 'formulas' (dL/dX against eq. (6), image by image) and
+        'weight' (dL/dW). An image whose gradient is zero has no cosine and is left out.
 
     Raises:
         ValueError: if the model has another neck, or one without a reduction that K-FAC covers.
@@ -83,7 +80,7 @@ def compare_gradients(
         )
     name, conv = list(layers.items())[-1]
     model.eval()
-    data, vectors, targets = _read(model, data, images, head_images)
+    data, vectors, targets, (channels, *size) = _read(model, data, images, head_images)
     batches = [_batch(model, one) for one in data]
     loss = model.head.loss_module
     fitted = fit_head(vectors, targets, loss, model.head.num_classes, weight_decay)
@@ -93,9 +90,9 @@ def compare_gradients(
     networks = dict(GCP=gcp, GAP=gap)
     references = {key: found.weight for key, found in networks.items()}
     return dict(
-        images=len(gcp.features),
-        positions=gcp.features.shape[1],
-        channels=gcp.features.shape[2],
+        images=sum(len(targets) for _, targets in batches),
+        positions=prod(size),
+        channels=channels,
         head_images=len(vectors),
         layer=f'neck.{name}',
         networks=[
@@ -103,7 +100,6 @@ def compare_gradients(
             for key, found in networks.items()
         ],
         formulas=formula_rows(model, batches),
-        features=[feature_row(key, found, gcp) for key, found in networks.items()],
         weight=[
             weight_row('GCP', gcp.weight, references),
             weight_row('GAP', gap.weight, references),
@@ -119,7 +115,7 @@ def measure_gradients(
     layer: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
 ) -> Gradients:
-    """Gradients at X and at the weight of a layer, and K-FAC's factors of it.
+    """Gradient at the weight of a layer, and K-FAC's factors of it.
 
     The network should be in evaluation mode: where BN normalizes by the statistics of the batch,
     the gradient of one image depends on the others.
@@ -135,27 +131,23 @@ def measure_gradients(
     Returns:
         Averages over all images. Nothing is left in any `.grad`.
     """
-    count, right, total_loss, at_features, sums = 0, 0, 0.0, [], (0, 0, 0)
+    count, right, total_loss, sums = 0, 0, 0.0, (0, 0, 0)
     parameters = list(layer.parameters())
     for images, targets in tqdm(batches, desc='gradients', unit='batch'):
         with capture_factors(dict(layer=layer)) as factors:
-            x = features(images)
-            scores = classify(x)
+            scores = classify(features(images))
             value = loss(scores, targets)
-        at_x, *grads = torch.autograd.grad(value, (x, *parameters))
-        grads = dict(zip(parameters, grads, strict=True))
+        grads = dict(zip(parameters, torch.autograd.grad(value, parameters), strict=True))
         size = len(images)
         count += size
         right += int((scores.argmax(1) == targets).sum())
         total_loss += size * value.item()
-        at_features.append(size * at_x.flatten(2).mT)
         new = weight_matrix(grads[layer.weight], grads.get(layer.bias)), *factors['layer']
         sums = [a + size * b.double() for a, b in zip(sums, new, strict=True)]
     weight, *factors = (total / count for total in sums)
     return Gradients(
         loss=total_loss / count,
         accuracy=right / count,
-        features=torch.cat(at_features),
         weight=weight.to(layer.weight.dtype),
         factors=tuple(factors),
     )
@@ -310,14 +302,6 @@ def formula_rows(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     return rows
 
 
-def feature_row(name: str, found: Gradients, reference: Gradients) -> dict:
-    """Medians over the images of the spectrum of dL/dX; mean cosine with a reference."""
-    spectra = list(map(spectrum, found.features))
-    row = {key: median(_finite([one[key] for one in spectra])) for key in spectra[0]}
-    cosines = _finite(map(cosine, found.features, reference.features))
-    return dict(network=name) | row | {'cosine with GCP: mean': fmean(cosines)}
-
-
 def weight_row(name: str, gradient: Tensor, references: dict[str, Tensor]) -> dict:
     """Spectrum of a gradient at W, (m, n), and its cosines with others."""
     cosines = {f'cosine with {key}': cosine(gradient, other) for key, other in references.items()}
@@ -358,19 +342,17 @@ def _classify(model, x):
 
 @torch.no_grad()
 def _read(model, data, images, head_images):
-    """Batches to measure on, as they come; mean X and targets for the classifier."""
+    """Batches to measure on, as they come; mean X and targets for the classifier; X's (D, H, W)."""
     chosen, vectors, targets, seen = [], [], [], 0
     for one in tqdm(data, desc='read', unit='batch'):
         if seen < images:
             chosen.append(one)
         inputs, labels = _batch(model, one)
-        vectors.append(_features(model, inputs).mean((2, 3)))
+        x = _features(model, inputs)
+        vectors.append(x.mean((2, 3)))
         targets.append(labels)
         seen += len(inputs)
         if seen >= max(images, head_images):
             break
-    return chosen, torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
-
-
-def _finite(values):
-    return [value for value in values if isfinite(value)] or [nan]
+    fit = torch.cat(vectors)[:head_images], torch.cat(targets)[:head_images]
+    return chosen, *fit, x.shape[1:]

@@ -21,18 +21,11 @@ def cost_table():
     'row', [*ROWS, *(pytest.param(row, marks=pytest.mark.slow) for row in SLOW)]
 )
 def test_rows_of_table_9(cost_table, row):
-    complexity = cost_table['count'](f'ResNet-{row}', 'caffe')
+    complexity = cost_table['count'](f'ResNet-{row}')
     printed = cost_table['TABLE_9'][f'ResNet-{row}']
     multiply_adds = 5.66 if row == '34 GCP' else printed.multiply_adds  # 5.56 in print, a slip
     assert round(complexity.parameters / 1e6, 2) == printed.parameters
     assert round(complexity.total / 1e9, 2) == pytest.approx(multiply_adds, abs=0.0101)
-
-
-@pytest.mark.slow
-def test_stride_in_the_3x3_convolution_costs_more(cost_table):
-    for row, multiply_adds in (('ResNet-50 GAP', 4.089), ('ResNet-50 GCP', 6.352)):
-        complexity = cost_table['count'](row, 'pytorch')
-        assert round(complexity.total / 1e9, 3) == multiply_adds
 
 
 def test_get_flops(call_tool, capsys):
@@ -53,7 +46,7 @@ def test_cost_table(call_tool, tmp_path, capsys):
     )
     written = (tmp_path / 'cost_table.md').read_text()
     assert written in capsys.readouterr().out
-    assert '| ResNet-18 GCP | 19.60 (19.60) | 3.115 (3.11) | 3.115 |' in written
+    assert '| ResNet-18 GCP | 19.60 (19.60) | 3.115 (3.11) |' in written
     report = json.loads((tmp_path / 'cost_table.json').read_text())
     assert report['machine']['batch'] == 2
     for row in report['rows']:

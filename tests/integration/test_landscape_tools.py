@@ -97,7 +97,7 @@ def test_sharpness_of_a_checkpoint(call_tool, capsys, checkpoint, digits, monkey
     monkeypatch.chdir(ROOT)
     call_tool(
         *('tools/landscape.py', CLS, checkpoint, '--images', 6, '--batch-size', 4),
-        *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--etas', 0.001, '--cfg-options'),
+        *('--products', 2, '--tolerance', 0.5, '--grid', 3, '--cfg-options'),
         *(f'{split}_dataloader.dataset.data_root={digits}' for split in ('train', 'val')),
         *(f'{key}={value}' for key, value in NARROW.items()),
     )

@@ -64,7 +64,6 @@ MISTAKES = [
     ('landscape', [CLS, GONE, '--grid', '4'], '--grid 4'),
     ('landscape', [CLS, GONE, '--images', '0'], 'expected positive numbers'),
     ('landscape', [CLS, GONE, '--products', '3'], '--products 3'),
-    ('landscape', [CLS, GONE, '--etas', '0', '1'], '--etas'),
     ('make_config', [GONE, '--task', 'classify'], 'gone'),
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/own.py'], 'no class folders'),
     ('make_config', ['{}', '--task', 'detect', '--out', '{}/own.py'], 'COCO'),

@@ -28,16 +28,13 @@ def test_tool_compares_the_gradients(call_tool, digits, tmp_path, capsys):
     )
     report = (tmp_path / 'second_order.md').read_text()
     assert report in capsys.readouterr().out
-    assert '| autograd, exact square root | 24 | 1.0000 | 1.0000 | 1.0000 | 1 |  |' in report
-    assert (tmp_path / 'second_order.png').stat().st_size > 10_000
+    assert '| autograd, exact square root | 24 | 1 | 1 | 1 | 1 |  |' in report
     results = json.loads((tmp_path / 'second_order.json').read_text())
     assert (results['images'], results['head_images']) == (24, 60)
     assert results['layer'] == 'neck.reduction.0.conv'
     formulas = {row['dL/dX by']: row for row in results['formulas']}
     assert formulas['autograd, 5 Newton-Schulz iterations']['min'] > 0.9
-    gcp, gap = results['features']
-    assert (gcp['cosine with GCP: mean'], gap['rank']) == (pytest.approx(1), 1)
-    assert abs(gap['cosine with GCP: mean']) < 1e-4
+    assert (results['positions'], results['channels']) == (4, 12)
     weak, strong = results['weight'][-2:]
     assert (weak['damping'], strong['damping']) == (0.01, 1e8)
     # So much damping leaves nothing of the preconditioner

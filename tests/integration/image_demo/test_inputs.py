@@ -91,26 +91,27 @@ def test_objects_are_drawn_and_recorded(predict, checkpoint, scenes, tmp_path):
     threshold = expected[0].scores[4:6].mean().item()
     records = predict(MASK, scenes / 'val', '--score-thr', threshold)
     assert [record['input'] for record in records] == [str(file) for file in files]
-    assert len(records[0]['objects']) == 5
+    assert len(records[0]['objects']['labels']) == 5
     for record, instances in zip(records, expected, strict=True):
         objects = record['objects']
         instances = instances[instances.scores > threshold]
         labels = instances.labels.tolist()
-        assert [one['label'] for one in objects] == labels
-        assert [one['class'] for one in objects] == [str(label) for label in labels]
-        np.testing.assert_allclose([one['score'] for one in objects], instances.scores, rtol=1e-4)
-        np.testing.assert_allclose([one['bbox'] for one in objects], instances.bboxes, atol=1e-2)
-        masks = [coco_mask.decode(one['mask']).astype(bool) for one in objects]
+        assert objects['labels'] == labels
+        assert objects['classes'] == [str(label) for label in labels]
+        np.testing.assert_allclose(objects['scores'], instances.scores, rtol=1e-4)
+        np.testing.assert_allclose(objects['bboxes'], instances.bboxes, atol=1e-2)
+        masks = [coco_mask.decode(mask).astype(bool) for mask in objects['masks']]
         for mask, other in zip(masks, instances.masks.numpy(), strict=True):
             assert (mask != other).mean() < 0.01
     nothing = predict(MASK, scenes / 'val', '--score-thr', 1, out='nothing')
-    assert [record['objects'] for record in nothing] == [[], []]
+    keys = ('labels', 'scores', 'bboxes', 'masks', 'classes')
+    assert [record['objects'] for record in nothing] == [{key: [] for key in keys}] * 2
     drawn, plain = (
         cv2.imread(str(tmp_path / out / records[0]['drawing'])) for out in ('out', 'nothing')
     )
     np.testing.assert_array_equal(plain, cv2.imread(str(files[0])))
-    for one in records[0]['objects']:
-        left, top, right, bottom = np.array(one['bbox']).round().astype(int)
+    for box in records[0]['objects']['bboxes']:
+        left, top, right, bottom = np.array(box).round().astype(int)
         assert (drawn != plain).any(2)[top : bottom + 1, left : right + 1].mean() > 0.5
 
 

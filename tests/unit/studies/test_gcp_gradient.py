@@ -67,7 +67,6 @@ def test_equation_7_term_by_term():
     root, inverse_root = np.diag(lam**0.5), np.diag(lam**-0.5)
     for form, middle in dict(
         printed=2 * k.T * root + inverse_root / 2,
-        product=2 * k.T @ root + inverse_root / 2,
         eigenbasis=u @ (2 * k.T * root + inverse_root / 2) @ u.T,
     ).items():
         expected = 2 * j @ flat @ middle
