@@ -39,7 +39,6 @@ TEXTBOOK, EXTENSION = 'textbook iSQRT-COV', 'circuit, C++'
 GAP, COVARIANCE = 'GAP', 'plain covariance'
 CROSS_COVARIANCE = 'SoT, no norm'
 ITERATIONS, ROOT, ITSELF = '5 iterations', 'exact root', 'itself'
-circuit = functools.partial(global_covariance_pooling, method='circuit')
 dropcov = DropCov()
 REFERENCES = {
     ITERATIONS: functools.partial(global_covariance_pooling, method='newton_schulz'),
@@ -79,8 +78,8 @@ CANDIDATES = {
         lambda x: triu_vector(matrix_sqrt_newton_schulz(covariance(x)))
     ),
     'newton_schulz': Candidate(lambda x: global_covariance_pooling(x, method='newton_schulz')),
-    'circuit, PyTorch': Candidate(lambda x: circuit(x, backend='pytorch')),
-    EXTENSION: Candidate(lambda x: circuit(x, backend='cpp')),
+    'circuit, PyTorch': Candidate(lambda x: global_covariance_pooling(x, method='circuit')),
+    EXTENSION: Candidate(lambda x: global_covariance_pooling(x, method='cpp')),
     'auto': Candidate(global_covariance_pooling),
     GAP: Candidate(lambda x: x.mean(2), ITSELF),
     COVARIANCE: Candidate(lambda x: global_covariance_pooling(x, norm='none'), ITSELF),
