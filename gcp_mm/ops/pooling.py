@@ -9,14 +9,14 @@ Other normalizations of the covariance are options of the same function.
 import torch
 from torch import Tensor
 
-from .arguments import check_number
+from .arguments import check_integer, check_number
 from .backends import pool_by_circuit
 from .circuit import find_circuit
 from .covariance import covariance, flatten_positions
 from .eigenvalues import Log, Power
 from .eigh import matrix_sqrt_eigh
 from .log_cholesky import log_cholesky
-from .newton_schulz import check_iterations
+from .newton_schulz import MAX_ITERATIONS
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import full_precision
 from .signed_sqrt import second_moment, signed_sqrt_l2
@@ -108,7 +108,7 @@ def _pool_by_root(x: Tensor, iterations: int, method: str) -> Tensor:
 
 def check_options(iterations: int, norm: str, method: str, exponent: float = 0.5) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_iterations(iterations)
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
     for name, value, known in (('norm', norm, MATRIX_NORMS), ('method', method, METHODS)):
         if value not in known:
             raise ValueError(f'{name}: expected one of {known}, got {value!r}')
