@@ -84,19 +84,18 @@ def test_foreign_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('write', 'options', 'error', 'words'),
+    ('write', 'options', 'words'),
     [
-        (write_scenes, dict(scene_size=10), ValueError, 'scene_size.*got 10'),
-        (write_scenes, dict(train_scenes=0), ValueError, 'train_scenes.*got 0'),
-        (write_scenes, dict(val_scenes=2.0), TypeError, 'val_scenes.*got 2.0'),
-        (write_classification, dict(image_size=7), ValueError, 'image_size.*got 7'),
-        (write_classification, dict(per_class=0), ValueError, 'per_class.*got 0'),
-        (write_classification, dict(per_class=140), ValueError, 'per_class.*at most 139, got 140'),
-        (write_clutter, dict(train_images=9), ValueError, 'train_images.*got 9'),
+        (write_scenes, dict(scene_size=10), 'scene_size.*got 10'),
+        (write_scenes, dict(train_scenes=0), 'train_scenes.*got 0'),
+        (write_scenes, dict(val_scenes=0), 'val_scenes.*got 0'),
+        (write_classification, dict(image_size=7), 'image_size.*got 7'),
+        (write_classification, dict(per_class=140), 'per_class.*at most 139, got 140'),
+        (write_clutter, dict(train_images=9), 'train_images.*got 9'),
     ],
 )
-def test_wrong_options(write, options, error, words, tmp_path):
-    with pytest.raises(error, match=words):
+def test_wrong_options(write, options, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
         write(tmp_path / 'x', **options)
     assert not list(tmp_path.iterdir())
 
