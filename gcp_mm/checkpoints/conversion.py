@@ -1,6 +1,5 @@
 """From a checkpoint of another project to one of this project, and back."""
 
-import glob
 import hashlib
 import io
 from pathlib import Path
@@ -45,14 +44,14 @@ def convert_checkpoint(
         trust: read a source that holds Python objects, which executes code from the file.
         force: overwrite an existing target.
         publish: add the first 8 digits of the file's SHA-256 to its name, as in OpenMMLab's
-            releases: ``<target>-<digits>.pth``. With `force`, earlier files stay.
+            releases: ``<target>-<digits>.pth``. Files of other content have other names.
 
     Returns:
         Path of the written file.
 
     Raises:
         FileNotFoundError: if the source does not exist.
-        FileExistsError: if the target exists and `force` is not set.
+        FileExistsError: if the target exists and neither `force` nor `publish` is set.
         ValueError: if the source is damaged, cannot be read or has unknown keys; if the weights of
             a classifier are not exactly those of its network; if `target` does not end in ``.pth``
             or is the source; if both `backbone_only` and `reverse` are set.
@@ -64,10 +63,10 @@ def convert_checkpoint(
         raise ValueError('backbone_only, reverse: expected one of them, got both')
     if not publish and target.resolve() == source.resolve():
         raise ValueError(f'target: {str(target)!r} is the source; name another file')
-    if earlier := [] if force else _earlier(source, target, publish):
+    if target.exists() and not (force or publish):
         raise FileExistsError(
-            f'target: {", ".join(map(str, earlier))} exists; name another, or write all the same '
-            'with force=True (--force)'
+            f'target: {target} exists; name another, or write all the same with force=True '
+            '(--force)'
         )
     check_intact(source, trust)
     state, meta = read_weights(source, trust=trust)
@@ -85,14 +84,6 @@ def convert_checkpoint(
     except ValueError as error:
         raise ValueError(f'checkpoint {str(source)!r}: {error}') from error
     return _write(content, target, publish)
-
-
-def _earlier(source: Path, target: Path, publish: bool) -> list[Path]:
-    """Files that are there already under the target's name."""
-    if not publish:
-        return [target] if target.exists() else []
-    names = target.parent.glob(f'{glob.escape(target.stem)}-{"[0-9a-f]" * 8}.pth')
-    return sorted(file for file in names if file.absolute() != source.absolute())
 
 
 def _classifier(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:

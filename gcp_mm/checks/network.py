@@ -23,7 +23,7 @@ from ..checkpoints import (
 )
 from ..checkpoints.pretrained import count_matches, read_weights
 from ..hub import input_channels
-from ..models.pretrained import StrictlyPretrained
+from ..models.pretrained import StrictlyPretrained, pretrained_entries
 from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
 from .data import find_heads
@@ -121,13 +121,11 @@ def describe_network(model: nn.Module) -> str:
 
 def pretrained_modules(model: nn.Module) -> list[tuple[str, nn.Module, dict]]:
     """Name, module and `init_cfg` of each part of a network that starts from a checkpoint."""
-    found = []
-    for name, module in model.named_modules():
-        init_cfgs = getattr(module, 'init_cfg', None) or ()
-        for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
-            if is_pretrained(init_cfg):
-                found.append((name or 'the network', module, dict(init_cfg)))
-    return found
+    return [
+        (name or 'the network', module, init_cfg)
+        for name, module in model.named_modules()
+        for init_cfg in pretrained_entries(getattr(module, 'init_cfg', None))
+    ]
 
 
 def check_weights(context: Context) -> list[Finding]:
@@ -222,7 +220,7 @@ def check_loss(context: Context) -> list[Finding]:
 
 
 def _note_maps(maps, name, module, inputs):
-    features = inputs[0] if isinstance(inputs[0], tuple) else inputs[:1]
+    features = inputs[0] if isinstance(inputs[0], tuple | list) else inputs[:1]
     maps.setdefault(name, set()).update(tuple(x.shape[-2:]) for x in features)
 
 

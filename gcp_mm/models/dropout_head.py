@@ -28,8 +28,6 @@ class DropoutLinearClsHead(LinearClsHead):
 
     def __init__(self, dropout: float = 0.2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 <= dropout <= 1:
-            raise ValueError(f'dropout: expected a probability, 0 to 1, got {dropout}')
         self.dropout = nn.Dropout(dropout)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import overload
+from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
@@ -72,30 +72,19 @@ class GlobalCovariancePooling(StrictlyPretrained, GlobalCovariancePool2d, BaseMo
         )
         self.init_cfg = deepcopy(init_cfg)  # BaseModule's, which was made without it
 
-    @overload
-    def forward(self, inputs: Tensor) -> Tensor: ...
-
-    @overload
-    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
-
-    def forward(self, inputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        """Pool one feature map, or each of a tuple of them.
+    def forward(self, inputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Any:
+        """Pool one feature map, or each of a tuple or list of them.
 
         Args:
-            inputs: (B, in_channels, H, W), or a tuple of such.
+            inputs: (B, in_channels, H, W), or a tuple or list of such.
 
         Returns:
             (B, out_channels), or a tuple of such; for the dtype see
             :meth:`gcp_mm.ops.GlobalCovariancePool2d.forward`.
 
         Raises:
-            TypeError: if `inputs` is neither a tensor nor a tuple.
             ValueError: for features of another shape, or features that are not finite.
         """
-        if isinstance(inputs, tuple):
+        if isinstance(inputs, tuple | list):
             return tuple(map(super().forward, inputs))
-        if isinstance(inputs, Tensor):
-            return super().forward(inputs)
-        raise TypeError(
-            f'inputs: expected a tensor or a tuple of tensors, got {type(inputs).__name__}'
-        )
+        return super().forward(inputs)

@@ -58,10 +58,6 @@ class GCPResNet(StrictlyPretrained, ResNet):
             raise ValueError(f'depth: expected one of {tuple(self.arch_settings)}, got {depth!r}')
         if conv5 not in CONV5_STRIDES:
             raise ValueError(f'conv5: expected one of {tuple(CONV5_STRIDES)}, got {conv5!r}')
-        if 'strides' in kwargs:
-            raise TypeError(
-                f'strides={kwargs["strides"]!r}: conv5={conv5!r} settles them; leave strides out'
-            )
         if kwargs.get('num_stages', 4) != 4:
             raise ValueError(
                 f'num_stages={kwargs["num_stages"]!r}: conv5 is the fourth stage; leave it out'
@@ -101,15 +97,3 @@ class GCPResNet(StrictlyPretrained, ResNet):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def train(self, mode: bool = True) -> 'GCPResNet':
-        """Set the mode, frozen stages and frozen BN apart.
-
-        Args:
-            mode: training (True) or evaluation (False).
-
-        Returns:
-            The network itself, as every module does; its parent returns None.
-        """
-        super().train(mode)
-        return self

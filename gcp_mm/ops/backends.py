@@ -14,35 +14,33 @@ from .circuit import Circuit
 from .precision import autocast_off
 from .tracing import is_traced
 
-BACKENDS = ('auto', 'pytorch', 'triton', 'cpp')
 
-
-def pool_by_circuit(x: Tensor, circuit: Circuit, backend: str) -> Tensor:
+def pool_by_circuit(x: Tensor, circuit: Circuit, method: str) -> Tensor:
     """Pooling of features by a circuit.
 
     Args:
         x: (B, D, N) features, float32 or float64.
         circuit: of the kind 'gram' if N < D, else 'covariance'.
-        backend: one of :data:`BACKENDS`.
+        method: 'auto', 'circuit', 'triton' or 'cpp'.
 
     Returns:
         (B, D(D+1)/2), in the dtype of `x`.
 
     Raises:
-        ValueError: if the named back end cannot compute such features here.
+        ValueError: if the named method cannot compute such features here.
     """
-    module = find_backend(backend, x, circuit)
+    module = find_backend(method, x, circuit)
     if is_traced(x):
         return circuit_pooling.pool_plainly(x, circuit)
     keep = x.requires_grad and torch.is_grad_enabled()
     return _CircuitPool.apply(x, circuit, module, keep)
 
 
-def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
+def find_backend(method: str, x: Tensor, circuit: Circuit) -> ModuleType:
     """The module that computes the circuit for these features.
 
     Args:
-        name: one of :data:`BACKENDS`.
+        method: 'auto', 'circuit', 'triton' or 'cpp'.
         x: (B, D, N) features, float32 or float64.
         circuit: of the kind 'gram' if N < D, else 'covariance'.
 
@@ -54,27 +52,27 @@ def find_backend(name: str, x: Tensor, circuit: Circuit) -> ModuleType:
         Neither is differentiable, or checks its arguments.
 
     Raises:
-        ValueError: if the named back end cannot compute such features here.
+        ValueError: if the named method cannot compute such features here.
     """
     fused = not is_traced(x) and x.dtype == torch.float32 and len(x) > 0
-    triton = name in ('auto', 'triton') and fused and x.is_cuda and circuit.kind == 'gram'
+    triton = method in ('auto', 'triton') and fused and x.is_cuda and circuit.kind == 'gram'
     if triton and _has_triton(x.device):
         from . import triton_circuit
 
         return triton_circuit
     cpp = fused and x.device.type == 'cpu'
-    if cpp and (name == 'cpp' or (name == 'auto' and extension.is_wanted())):
+    if cpp and (method == 'cpp' or (method == 'auto' and extension.is_wanted())):
         return extension
-    if name in ('auto', 'pytorch'):
+    if method in ('auto', 'circuit'):
         return circuit_pooling
     needs = dict(
         triton='a CUDA GPU with TF32, Triton 3.6, and fewer positions than channels',
         cpp='a CPU',
-    )[name]
+    )[method]
     raise ValueError(
-        f'backend={name!r}: needs float32 features, a batch that is not empty, {needs}, and no '
+        f'method={method!r}: needs float32 features, a batch that is not empty, {needs}, and no '
         f'compiler or exporter; got {x.dtype}, {tuple(x.shape)}, on {x.device}; take '
-        "backend='auto'"
+        "method='auto'"
     )
 
 

@@ -1,7 +1,7 @@
 """The pooling of :mod:`.circuit` in C++ for CPUs: circuit_cpu.cpp, compiled where it is used.
 
 In float32 it replaces PyTorch where GCP_MM_EXTENSION is 1 in the environment, or where
-`backend='cpp'` asks for it. It needs a C++ compiler and ninja.
+`method='cpp'` asks for it. It needs a C++ compiler and ninja.
 """
 
 import functools

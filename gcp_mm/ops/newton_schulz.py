@@ -15,16 +15,6 @@ from .precision import full_precision
 MAX_ITERATIONS = 12
 
 
-def check_iterations(iterations: int) -> None:
-    """Raise TypeError or ValueError unless `iterations` is from 1 to :data:`MAX_ITERATIONS`."""
-    check_integer('iterations', iterations)
-    if iterations > MAX_ITERATIONS:
-        raise ValueError(
-            f'iterations: expected at most {MAX_ITERATIONS}, got {iterations}: more would amplify '
-            "rounding errors; for the exact root take norm='eigh'"
-        )
-
-
 @full_precision
 def matrix_sqrt_newton_schulz(cov: Tensor, /, iterations: int = 5) -> Tensor:
     r"""Approximate square root of symmetric positive semi-definite matrices by products alone.
@@ -55,7 +45,7 @@ def matrix_sqrt_newton_schulz(cov: Tensor, /, iterations: int = 5) -> Tensor:
         ValueError: if the matrices are not square or `iterations` is out of range.
     """
     check_square(cov)
-    check_iterations(iterations)
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
 
     trace, present = guard_trace(cov.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None])
     y, _, t = newton_schulz(cov / trace * present, iterations)

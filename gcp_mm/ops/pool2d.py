@@ -95,7 +95,7 @@ class GlobalCovariancePool2d(nn.Module):
         check_integer('in_channels', in_channels)
         for channels in reduction:
             check_integer('reduction', channels)
-        check_options(iterations, norm, method, exponent=exponent)
+        check_options(iterations, norm, method, exponent)
         if class_tokens is not None:
             check_integer('class_tokens', class_tokens, low=0)
 
@@ -157,7 +157,7 @@ class GlobalCovariancePool2d(nn.Module):
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
         pooled = global_covariance_pooling(
-            x, self.iterations, self.norm, self.method, exponent=self.exponent
+            x, self.iterations, self.norm, self.method, self.exponent
         )
         return pooled.to(dtype)
 

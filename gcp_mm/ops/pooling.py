@@ -9,14 +9,14 @@ Other normalizations of the covariance are options of the same function.
 import torch
 from torch import Tensor
 
-from .arguments import check_number
-from .backends import BACKENDS, pool_by_circuit
+from .arguments import check_integer, check_number
+from .backends import pool_by_circuit
 from .circuit import find_circuit
 from .covariance import covariance, flatten_positions
 from .eigenvalues import Log, Power
 from .eigh import matrix_sqrt_eigh
 from .log_cholesky import log_cholesky
-from .newton_schulz import check_iterations
+from .newton_schulz import MAX_ITERATIONS
 from .newton_schulz_pooling import pool_by_newton_schulz
 from .precision import full_precision
 from .signed_sqrt import second_moment, signed_sqrt_l2
@@ -32,7 +32,7 @@ MATRIX_NORMS = (
     'signed_sqrt_l2',
     'none',
 )
-METHODS = ('auto', 'circuit', 'newton_schulz')
+METHODS = ('auto', 'newton_schulz', 'circuit', 'triton', 'cpp')
 
 
 @full_precision
@@ -41,7 +41,6 @@ def global_covariance_pooling(
     iterations: int = 5,
     norm: str = 'newton_schulz',
     method: str = 'auto',
-    backend: str = 'auto',
     exponent: float = 0.5,
 ) -> Tensor:
     """Represent each feature map by its channel covariance, normalized: by default, its root.
@@ -59,15 +58,14 @@ def global_covariance_pooling(
             and 'cholesky' are computed in float64; 'power' and 'log' on the Gram matrix of the
             positions where that is smaller, and they can be differentiated once.
         method: how `norm='newton_schulz'` is computed, always the same function. 'newton_schulz'
-            runs the iteration; 'circuit' evaluates it to float32's accuracy with fewer products
-            (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations. Both work on the Gram matrix
-            of the positions where that is smaller. 'auto' takes the circuit for float32 where
-            there is one for so many iterations, else the iteration. In float64 the circuit is
-            still only accurate to `Circuit.max_error`.
-        backend: what computes `method='circuit'`: 'pytorch', 'triton' (NVIDIA GPUs, N < D) or
-            'cpp' (CPUs; compiled at the first use). 'auto' takes Triton where it can run, 'cpp'
-            where the environment has GCP_MM_EXTENSION=1, else PyTorch. Second derivatives are
-            computed by PyTorch.
+            runs the iteration. 'circuit' evaluates it to float32's accuracy with fewer products
+            (see :mod:`gcp_mm.ops.circuit`), for 3 and 5 iterations; in float64 it is still only
+            accurate to `Circuit.max_error`. Both work on the Gram matrix of the positions where
+            that is smaller. 'triton' (NVIDIA GPUs, N < D) and 'cpp' (CPUs; compiled at the first
+            use) compute the circuit of float32 features in kernels of their own, its second
+            derivatives apart. 'auto' takes the fastest for float32 where there is a circuit for
+            so many iterations: Triton where it can run, 'cpp' where the environment has
+            GCP_MM_EXTENSION=1, else 'circuit'. For other features it takes the iteration.
         exponent: of `norm='power'`, above 0.
 
     Returns:
@@ -79,17 +77,16 @@ def global_covariance_pooling(
     Raises:
         TypeError: if `x` is not a floating-point tensor, `iterations` not an integer or `exponent`
             not a number.
-        ValueError: for another shape, `iterations` or `exponent` out of range, an unknown `norm`,
-            `method` or `backend`, one of the last two beside another `norm` than
-            'newton_schulz', an `exponent` beside another than 'power', a number of iterations that
-            `method='circuit'` has no circuit for, or a named `backend` beside another method than
-            'circuit' or where it cannot run.
+        ValueError: for another shape, `iterations` or `exponent` out of range, an unknown `norm`
+            or `method`, a `method` beside another `norm` than 'newton_schulz', an `exponent`
+            beside another than 'power', a number of iterations that there is no circuit for, or
+            'triton' or 'cpp' where it cannot run.
         torch.linalg.LinAlgError: for NaN or infinity with 'eigh', 'power', 'log' and 'cholesky';
             else they give NaN.
     """
-    check_options(iterations, norm, method, backend, exponent)
+    check_options(iterations, norm, method, exponent)
     if norm == 'newton_schulz':
-        return _pool_by_root(flatten_positions(x), iterations, method, backend)
+        return _pool_by_root(flatten_positions(x), iterations, method)
     matrix = dict(
         eigh=lambda: matrix_sqrt_eigh(covariance(x)),
         power=lambda: pool_by_spectrum(x, Power(float(exponent))),
@@ -101,45 +98,31 @@ def global_covariance_pooling(
     return triu_vector(matrix)
 
 
-def _pool_by_root(x: Tensor, iterations: int, method: str, backend: str) -> Tensor:
+def _pool_by_root(x: Tensor, iterations: int, method: str) -> Tensor:
     circuit = find_circuit('gram' if x.shape[2] < x.shape[1] else 'covariance', iterations)
     iterate = method == 'newton_schulz' or (method == 'auto' and x.dtype != torch.float32)
     if iterate or circuit is None:
         return pool_by_newton_schulz(x, iterations)
-    return pool_by_circuit(x, circuit, backend)
+    return pool_by_circuit(x, circuit, method)
 
 
-def check_options(
-    iterations: int,
-    norm: str,
-    method: str,
-    backend: str = 'auto',
-    exponent: float = 0.5,
-) -> None:
+def check_options(iterations: int, norm: str, method: str, exponent: float = 0.5) -> None:
     """Raise as :func:`global_covariance_pooling` would for these options."""
-    check_iterations(iterations)
-    for name, value, known in (
-        ('norm', norm, MATRIX_NORMS),
-        ('method', method, METHODS),
-        ('backend', backend, BACKENDS),
-    ):
+    check_integer('iterations', iterations, high=MAX_ITERATIONS)
+    for name, value, known in (('norm', norm, MATRIX_NORMS), ('method', method, METHODS)):
         if value not in known:
             raise ValueError(f'{name}: expected one of {known}, got {value!r}')
-    if norm != 'newton_schulz' and (method, backend) != ('auto', 'auto'):
+    if norm != 'newton_schulz' and method != 'auto':
         raise ValueError(
-            f'method={method!r}, backend={backend!r}: these choose how '
-            f"norm='newton_schulz' is computed; leave them out with norm={norm!r}"
+            f"method={method!r}: it chooses how norm='newton_schulz' is computed; leave it out "
+            f'with norm={norm!r}'
         )
     check_number('exponent', exponent)
     if norm != 'power' and exponent != 0.5:
         raise ValueError(f"exponent={exponent!r}: it is that of norm='power', got norm={norm!r}")
-    if backend != 'auto' and method != 'circuit':
+    circuit = method not in ('auto', 'newton_schulz')
+    if circuit and find_circuit('gram', iterations) is None:
         raise ValueError(
-            f"backend={backend!r}: it computes method='circuit' only, got method={method!r}; set "
-            "method='circuit', or leave out backend"
-        )
-    if method == 'circuit' and find_circuit('gram', iterations) is None:
-        raise ValueError(
-            f"method='circuit': there is none for iterations={iterations}; take method='auto', "
-            'which falls back to the iteration'
+            f'method={method!r}: there is no circuit for iterations={iterations}; take '
+            "method='auto', which falls back to the iteration"
         )

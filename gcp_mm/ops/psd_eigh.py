@@ -13,19 +13,22 @@ from torch import Tensor
 from .tracing import is_traced
 
 
-def psd_eigh(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors, as :func:`torch.linalg.eigh` gives them.
+def psd_spectrum(a: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, those within rounding error of zero set to zero, and eigenvectors.
 
     The matrix is scaled to a largest entry of 1, and eps^2 is added to its diagonal. That stops
     the underflow, and rounds away wherever a diagonal entry is above eps.
 
     Args:
         a: (..., n, n), n > 0, symmetric positive semi-definite; only its lower triangle is read.
+        dtype: in which `a` was computed, if another one than its own: that of the rounding error.
 
     Returns:
         The eigenvalues, (..., n), ascending, and the eigenvectors, (..., n, n), in columns.
 
     Raises:
+        ValueError: if an eigenvalue is negative by more than the square root of the rounding error
+            of one operation, relative to the largest one; not while traced.
         torch.linalg.LinAlgError: if `a` holds NaN or infinity.
     """
     size = a.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)  # no entry is larger
@@ -35,23 +38,8 @@ def psd_eigh(a: Tensor) -> tuple[Tensor, Tensor]:
     scaled.diagonal(dim1=-2, dim2=-1).add_(lift)
     lam, u = torch.linalg.eigh(scaled)
     if not is_traced(lam) and not lam.isfinite().all():  # LAPACK raises at some sizes only
-        raise torch.linalg.LinAlgError('psd_eigh: the matrices hold NaN or infinity')
-    return (lam - lift) * size, u
-
-
-def psd_spectrum(a: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """As :func:`psd_eigh`, with eigenvalues within rounding error of zero set to zero.
-
-    Args:
-        a: (..., n, n), symmetric positive semi-definite.
-        dtype: in which `a` was computed, if another one than its own: that of the rounding error.
-
-    Raises:
-        ValueError: if an eigenvalue is negative by more than the square root of the rounding error
-            of one operation, relative to the largest one; not while traced.
-        torch.linalg.LinAlgError: if `a` holds NaN or infinity.
-    """
-    lam, u = psd_eigh(a)
+        raise torch.linalg.LinAlgError('cov: expected finite matrices, got NaN or infinity')
+    lam = (lam - lift) * size
     eps = torch.finfo(dtype or a.dtype).eps
     if not is_traced(lam) and (lam < -(eps**0.5) * lam.abs().amax(-1, keepdim=True)).any():
         raise ValueError(

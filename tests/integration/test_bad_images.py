@@ -89,41 +89,9 @@ def test_broken_image(kind, tmp_path, log):
         assert f"ValueError: image '{file}' cannot be used: truncated" in text
         assert no_worker_is_left()
 
-<<<<<<< HEAD
     loader, scope = make_loader(kind, tmp_path / 'skip')
     (file,) = (tmp_path / 'skip').rglob('bad.jpg')
-    loader.num_workers = 2
-=======
-
-INPUTS = [*BROKEN, 'file that vanished', 'unreadable file']
-EVERYWHERE = {'JPEG cut in half', 'file of 0 bytes', 'file that vanished'}  # the others take turns
-
-
-@pytest.mark.parametrize('what', INPUTS)
-def test_broken_image(what, tmp_path, log, record_property):
-    """Stops training, validation and test by its name; 'skip' trains on the others."""
-    if what == 'unreadable file' and os.geteuid() == 0:
-        pytest.skip('root reads every file')
-    content, suffix = BROKEN.get(what, (JPEG, '.jpg'))
-    another = list(CONFIGS)[INPUTS.index(what) % len(CONFIGS)]
-    kinds = CONFIGS if what in EVERYWHERE else [another]
-    observed = []
-    for kind, split in (*((kind, 'train') for kind in kinds), (another, 'val')):
-        loader, scope = make_loader(kind, tmp_path / kind / split, content, suffix, split=split)
-        file = spoil(what, tmp_path / kind / split)
-        text = outcome(read, loader, scope, vanishing=file if 'vanished' in what else None)
-        assert f"image '{file}' cannot be used: " in text
-        observed.append(reason(text))
-    assert len(set(observed)) == 1
-    assert ('truncated' in observed[0]) == ('JPEG' in what or 'cut' in what)
-    assert no_worker_is_left()
-    error = 'FileNotFoundError' if 'vanished' in what else 'ValueError'
-    assert observed[0].startswith(f'{error}: ')
-
-    loader, scope = make_loader(another, tmp_path / 'skip', content, suffix)
-    file = spoil(what, tmp_path / 'skip')
     loader.persistent_workers = True
->>>>>>> cut-b
     loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')
     names = read(loader, scope, epochs=2)
     assert len(names) == 2 * NUMBER
@@ -159,24 +127,6 @@ def test_orientation_that_the_annotations_do_not_follow(tmp_path):
     assert len(read(loader, scope)) == NUMBER
 
 
-<<<<<<< HEAD
-def test_more_bad_images_than_allowed(tmp_path, log, record_property):
-    """Over workers and epochs: two files are bad, and one may be."""
-    loader, scope = make_loader('ImageNet', tmp_path)
-    (tmp_path / 'train/n01440764/1.jpg').write_bytes(b'')
-    loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip', max_skips=2)
-    loader.num_workers = 2
-    assert len(read(loader, scope, epochs=2)) == 2 * NUMBER
-    assert log().count('skipped: ') == 2
-    loader.dataset.pipeline[0].max_skips = 1
-    text = outcome(read, loader, scope)
-    assert 'max_skips=1 other images already' in text
-    observed = f'{text.split(":")[0]}: ...{text[text.index("Skipped are") :]}'
-    record_property(*row('more bad images than max_skips', 'ValueError by its name', observed))
-
-
-=======
->>>>>>> cut-b
 def test_skip_is_for_training_alone(tmp_path, record_property):
     loader, _ = make_loader('ImageNet', tmp_path, split='val')
     loader.dataset.pipeline[0].update(type='LoadCheckedImage', on_error='skip')

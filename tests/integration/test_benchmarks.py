@@ -172,8 +172,8 @@ def test_layer(run_tool, tmp_path):
     assert 0 < saved['auto'] < saved['textbook iSQRT-COV']
     assert {'GAP', 'MPA-Lya, Pade and Lyapunov', 'SoT, svPN'} <= set(saved)
     assert '| 16 | 25 | 2 | auto | ' in result.stdout
-    profiles = json.loads((tmp_path / 'profile.json').read_text())['rows']
-    assert all('bmm' in row['operators'] for row in profiles)
+    for name in ('D = 16, N = 9, B = 2', 'D = 16, N = 25, B = 2', 'aten::bmm'):
+        assert name in result.stdout
 
 
 @pytest.mark.slow
@@ -187,29 +187,6 @@ def test_training_step(run_tool, tmp_path):
     row = next(row for row in rows if row['network'] == 'ResNet-18, GAP, no down-sampling')
     assert row['ratio to GAP of the same backbone'] == 1
     assert row['images/s'] == pytest.approx(1000 / row['training ms/image'])
-
-
-def test_bytes_of_gradients():
-    """Of 32,896 x 1000 weights and 1000 biases, and their ring all-reduce at 10 Gbit/s."""
-    from benchmark_traffic import payload, ring_seconds
-
-    assert payload(32896, 'float32') == 131_588_000
-    assert payload(32896, 'bf16') == 65_794_000
-    assert payload(32896, 'PowerSGD, rank 4') == 4 * (4 * 33_896 + 1000)
-    assert ring_seconds(131_588_000, 2, 1.25) == pytest.approx(0.1052704)
-    assert ring_seconds(131_588_000, 8, 1.25) == pytest.approx(0.1842232)
-
-
-@pytest.mark.slow
-def test_traffic_of_two_processes(run_tool, tmp_path):
-    options = ('--channels', 8, '--repeats', 1, '--out', tmp_path)
-    run_tool('tools/benchmarks/benchmark_traffic.py', *options)
-    rows = json.loads((tmp_path / 'traffic.json').read_text())['rows']
-    errors = {row['gradient']: row['error of the gradient'] for row in rows}
-    assert errors['float32'] == 0
-    assert 0 < errors['bf16'] < 2**-7
-    assert errors['PowerSGD, rank 4'] < errors['PowerSGD, rank 1']
-    assert len(json.loads((tmp_path / 'links.json').read_text())['rows']) == 8
 
 
 @pytest.mark.slow

@@ -12,13 +12,10 @@ import torch
 from gcp_mm.export import check_target
 from gcp_mm.models import GlobalCovariancePooling
 from gcp_mm.ops import global_covariance_pooling, triangle
+from tests.helpers.reference import features
 
 SHAPES = [(2, 6, 4), (2, 5, 12)]  # the Gram matrix and the covariance
 METHODS = ['auto', 'newton_schulz']
-
-
-def features(shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +37,7 @@ def test_compiled(shape, method, backend):
     def pool(x):
         return global_covariance_pooling(x, method=method)
 
-    x = features(shape).requires_grad_()
+    x = features(*shape).requires_grad_()
     out = torch.compile(pool, fullgraph=True, backend=backend)(x)
     expected = pool(x)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
@@ -56,7 +53,7 @@ def test_compiled(shape, method, backend):
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 def test_compiled_with_a_default_device(backend):
     """A mode that PyTorch's functions run under, and NumPy's do not."""
-    x = features((2, 6, 4))
+    x = features(2, 6, 4)
     expected = global_covariance_pooling(x)
     torch.set_default_device('cpu')
     try:
@@ -71,7 +68,8 @@ def test_compiled_with_a_default_device(backend):
 )
 def test_compiled_once_for_all_sizes():
     pool = torch.compile(global_covariance_pooling, fullgraph=True, backend='eager', dynamic=True)
-    for x in map(features, [(2, 6, 4), (3, 8, 4), (2, 5, 12), (4, 7, 20)]):
+    for shape in [(2, 6, 4), (3, 8, 4), (2, 5, 12), (4, 7, 20)]:
+        x = features(*shape)
         expected = global_covariance_pooling(x)
         torch.testing.assert_close(pool(x), expected, rtol=1e-5, atol=1e-6)
 
@@ -82,13 +80,13 @@ def test_older_onnx_exporter(size, tmp_path):
     onnxruntime = pytest.importorskip('onnxruntime')
     torch.manual_seed(0)
     module = GlobalCovariancePooling(12, reduction=(8,)).eval()
-    x, path = features((2, *size)), tmp_path / 'network.onnx'
+    x, path = features(2, *size), tmp_path / 'network.onnx'
     options = dict(input_names=['x'], dynamic_axes=dict(x={0: 'batch'}))
     if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
         options['dynamo'] = False
     torch.onnx.export(module, (x,), str(path), **options)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    for batch in (x, features((5, *size))):
+    for batch in (x, features(5, *size)):
         (out,) = session.run(None, dict(x=batch.numpy()))
         np.testing.assert_allclose(out, module(batch).detach().numpy(), rtol=1e-4, atol=1e-5)
 

@@ -39,7 +39,6 @@ TEXTBOOK, EXTENSION = 'textbook iSQRT-COV', 'circuit, C++'
 GAP, COVARIANCE = 'GAP', 'plain covariance'
 CROSS_COVARIANCE = 'SoT, no norm'
 ITERATIONS, ROOT, ITSELF = '5 iterations', 'exact root', 'itself'
-circuit = functools.partial(global_covariance_pooling, method='circuit')
 dropcov = DropCov()
 REFERENCES = {
     ITERATIONS: functools.partial(global_covariance_pooling, method='newton_schulz'),
@@ -79,8 +78,8 @@ CANDIDATES = {
         lambda x: triu_vector(matrix_sqrt_newton_schulz(covariance(x)))
     ),
     'newton_schulz': Candidate(lambda x: global_covariance_pooling(x, method='newton_schulz')),
-    'circuit, PyTorch': Candidate(lambda x: circuit(x, backend='pytorch')),
-    EXTENSION: Candidate(lambda x: circuit(x, backend='cpp')),
+    'circuit, PyTorch': Candidate(lambda x: global_covariance_pooling(x, method='circuit')),
+    EXTENSION: Candidate(lambda x: global_covariance_pooling(x, method='cpp')),
     'auto': Candidate(global_covariance_pooling),
     GAP: Candidate(lambda x: x.mean(2), ITSELF),
     COVARIANCE: Candidate(lambda x: global_covariance_pooling(x, norm='none'), ITSELF),
@@ -159,7 +158,7 @@ def relative_error(found, expected):
 
 
 def profile(channels, positions, batch):
-    """The largest shares of PyTorch's operators in forward + backward of 'auto', on a CPU."""
+    """PyTorch's table of the largest operators in forward + backward of 'auto', on a CPU."""
     x = torch.randn(batch, channels, positions).relu().requires_grad_()
     grad = torch.randn(batch, channels * (channels + 1) // 2)
 
@@ -170,13 +169,7 @@ def profile(channels, positions, batch):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         for _ in range(5):
             step()
-    spent = {each.key: each.self_cpu_time_total for each in profiler.key_averages()}
-    shares = {
-        name.removeprefix('aten::'): time / sum(spent.values()) for name, time in spent.items()
-    }
-    largest = sorted(shares, key=shares.get, reverse=True)[:6]
-    text = ', '.join(f'{name} {shares[name]:.0%}' for name in largest)
-    return {'D': channels, 'N': positions, 'B': batch, 'operators': text}
+    return profiler.key_averages().table(sort_by='self_cpu_time_total', row_limit=6)
 
 
 def main():
@@ -197,7 +190,7 @@ def main():
         '--methods', action='store_true', help='also other methods, and other authors'
     )
     parser.add_argument(
-        '--profile', action='store_true', help="also the shares of operators in 'auto', on a CPU"
+        '--profile', action='store_true', help="also print the operators in 'auto', on a CPU"
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/gcp'), help='folder')
     args = parser.parse_args()
@@ -211,10 +204,9 @@ def main():
     sizes = list(itertools.product(args.channels, args.positions, args.batch))
     for size in tqdm(sizes):
         rows += measure(candidates, *size, args)
-    machine = describe_machine(args.device)
-    write_report(args.out, 'gcp', machine, rows)
-    if args.profile:
-        write_report(args.out, 'profile', machine, [profile(*size) for size in sizes])
+    write_report(args.out, 'gcp', describe_machine(args.device), rows)
+    for size in sizes if args.profile else ():
+        print('D = {}, N = {}, B = {}'.format(*size), profile(*size), sep='\n')
 
 
 if __name__ == '__main__':

@@ -104,6 +104,22 @@ def test_every_form_of_init_cfg_is_strict(backbone, classifier_file, change):
         GCPResNet(34, init_cfg=change(right), **NARROW).init_weights()
 
 
+@pytest.mark.parametrize(
+    ('reduction', 'prefix', 'message'),
+    [
+        ((6,), 'neck.', 'of another network than this GlobalCovariancePooling'),
+        ((6, 4, 2), 'neck.', 'of another network than this GlobalCovariancePooling'),
+        ((6, 4), 'backbone.', r"it does under prefix 'neck\.'"),
+    ],
+)
+def test_neck_is_strict_too(tmp_path, reduction, prefix, message):
+    state = GlobalCovariancePooling(8, (6, 4)).state_dict()
+    torch.save({f'neck.{key}': value for key, value in state.items()}, tmp_path / 'x.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'), prefix=prefix)
+    with pytest.raises(ValueError, match=message):
+        GlobalCovariancePooling(8, reduction, init_cfg=init_cfg).init_weights()
+
+
 def test_weights_that_only_training_uses_may_be_absent(tmp_path):
     """A network trained without DropCov is a start for one with it, if it has the reduction."""
     trained, neck = (GlobalCovariancePooling(8, (4,), dropcov=dropcov) for dropcov in (False, True))

@@ -46,7 +46,7 @@ def test_one_position_is_warned_of_in_training():
     ('shape', 'remedy'),
     [
         ((2, 8), "out_type='featmap'.*gap_before_final_norm=False"),
-        ((2, 49, 8), "out_type='featmap'"),
+        ((2, 49, 8), "set class_tokens.*out_type='featmap'"),
         ((2, 6, 5, 5), 'set in_channels'),
         ((8,), 'set in_channels'),
     ],

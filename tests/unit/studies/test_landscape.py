@@ -182,19 +182,18 @@ def test_modules_at_which_no_network_is_split(stem, words):
 
 
 @pytest.mark.parametrize(
-    ('options', 'error', 'words'),
+    ('options', 'words'),
     [
-        (dict(interval=0), ValueError, 'interval: .* 1, got 0'),
-        (dict(interval=1.5), TypeError, r'interval: .* got 1\.5'),
-        (dict(num_points=1), ValueError, 'num_points: .* 2, got 1'),
-        (dict(eta_range=(75, 0.1)), ValueError, r'eta_range: .* got \(75, 0\.1\)'),
-        (dict(eta_range=(0, float('inf'))), ValueError, 'eta_range'),
-        (dict(eta_range=5), ValueError, 'eta_range: .* got 5'),
-        (dict(eta_range=(1, 2, 3)), ValueError, r'eta_range: .* got \(1, 2, 3\)'),
+        (dict(interval=0), 'interval: .* 1, got 0'),
+        (dict(num_points=1), 'num_points: .* 2, got 1'),
+        (dict(eta_range=(75, 0.1)), r'eta_range: .* got \(75, 0\.1\)'),
+        (dict(eta_range=(0, float('inf'))), 'eta_range'),
+        (dict(eta_range=5), 'eta_range: .* got 5'),
+        (dict(eta_range=(1, 2, 3)), r'eta_range: .* got \(1, 2, 3\)'),
     ],
 )
-def test_wrong_arguments_of_the_hook(options, error, words):
-    with pytest.raises(error, match=words):
+def test_wrong_arguments_of_the_hook(options, words):
+    with pytest.raises(ValueError, match=words):
         LandscapeHook(**{**dict(interval=5, eta_range=(0.1, 75)), **options})
 
 
