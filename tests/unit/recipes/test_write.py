@@ -31,8 +31,8 @@ def shapes(tmp_path_factory):
 @pytest.fixture
 def write(shapes, tmp_path):
     def write(name, task, **options):
-        written = write_config(shapes / name, task, tmp_path / 'own.py', **options)
-        return load_config(str(written.files[0])), written.notes
+        files, notes = write_config(shapes / name, task, tmp_path / 'own.py', **options)
+        return load_config(str(files[0])), notes
 
     return write
 
@@ -134,12 +134,12 @@ def test_a_detector(write, tmp_path, task, pretrained):
 def test_a_split_of_folders(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes)
     out = tmp_path / 'own.py'
-    written = write_config('shapes/train', 'classify', out, seed=3)
-    assert written.files == (out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt')
-    assert 'seed 3' in ' '.join(written.notes)
+    files, notes = write_config('shapes/train', 'classify', out, seed=3)
+    assert files == (out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt')
+    assert 'seed 3' in ' '.join(notes)
     cfg = load_config(str(out))
     assert [f.text for f in check_config(cfg) if f.status == 'error'] == []
-    lines = [line for path in written.files[1:] for line in path.read_text().splitlines()]
+    lines = [line for path in files[1:] for line in path.read_text().splitlines()]
     listed = [line.rsplit(' ', 1)[0] for line in lines]
     on_disk = [p.relative_to('shapes/train').as_posix() for p in Path('shapes/train').rglob('*.*')]
     assert sorted(listed) == sorted(on_disk)
@@ -150,7 +150,7 @@ def test_a_split_of_a_coco_file(shapes, tmp_path):
     data.mkdir()
     (data / 'images').symlink_to(shapes / 'coco/train')
     (data / 'labels.json').symlink_to(shapes / 'coco/annotations/instances_train.json')
-    files = write_config(data, 'detect', tmp_path / 'own.py').files
+    files, _ = write_config(data, 'detect', tmp_path / 'own.py')
     contents = [json.loads(path.read_text()) for path in files[1:]]
     assert [len(content['images']) for content in contents] == [10, 2]
     assert [f.text for f in check_config(load_config(str(files[0]))) if f.status == 'error'] == []
@@ -218,7 +218,7 @@ def test_five_hundred_classes(tmp_path):
             folder = tmp_path / f'data/{split}/class {i:03d}'
             folder.mkdir(parents=True)
             pixels.save(folder / '1.png')
-    (out,) = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py').files
+    (out,), _ = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py')
     cfg = Config.fromfile(out)
     assert len(cfg.classes) == 500
     assert cfg.val_evaluator.topk == (1, 5)
