@@ -62,7 +62,7 @@ def write_config(
     if task == 'classify':
         found, make = find_folders(data, seed), classifier
     else:
-        found = find_objects(data, task == 'segment', seed, lists.values())
+        found = find_objects(data, seed, lists.values())
         make = partial(detector, masks=task == 'segment')
     lists = lists if found.was_split else {}
     for path in [out, *lists.values()]:

@@ -61,13 +61,16 @@ TAKEN = [
 ]
 
 
-def test_refused_with_the_reason(call_tool, tmp_path):
-    """Before a file is written."""
+def test_an_error_of_the_checks_is_said(call_tool, tmp_path, capsys):
+    """And no command to train."""
     without_masks(tmp_path / 'data')
     options = ('--task', 'segment', '--out', tmp_path / 'own.py')
-    with pytest.raises(ValueError, match='--task detect'):
+    with pytest.raises(SystemExit) as end:
         call_tool('tools/make_config.py', tmp_path / 'data', *options)
-    assert [path.name for path in tmp_path.iterdir()] == ['data']
+    said = capsys.readouterr().out
+    assert end.value.code == 1
+    assert 'segmentation=None, expected a mask' in said
+    assert 'next:' not in said
 
 
 @pytest.mark.parametrize(('make', 'task'), TAKEN)
