@@ -165,12 +165,6 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def check_gpus(number: int) -> None:
-    """Raise ValueError unless `--gpus` is at least 1."""
-    if number < 1:
-        raise ValueError(f'--gpus {number}: expected at least 1')
-
-
 def device(name: str) -> str:
     """The type of an argument that names a device, which has to be there."""
     try:

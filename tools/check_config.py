@@ -2,12 +2,13 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_trust_argument, check_gpus, print_findings, run
+from arguments import add_config_arguments, add_trust_argument, print_findings, run
 
 from mmengine.logging import MMLogger
 
 from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import run_checks, world_size
+from gcp_mm.ops.arguments import check_integer
 from gcp_mm.runtime import load_config, set_auto_scale_lr
 
 
@@ -23,7 +24,7 @@ def parse_args():
         '--auto-scale-lr', action='store_true', help='as the job will have it: see tools/train.py'
     )
     args = parser.parse_args()
-    check_gpus(args.gpus)
+    check_integer('--gpus', args.gpus)
     return args
 
 

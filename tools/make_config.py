@@ -9,12 +9,13 @@ import os
 import shlex
 from pathlib import Path
 
-from arguments import add_trust_argument, check_gpus, print_findings, run
+from arguments import add_trust_argument, print_findings, run
 
 from mmengine.logging import MMLogger
 
 from gcp_mm.checkpoints import install_safe_readers
 from gcp_mm.checks import run_checks
+from gcp_mm.ops.arguments import check_integer
 from gcp_mm.recipes import TASKS, write_config
 from gcp_mm.runtime import load_config
 
@@ -49,8 +50,8 @@ def parse_args():
 
 def main():
     args = parse_args()
-    check_gpus(args.gpus)
-    written = write_config(
+    check_integer('--gpus', args.gpus)
+    files, notes = write_config(
         args.data,
         args.task,
         args.out,
@@ -62,9 +63,9 @@ def main():
         trust=args.trust,
         force=args.force,
     )
-    for note in written.notes:
+    for note in notes:
         print(f'note: {note}')
-    print(f'written: {", ".join(map(str, written.files))}; the checks of it:', flush=True)
+    print(f'written: {", ".join(map(str, files))}; the checks of it:', flush=True)
     install_safe_readers(args.trust)
     MMLogger.get_current_instance().setLevel('WARNING')  # each weight's initialization is logged
     cfg = load_config(str(args.out))

@@ -72,16 +72,13 @@ def dump_predictions(runner, path):
 
 
 def write_metrics(metrics, path, dump):
-    """Write the metrics to `path`, if that is a .json file; they are printed if anything fails."""
+    """Print the metrics and, if `path` is a .json file, write them to it; raise `dump.failed`."""
     content = json.dumps(plain(metrics))
-    try:
-        if dump and dump.failed:
-            raise dump.failed
-        if path and path.endswith('.json'):
-            write_atomically(path, content.encode())
-    except Exception:
-        print(content)
-        raise
+    print(content)
+    if dump and dump.failed:
+        raise dump.failed
+    if path.endswith('.json'):
+        write_atomically(path, content.encode())
 
 
 def main():
@@ -107,7 +104,7 @@ def main():
         if args.out and args.out.endswith('.pkl'):
             dump = dump_predictions(runner, args.out)
         metrics = runner.test()
-        if is_main_process():
+        if args.out and is_main_process():
             write_metrics(metrics, args.out, dump)
 
     launch(cfg, test, loaded)

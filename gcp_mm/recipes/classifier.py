@@ -94,7 +94,10 @@ def classifier(
     )
     return f"""\
 {about}
-_base_ = ['gcp_mm::_base_/models/resnet50_{network.kind}.py', 'gcp_mm::_base_/cls_runtime.py']
+_base_ = [
+    'gcp_mm::_base_/models/resnet50_{network.kind}.py',
+    'gcp_mm::_base_/own_classifier.py',  # samplers, normalization of pixels, hooks, seed
+]
 
 # In the order of the labels
 classes = {literal(folders.classes)}
@@ -116,21 +119,16 @@ test_pipeline = [
     dict(type='Pad', size=(size, size)),
     pack,
 ]
-data_preprocessor = dict(
-    num_classes={number}, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
-)
+data_preprocessor = dict(num_classes={number})
 {_datasets(folders, lists)}
 train_dataloader = dict(
     batch_size={schedule.batch},  # of each process
     num_workers={workers},
-    drop_last=True,  # a batch of few images would upset batch normalization
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(**dataset, **train, pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size={schedule.batch},
     num_workers={workers},
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(**dataset, **val, pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk={top})
@@ -152,37 +150,29 @@ def _more(fine):
 
 def _model(network, size, number, top):
     """The lines of the model."""
-    lines = []
-    if network.weights:
-        lines.append(f'checkpoint = {network.weights.checkpoint!r}')
-    start = f', init_cfg={network.init_cfg("backbone")}' if network.weights else ''
-    backbone = f'backbone=dict(depth={network.depth}{start}),'
-    backbone += '' if network.depth == 50 else '  # in place of the 50 of the base'
-    if not network.pooling:
-        head = f'head=dict(num_classes={number}, in_channels={network.width}, topk={top}),'
-        return '\n'.join([*lines, 'model = dict(', f'    {backbone}', f'    {head}', ')\n'])
-    side = -(-size // 16)
-    loaded = network.weights and network.weights.reduction
-    widths = loaded or (choose_channels(side**2),)
-    d = widths[-1]
-    why = f'the last map has {side}x{side} = {side**2} positions'
-    neck = f'in_channels={network.width}, reduction={widths}'
-    return '\n'.join(
-        [
-            *lines,
-            'model = dict(',
-            f'    {backbone}',
-            f'    # D = {d}{", as in the weights" if loaded else ""}: {why}',
-            *(
-                [f'    neck=dict({neck}, init_cfg={network.init_cfg("neck")}),']
-                if loaded
-                else [f'    neck=dict({neck}),']
-            ),
-            f'    head=dict(num_classes={number}, in_channels={d * (d + 1) // 2}, topk={top}),'
-            '  # D (D + 1) / 2',
-            ')\n',
-        ]
-    )
+    weights = network.weights
+    checkpoint = f'checkpoint = {weights.checkpoint!r}\n' if weights else ''
+    start = f'        init_cfg={network.init_cfg("backbone")},\n' if weights else ''
+    neck, length, formula = '', network.width, ''
+    if network.pooling:
+        side = -(-size // 16)
+        loaded = weights and weights.reduction
+        widths = loaded or (choose_channels(side**2),)
+        d, why = widths[-1], ', as in the weights' if loaded else ''
+        init = f', init_cfg={network.init_cfg("neck")}' if loaded else ''
+        neck = (
+            f'    # D = {d}{why}: the last map has {side}x{side} = {side**2} positions\n'
+            f'    neck=dict(in_channels={network.width}, reduction={widths}{init}),\n'
+        )
+        length, formula = d * (d + 1) // 2, '  # D (D + 1) / 2'
+    return f"""\
+{checkpoint}model = dict(
+    backbone=dict(
+        depth={network.depth},{'' if network.depth == 50 else '  # in place of the 50 of the base'}
+{start}    ),
+{neck}    head=dict(num_classes={number}, in_channels={length}, topk={top}),{formula}
+)
+"""
 
 
 def _datasets(folders, lists):

@@ -65,18 +65,17 @@ class Objects:
         return [each for name, each in _used(content) if name in self.classes]
 
 
-def find_objects(root: Path, masks: bool, seed: int = 0, own: Sequence[Path] = ()) -> Objects:
+def find_objects(root: Path, seed: int = 0, own: Sequence[Path] = ()) -> Objects:
     """Find a dataset in COCO's format: files for training and validation, or one to be split.
 
     Args:
         root: folder that holds the files, in it or in a folder of it, and the pictures.
-        masks: whether each object needs a mask.
         seed: of the random split.
         own: files of an earlier split, which are none of the dataset's.
 
     Raises:
         ValueError: if there are no such files or several of a kind, for what MMDetection would
-            fail at or misread in them, or if pictures, objects or masks are missing.
+            fail at or misread in them, or if there is no object to train on or no picture.
     """
     read, notes = {}, []
     files = _find_files(root, read, {path.resolve() for path in own})
@@ -99,10 +98,7 @@ def find_objects(root: Path, masks: bool, seed: int = 0, own: Sequence[Path] = (
     prefixes = {split: _prefix(root, path, contents[split]) for split, path in files.items()}
     names = {split: path.relative_to(root).as_posix() for split, path in files.items()}
     given_files = names if given else {}
-    found = Objects(root, classes, given_files, prefixes, contents, tuple(notes))
-    for split, path in files.items():
-        _check(found, split, path, masks)
-    return found
+    return Objects(root, classes, given_files, prefixes, contents, tuple(notes))
 
 
 def _find_files(root, read, own):
@@ -220,25 +216,3 @@ def _classes(content):
     counts = Counter(name for name, _ in _used(content))
     names = [each['name'] for each in content['categories']]
     return tuple(n for n in names if counts[n]), [n for n in names if not counts[n]]
-
-
-def _check(found, split, path, masks):
-    """Raise for pictures that are absent, and if there is nothing to learn from or evaluate by."""
-    paths = [Path(info['img_path']) for info in found.infos(split)]
-    absent = [path for path in paths if not path.is_file()]
-    if absent:
-        raise ValueError(
-            f'{str(path)!r}: {len(absent):,} of {len(found.contents[split]["images"]):,} pictures '
-            f'do not exist, the first is {str(absent[0])!r}'
-        )
-    objects = found.objects(split)
-    if not objects:
-        raise ValueError(
-            f'{str(path)!r}: there is no object of {found.classes} for the {split} set'
-        )
-    without = sum(not each.get('segmentation') for each in objects)
-    if masks and without:
-        raise ValueError(
-            f'--task segment: {without:,} of {len(objects):,} objects in {str(path)!r} have no '
-            'segmentation; take --task detect, or add the masks'
-        )

@@ -84,7 +84,6 @@ def detector(
     factor = float(np.median(np.min(scale / np.sort(sizes, 1)[:, ::-1], axis=1)))
     boxes = np.array([each['bbox'][2:] for each in used['train']])
     anchors = anchor_scale(boxes, factor)
-    clip = '    clip_grad=dict(max_norm=10),\n'
     counts = {split: len(objects.contents[split]['images']) for split in files}
     numbers = {split: len(used[split]) for split in files}
     steps = 'with_bbox=True, with_mask=True' if masks else 'with_bbox=True'
@@ -101,14 +100,14 @@ def detector(
     return f"""\
 {about}
 _base_ = [
-    'mmdet::_base_/models/{'mask' if masks else 'faster'}-rcnn_r50_fpn.py',
-    'gcp_mm::_base_/det_runtime.py',
+    {_base(masks, max(scale) <= SMALL)}
+    'gcp_mm::_base_/own_detector.py',  # samplers, clipping of gradients, hooks, seed
 ]
 
 # In the order of the categories in the files
 classes = {literal(objects.classes)}
 scale = {scale}  # longer and shorter side in pixels; {reason}
-{_model(network, len(objects.classes), anchors, max(scale) <= SMALL, masks)}
+{_model(network, len(objects.classes), anchors, masks)}
 load = dict(type='LoadImageFromFile')
 annotations = dict(type='LoadAnnotations', {steps})
 train_pipeline = [
@@ -131,27 +130,10 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size={schedule.batch},  # of each process
     num_workers={workers},
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
-    dataset=dict(
-        **dataset,
-        **train,
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(**dataset, **train, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers={workers},
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        **dataset,
-        **val,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    num_workers={workers}, dataset=dict(**dataset, **val, pipeline=test_pipeline)
 )
 val_evaluator = dict(
     type='CocoMetric', ann_file={str(root / files['val'])!r}, metric={metric!r}
@@ -159,61 +141,42 @@ val_evaluator = dict(
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-{schedule_text(schedule, regime, 0.01, clip)}"""
+{schedule_text(schedule, regime, 0.01)}"""
 
 
-def _model(network, number, anchors, narrow, masks):
+def _base(masks, narrow):
+    """The line that names the model's base."""
+    name = 'mask-rcnn' if masks else 'faster-rcnn'
+    if narrow:
+        return f"'gcp_mm::_base_/models/{name}_narrow.py',  # wide enough for pictures this small"
+    return f"'mmdet::_base_/models/{name}_r50_fpn.py',"
+
+
+def _model(network, number, anchors, masks):
     """The lines of the model."""
-    lines = []
+    checkpoint = ''
     if network.weights:
-        lines.append(f'checkpoint = {network.weights.checkpoint!r}')
+        checkpoint = f'checkpoint = {network.weights.checkpoint!r}\n'
         start = f'        init_cfg={network.init_cfg("backbone")},'
     else:
         start = (
             '        # From random weights all stages learn, and batch normalization too.\n'
             '        frozen_stages=-1,\n        norm_eval=False,\n        init_cfg=None,'
         )
-    out = 128 if narrow else 256
-    lines += [
-        'model = dict(',
-        '    backbone=dict(',
-        "        type='GCPResNet',",
-        f'        depth={network.depth},',
-        f'        conv5={network.conv5!r},',
-        start,
-        '    ),',
-    ]
-    if narrow:
-        lines.append('    # Pictures as small as these need no wider FPN and heads.')
-    lines += [
-        f'    neck=dict(in_channels={list(network.stages)}, out_channels={out}),',
-        '    rpn_head=dict(',
-        f'        in_channels={out},',
-        f'        feat_channels={out},',
-        f'        anchor_generator=dict(scales=[{anchors}]),  # from {4 * anchors} pixels on',
-        '    ),',
-        '    roi_head=dict(',
-        f'        bbox_roi_extractor=dict(out_channels={out}),',
-        f'        bbox_head=dict(num_classes={number}, in_channels={out}, '
-        f'fc_out_channels={256 if narrow else 1024}),',
-    ]
-    if masks:
-        width = 64 if narrow else 256
-        lines += [
-            f'        mask_roi_extractor=dict(out_channels={out}),',
-            f'        mask_head=dict(num_classes={number}, in_channels={out}, '
-            f'conv_out_channels={width}),',
-        ]
-    lines.append('    ),')
-    if narrow:
-        lines += [
-            '    train_cfg=dict(',
-            '        rpn_proposal=dict(nms_pre=500, max_per_img=200),',
-            '        rcnn=dict(sampler=dict(num=64)),',
-            '    ),',
-            '    test_cfg=dict(rpn=dict(nms_pre=200, max_per_img=100)),',
-        ]
-    return '\n'.join([*lines, ')\n'])
+    heads = ('bbox_head', 'mask_head') if masks else ('bbox_head',)
+    return f"""\
+{checkpoint}model = dict(
+    backbone=dict(
+        type='GCPResNet',
+        depth={network.depth},
+        conv5={network.conv5!r},
+{start}
+    ),
+    neck=dict(in_channels={list(network.stages)}),
+    rpn_head=dict(anchor_generator=dict(scales=[{anchors}])),  # from {4 * anchors} pixels on
+    roi_head=dict({', '.join(f'{head}=dict(num_classes={number})' for head in heads)}),
+)
+"""
 
 
 def _datasets(objects, files):

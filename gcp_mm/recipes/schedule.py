@@ -76,7 +76,7 @@ def plan(images: int, batch: int, processes: int, regime: Regime) -> Schedule:
     return Schedule(own, total, steps, length, max(1, length // 20), interval)
 
 
-def schedule_text(schedule: Schedule, regime: Regime, start: float, more: str) -> str:
+def schedule_text(schedule: Schedule, regime: Regime, start: float, more: str = '') -> str:
     """The lines of a config from the learning rate to the end.
 
     Args:
@@ -86,6 +86,7 @@ def schedule_text(schedule: Schedule, regime: Regime, start: float, more: str) -
         more: further lines of `optim_wrapper`.
     """
     rate = min(regime.rate * schedule.total / regime.batch, regime.highest)
+    log = min(schedule.steps, 50)
     about = comment(
         f'{schedule.epochs} epochs of {schedule.steps} steps of {schedule.total} images are '
         f'{schedule.epochs * schedule.steps:,} steps. The learning rate is {regime.rate:g} for '
@@ -95,7 +96,6 @@ def schedule_text(schedule: Schedule, regime: Regime, start: float, more: str) -
 {about}
 epochs, warmup, interval = {schedule.epochs}, {schedule.warmup}, {schedule.interval}
 optim_wrapper = dict(
-    type='OptimWrapper',
     optimizer=dict(type='SGD', lr={rate:g}, momentum=0.9, weight_decay=1e-4),
 {more})
 param_scheduler = [
@@ -108,16 +108,9 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=interval)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size={schedule.total})
-default_hooks = dict(
-    logger=dict(interval={min(schedule.steps, 50)}),
-    # The best and the last
-    checkpoint=dict(interval=interval, save_best='auto', max_keep_ckpts=1),
-)
-randomness = dict(seed=0)
+train_cfg = dict(max_epochs=epochs, val_interval=interval)
+auto_scale_lr = dict(base_batch_size={schedule.total})
+default_hooks = dict(logger=dict(interval={log}), checkpoint=dict(interval=interval))
 """
 
 

@@ -1,6 +1,5 @@
 """From a folder of pictures to a config."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,19 +16,6 @@ from .pictures import inspect_pictures
 TASKS = ('classify', 'detect', 'segment')
 
 
-@dataclass(frozen=True)
-class Written:
-    """What :func:`write_config` has done.
-
-    Attributes:
-        files: those written, the config first.
-        notes: what whoever trains should know of the data, a sentence each; in the config too.
-    """
-
-    files: tuple[Path, ...]
-    notes: tuple[str, ...]
-
-
 def write_config(
     data: str | Path,
     task: str,
@@ -42,7 +28,7 @@ def write_config(
     seed: int = 0,
     trust: bool = False,
     force: bool = False,
-) -> Written:
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Inspect a dataset, and write a config that trains on it.
 
     Args:
@@ -59,6 +45,10 @@ def write_config(
         trust: read a checkpoint that holds Python objects, which executes code from the file.
         force: replace existing files.
 
+    Returns:
+        The files written, the config first, and notes on the data, a sentence each, which the
+        config has too.
+
     Raises:
         FileExistsError: if a file to be written exists, and `force` is not set.
         FileNotFoundError: if the folder `data` or the file `weights` does not exist.
@@ -72,7 +62,7 @@ def write_config(
     if task == 'classify':
         found, make = find_folders(data, seed), classifier
     else:
-        found = find_objects(data, task == 'segment', seed, lists.values())
+        found = find_objects(data, seed, lists.values())
         make = partial(detector, masks=task == 'segment')
     lists = lists if found.was_split else {}
     for path in [out, *lists.values()]:
@@ -85,7 +75,7 @@ def write_config(
     for split, path in lists.items():
         write_atomically(path, found.listing(split).encode())
     write_atomically(out, text.encode())
-    return Written((out, *lists.values()), found.notes)
+    return (out, *lists.values()), found.notes
 
 
 def _check(data, task, out, size, processes):

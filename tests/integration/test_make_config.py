@@ -26,6 +26,18 @@ def without_masks(root):
         path.write_text(json.dumps(content))
 
 
+def test_an_error_of_the_checks_is_said(call_tool, tmp_path, capsys):
+    """And no command to train."""
+    without_masks(tmp_path / 'data')
+    options = ('--task', 'segment', '--out', tmp_path / 'own.py')
+    with pytest.raises(SystemExit) as end:
+        call_tool('tools/make_config.py', tmp_path / 'data', *options)
+    said = capsys.readouterr().out
+    assert end.value.code == 1
+    assert 'segmentation=None, expected a mask' in said
+    assert 'next:' not in said
+
+
 @pytest.mark.parametrize(('make', 'task'), [(unicode, 'classify'), (without_masks, 'detect')])
 def test_taken_without_an_error(call_tool, tmp_path, monkeypatch, capsys, make, task):
     monkeypatch.chdir(tmp_path)

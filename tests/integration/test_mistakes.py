@@ -24,13 +24,14 @@ CONFIGURED = {
     'test_robustness': [GONE, '--clean', '{}'],
     'train': [],
 }
+NO_GPU = '--gpus: expected an integer of at least 1, got 0'
 KEY = 'test_dataloader.dataset.pipeline.99.type=x'
 MISTAKES = [
     *((tool, ['{}/gone.py', *rest], 'gone.py') for tool, rest in CONFIGURED.items()),
     *((tool, ['gone', *rest], "model 'gone'") for tool, rest in CONFIGURED.items()),
     *((tool, [CLS, *rest, '--cfg-options', KEY], 'Index 99') for tool, rest in CONFIGURED.items()),
     *((tool, [CLS, *rest, '--cfg-options', 'a'], "got 'a'") for tool, rest in CONFIGURED.items()),
-    ('check_config', [CLS, '--gpus', '0'], '--gpus 0'),
+    ('check_config', [CLS, '--gpus', '0'], NO_GPU),
     ('check_data', [CLS, '--workers', 'x'], "'x'"),
     ('compare_robustness', [GONE], 'gone'),
     ('compare_robustness', ['{}/x.json'], 'x.json'),
@@ -68,7 +69,7 @@ MISTAKES = [
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/own.py'], 'no class folders'),
     ('make_config', ['{}', '--task', 'detect', '--out', '{}/own.py'], 'COCO'),
     ('make_config', ['{}', '--task', 'foo'], "'foo'"),
-    ('make_config', ['{}', '--task', 'classify', '--gpus', '0'], '--gpus 0'),
+    ('make_config', ['{}', '--task', 'classify', '--gpus', '0'], NO_GPU),
     ('make_config', ['{}', '--task', 'classify', '--out', '{}/x.json'], 'x.json'),
     ('make_corruptions', ['{}', '{}/x'], '--kind'),
     ('make_corruptions', ['{}', '{}/x', '--kind', 'c', '--size', '3'], 'got 3'),

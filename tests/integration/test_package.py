@@ -24,6 +24,7 @@ SOURCES = [
 OUTSIDE = """
 import sys
 import gcp_mm
+from gcp_mm.recipes import write_config
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -40,6 +41,8 @@ cfg.work_dir = 'work_dir'
 runner = Runner.from_cfg(cfg)
 runner.train()
 assert runner.iter == 1 and runner.optim_wrapper.optimizer.state
+(own, *_), _ = write_config(digits, 'classify', 'own.py')
+assert Config.fromfile(own).train_dataloader.sampler.shuffle
 gcp_mm.checkpoints.read_checkpoint('work_dir/epoch_1.pth')
 files = [m.__file__ for name, m in sys.modules.items() if name.split('.')[0] == 'gcp_mm']
 assert files and all(file.startswith(packages) for file in files), files

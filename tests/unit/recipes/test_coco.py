@@ -52,7 +52,7 @@ LAYOUTS = [
 def test_layouts(tmp_path, train, pictures, val, others):
     write(tmp_path, train, pictures)
     write(tmp_path, f'{train.rpartition("/")[0]}/{val}'.lstrip('/'), others)
-    found = find_objects(tmp_path, masks=True)
+    found = find_objects(tmp_path)
     assert found.classes == ('dog', 'cat')  # as the file orders them
     assert (found.annotation_files['train'], found.was_split) == (train, False)
     assert [(tmp_path / found.prefixes[s]).resolve() for s in ('train', 'val')] == [
@@ -68,7 +68,7 @@ def test_one_file_is_split(tmp_path):
     content['annotations'] = content['annotations'][:10]  # a picture without an object
     path.write_text(json.dumps(content))
     (tmp_path / 'pictures').rename(tmp_path / 'images')
-    found, again, other = (find_objects(tmp_path, False, seed) for seed in (0, 0, 1))
+    found, again, other = (find_objects(tmp_path, seed) for seed in (0, 0, 1))
     assert found.was_split
     assert found.contents == again.contents != other.contents
     images = {s: {i['id'] for i in found.contents[s]['images']} for s in ('train', 'val')}
@@ -82,13 +82,13 @@ def test_a_test_set_is_left_alone(tmp_path):
     root = tmp_path / 'valerie'
     for name in ('train', 'valid', 'test'):
         write(root, f'{name}/_annotations.coco.json', name)
-    assert find_objects(root, False).prefixes == dict(train='train', val='valid')
+    assert find_objects(root).prefixes == dict(train='train', val='valid')
 
 
 def test_words_within_others_name_no_split(tmp_path):
     for name in ('train.json', 'latest.json', 'test.json'):
         write(tmp_path, name, '.')
-    found = find_objects(tmp_path, False)
+    found = find_objects(tmp_path)
     assert found.annotation_files == dict(train='train.json', val='test.json')
     assert 'test.json validates' in ' '.join(found.notes)
 
@@ -100,7 +100,7 @@ def test_each_category_keeps_a_picture_to_train_on(tmp_path):
         annotation['category_id'] = 7 if i == 3 else 8  # a picture of a cat
     path.write_text(json.dumps(content))
     for seed in range(10):
-        found = find_objects(tmp_path, False, seed)
+        found = find_objects(tmp_path, seed)
         assert found.classes == ('dog', 'cat')
         assert 4 in {each['image_id'] for each in found.objects('train')}
         assert len(found.contents['val']['images']) == 2
@@ -108,14 +108,14 @@ def test_each_category_keeps_a_picture_to_train_on(tmp_path):
 
 def test_a_split_can_be_evaluated_by(tmp_path):
     write(tmp_path, 'labels.json', '.', iscrowd=None)
-    contents = find_objects(tmp_path, False).contents
+    contents = find_objects(tmp_path).contents
     assert {a['iscrowd'] for c in contents.values() for a in c['annotations']} == {0}
 
 
 def test_files_of_an_earlier_split_are_none_of_the_dataset(tmp_path):
     write(tmp_path, 'labels.json', '.')
     own = [write(tmp_path, f'my_config_{split}.json', '.') for split in ('train', 'val')]
-    assert find_objects(tmp_path, False, 0, own).was_split
+    assert find_objects(tmp_path, 0, own).was_split
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_files_of_an_earlier_split_are_none_of_the_dataset(tmp_path):
     [
         ([dict(bbox=[1, 1, -3, 4]), dict(bbox=[9, 9, 4, 4])], 3),  # which MMDetection leaves out
         ([dict(iscrowd=1)], 4),
-        ([dict(segmentation=[])], 5),  # without masks there are boxes
+        ([dict(segmentation=[])], 5),
     ],
 )
 def test_what_counts_as_an_object(tmp_path, changes, number):
@@ -133,46 +133,41 @@ def test_what_counts_as_an_object(tmp_path, changes, number):
         annotation.update(change)
     path.write_text(json.dumps(content))
     write(tmp_path, 'val.json', '.')
-    assert len(find_objects(tmp_path, masks=False).objects('train')) == number
+    assert len(find_objects(tmp_path).objects('train')) == number
 
 
 @pytest.mark.parametrize(
-    ('changes', 'masks', 'words'),
+    ('changes', 'words'),
     [
-        (dict(area=None), False, 'has no area'),
-        (dict(bbox=[1, 2, 3]), False, 'bbox=[1, 2, 3]'),
-        (dict(iscrowd=1), False, 'no object to train on'),
-        (dict(segmentation=None), True, '--task detect'),
-        (dict(segmentation=[]), True, '5 of 5 objects'),
-        (dict(image_id=99), False, 'image_id=99'),
-        (dict(category_id=99), False, 'no object to train on'),
+        (dict(area=None), 'has no area'),
+        (dict(bbox=[1, 2, 3]), 'bbox=[1, 2, 3]'),
+        (dict(iscrowd=1), 'no object to train on'),
+        (dict(image_id=99), 'image_id=99'),
+        (dict(category_id=99), 'no object to train on'),
     ],
 )
-def test_faults_of_annotations(tmp_path, changes, masks, words):
+def test_faults_of_annotations(tmp_path, changes, words):
     write(tmp_path, 'train.json', '.', **changes)
     write(tmp_path, 'val.json', '.')
     with pytest.raises(ValueError, match=re.escape(words)):
-        find_objects(tmp_path, masks)
+        find_objects(tmp_path)
 
 
 def test_absent_files_and_pictures(tmp_path):
     with pytest.raises(ValueError, match='no file in COCO'):
-        find_objects(tmp_path, False)
+        find_objects(tmp_path)
     (tmp_path / 'package.json').write_text('{}')
     with pytest.raises(ValueError, match='no file in COCO'):
-        find_objects(tmp_path, False)
+        find_objects(tmp_path)
     write(tmp_path, 'train.json', 'train')
     write(tmp_path, 'val.json', 'val')
-    (tmp_path / 'train/3.png').unlink()
-    with pytest.raises(ValueError, match=r'1 of 5 pictures .*3\.png'):
-        find_objects(tmp_path, False)
     (tmp_path / 'train/1.png').unlink()
     with pytest.raises(ValueError, match=r"'1\.png', is in none of .*train"):
-        find_objects(tmp_path, False)
+        find_objects(tmp_path)
 
 
 def test_several_files_of_a_split(tmp_path):
     for name in ('a_train.json', 'b_train.json', 'val.json'):
         write(tmp_path, name, '.')
     with pytest.raises(ValueError, match=r"'train' .*a_train\.json.*b_train\.json"):
-        find_objects(tmp_path, False)
+        find_objects(tmp_path)

@@ -66,8 +66,8 @@ def test_damaged_files_are_counted(save, tmp_path):
     bad = [tmp_path / name for name in ('y.png', 'z.png')]
     bad[0].write_bytes(b'')
     bad[1].write_text('none')
-    with pytest.raises(ValueError, match=r'2 of 3 .*y\.png'):
-        look_at([good, *bad])
+    with pytest.raises(ValueError, match=r'3 of 4 .*absent\.png'):
+        look_at([good, tmp_path / 'absent.png', *bad])
 
 
 def test_huge_pictures(save, monkeypatch):

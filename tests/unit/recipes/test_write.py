@@ -31,8 +31,8 @@ def shapes(tmp_path_factory):
 @pytest.fixture
 def write(shapes, tmp_path):
     def write(name, task, **options):
-        written = write_config(shapes / name, task, tmp_path / 'own.py', **options)
-        return load_config(str(written.files[0])), written.notes
+        files, notes = write_config(shapes / name, task, tmp_path / 'own.py', **options)
+        return load_config(str(files[0])), notes
 
     return write
 
@@ -124,6 +124,7 @@ def test_a_detector(write, tmp_path, task, pretrained):
     assert [f for f in findings if f.status in ('error', 'warning')] == []
     assert cfg.model.backbone.conv5 == 'stride'
     assert cfg.model.roi_head.bbox_head.num_classes == 2
+    assert cfg.model.neck.out_channels == 128  # of small pictures
     assert cfg.train_dataloader.dataset.metainfo.classes == ('circle', 'star')
     frozen = cfg.model.backbone.frozen_stages, cfg.model.backbone.norm_eval
     assert frozen == ((1, True) if pretrained else (-1, False))
@@ -134,12 +135,12 @@ def test_a_detector(write, tmp_path, task, pretrained):
 def test_a_split_of_folders(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(shapes)
     out = tmp_path / 'own.py'
-    written = write_config('shapes/train', 'classify', out, seed=3)
-    assert written.files == (out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt')
-    assert 'seed 3' in ' '.join(written.notes)
+    files, notes = write_config('shapes/train', 'classify', out, seed=3)
+    assert files == (out, tmp_path / 'own_train.txt', tmp_path / 'own_val.txt')
+    assert 'seed 3' in ' '.join(notes)
     cfg = load_config(str(out))
     assert [f.text for f in check_config(cfg) if f.status == 'error'] == []
-    lines = [line for path in written.files[1:] for line in path.read_text().splitlines()]
+    lines = [line for path in files[1:] for line in path.read_text().splitlines()]
     listed = [line.rsplit(' ', 1)[0] for line in lines]
     on_disk = [p.relative_to('shapes/train').as_posix() for p in Path('shapes/train').rglob('*.*')]
     assert sorted(listed) == sorted(on_disk)
@@ -150,7 +151,7 @@ def test_a_split_of_a_coco_file(shapes, tmp_path):
     data.mkdir()
     (data / 'images').symlink_to(shapes / 'coco/train')
     (data / 'labels.json').symlink_to(shapes / 'coco/annotations/instances_train.json')
-    files = write_config(data, 'detect', tmp_path / 'own.py').files
+    files, _ = write_config(data, 'detect', tmp_path / 'own.py')
     contents = [json.loads(path.read_text()) for path in files[1:]]
     assert [len(content['images']) for content in contents] == [10, 2]
     assert [f.text for f in check_config(load_config(str(files[0]))) if f.status == 'error'] == []
@@ -175,6 +176,41 @@ def test_gpus_share_the_batch(write):
         assert batch == processes * cfg.train_dataloader.batch_size
         rates[batch] = cfg.optim_wrapper.optimizer.lr
     assert rates == {batch: pytest.approx(min(0.02 * batch / 4, 0.04)) for batch in rates}
+
+
+def without_pictures(data):
+    for path in data.glob('val/*/*'):
+        path.unlink()
+
+
+def with_objects(**values):
+    """Change each object of the validation."""
+
+    def change(data):
+        path = data / 'annotations/instances_val.json'
+        content = json.loads(path.read_text())
+        for annotation in content['annotations']:
+            annotation.update(values)
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('name', 'task', 'change', 'words'),
+    [
+        ('shapes', 'classify', lambda data: shutil.rmtree(data / 'val/star'), "missing ['star']"),
+        ('shapes', 'classify', without_pictures, 'holds no image'),
+        ('coco', 'detect', with_objects(iscrowd=1), 'nothing to evaluate'),
+        ('coco', 'segment', with_objects(segmentation=None), 'segmentation=None'),
+    ],
+)
+def test_what_is_left_to_the_checks(shapes, tmp_path, name, task, change, words):
+    data = shutil.copytree(shapes / name, tmp_path / 'data')
+    change(data)
+    (out, *_), _ = write_config(data, task, tmp_path / 'own.py')
+    findings = check_config(load_config(str(out)))
+    assert words in ' '.join(each.text for each in findings if each.status == 'error')
 
 
 @pytest.mark.parametrize(
@@ -206,7 +242,7 @@ def test_the_text_is_short_and_in_lines(write, tmp_path):
     for name, task in (('shapes', 'classify'), ('coco', 'segment')):
         write(name, task, force=True)
         lines = (tmp_path / 'own.py').read_text().splitlines()
-        assert len(lines) < 140
+        assert len(lines) <= 80
         paths = [line for line in lines if str(tmp_path.parent.parent) in line]
         assert max(map(len, set(lines) - set(paths))) <= 100
 
@@ -218,7 +254,7 @@ def test_five_hundred_classes(tmp_path):
             folder = tmp_path / f'data/{split}/class {i:03d}'
             folder.mkdir(parents=True)
             pixels.save(folder / '1.png')
-    (out,) = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py').files
+    (out,), _ = write_config(tmp_path / 'data', 'classify', tmp_path / 'own.py')
     cfg = Config.fromfile(out)
     assert len(cfg.classes) == 500
     assert cfg.val_evaluator.topk == (1, 5)
