@@ -97,3 +97,15 @@ class GCPResNet(StrictlyPretrained, ResNet):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'GCPResNet':
+        """Set the mode, frozen stages and frozen BN apart.
+
+        Args:
+            mode: training (True) or evaluation (False).
+
+        Returns:
+            The network itself, as every module does; its parent returns None.
+        """
+        super().train(mode)
+        return self

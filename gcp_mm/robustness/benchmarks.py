@@ -9,9 +9,8 @@ underflow, so that classes tie. Of each file a metric keeps a few numbers, not t
 """
 
 from collections.abc import Sequence
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import cv2
 import numpy as np
@@ -32,6 +31,8 @@ from .stability import video_stability
 # The classes of ILSVRC-2012 in the order of the networks' outputs, which is that of their WordNet
 # ids. Names and order agree with MMPretrain's list of class names.
 IMAGENET_WNIDS = tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text().split())
+
+GROUPS = 50  # of files, for intervals of means, also of means over several parts
 
 
 class ClassFolders(BaseDataset):
@@ -235,7 +236,7 @@ class LogitsLoop(TestLoop):
 
 
 class FileMetric(BaseMetric):
-    """Mean over files, and its standard error, of the numbers that :meth:`measure` gives.
+    """Means over files, and over groups of them, of the numbers that :meth:`measure` gives.
 
     Args:
         skip_bad: leave out and list the files that are unreadable or give NaN, instead of raising.
@@ -276,8 +277,9 @@ class FileMetric(BaseMetric):
         """Means over the files.
 
         Returns:
-            The means, the `standard_error` of each where there are two files, the number of `files`
-            they are over, and `skipped`: a list of ``{file, reason}``.
+            The means over all files; `groups`, the means over each of `GROUPS` random groups of
+            files, which are the same groups in parts of as many files, or empty where one lost all
+            its files; the number of `files`; and `skipped`: a list of ``{file, reason}``.
 
         Raises:
             ValueError: if no file is left.
@@ -286,12 +288,17 @@ class FileMetric(BaseMetric):
         skipped = [file for numbers, file in results if not numbers]
         if not measured:
             raise ValueError(f'all {len(skipped)} files were skipped; {skipped[0]["reason"]}')
-        values = {name: [numbers[name] for numbers in measured] for name in measured[0]}
-        means, count = {name: fmean(each) for name, each in values.items()}, len(measured)
-        if count > 1:
-            errors = {name: stdev(each, means[name]) / sqrt(count) for name, each in values.items()}
-            means['standard_error'] = errors
-        return dict(means, files=count, skipped=skipped)
+        order = np.random.default_rng(0).permutation(len(results))
+        groups = [
+            [results[i][0] for i in group if results[i][0]]
+            for group in np.array_split(order, min(GROUPS, len(order)))
+        ]
+        means, of_groups = {}, {}
+        for name in measured[0]:
+            means[name] = fmean(numbers[name] for numbers in measured)
+            if all(groups):
+                of_groups[name] = [fmean(n[name] for n in group) for group in groups]
+        return dict(means, groups=of_groups, files=len(measured), skipped=skipped)
 
 
 @METRICS.register_module(force=True)

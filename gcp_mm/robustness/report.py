@@ -1,11 +1,12 @@
 """Tables and pictures of robustness: of classifiers in percent of a baseline and raw."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import nan, sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
+from scipy.stats import t as student
 
 from .._io import markdown_table, number, spread, write_figure
 from .baseline import Robustness, mean_percent, percent_of
@@ -30,7 +31,6 @@ NORMALIZED = {
 }
 # The raw numbers behind them, with their decimal places
 RAW = {'clean error': 2, 'error': 2, 'flip probability': 2, 'top-5 distance': 3}
-NORMAL = 1.96  # standard errors in half an interval of 95 %
 PANELS = {'CE': CORRUPTIONS + EXTRA_CORRUPTIONS, 'FR': PERTURBATIONS, 'T5D': PERTURBATIONS}
 
 
@@ -119,46 +119,54 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
         ]
     perturbations = []
     for name, flips in network.flip_probability.items():
-        errors = parts.get(f'imagenet-p/{name}', {}).get('standard_error', {})
+        groups = parts.get(f'imagenet-p/{name}', {}).get('groups', {})
         raw = [
-            _with_interval(100 * flips, 100 * errors.get('flip_probability', nan)),
-            _with_interval(network.top5_distance[name], errors.get('top5_distance', nan), 3),
+            _with_interval(100 * flips, groups.get('flip_probability', ()), 2, 100),
+            _with_interval(network.top5_distance[name], groups.get('top5_distance', ()), 3),
         ]
         perturbations.append([name, *raw, *(number(ratio[key][name]) for key in ('FR', 'T5D'))])
     if perturbations:
         page += [
             '## Perturbations',
             'Flip probability (%) and mean top-5 distance (0 to 18); FR and T5D in percent of '
-            f'{baseline.name}.{_widths_of_means(parts, baseline)}',
+            f'{baseline.name}.{_intervals_of_means(parts, baseline)}',
             markdown_table(['perturbation', 'FP', 'uT5D', 'FR', 'T5D'], perturbations),
         ]
     page += _left_out('files', [item for part in parts.values() for item in part['skipped']])
     return '\n\n'.join(page) + '\n'
 
 
-def _with_interval(value, error, digits=2):
-    """A mean over files and, where its standard error is known, half the interval of 95 %."""
-    shown = number(value, digits)
-    return shown if isnan(error) else f'{shown} ± {NORMAL * error:.{digits}f}'
+def _with_interval(value, groups, digits, scale=1):
+    """A mean over files and, where the means over groups of them are known, half its interval."""
+    half = f' ± {scale * _half_interval(groups):.{digits}f}' if len(groups) > 1 else ''
+    return number(value, digits) + half
 
 
-def _widths_of_means(parts, baseline):
-    """Half the intervals of mFR and mT5D over the sequences, where all standard errors are known.
+def _half_interval(groups):
+    """Half of the 95 % interval of a mean, from the means over groups of equal size."""
+    quantile = float(student.ppf(0.975, len(groups) - 1))
+    return quantile * stdev(groups) / sqrt(len(groups))
 
-    They add up as they do at most: the perturbations are of the same images.
-    """
-    errors = [parts.get(f'imagenet-p/{name}', {}).get('standard_error') for name in PERTURBATIONS]
-    if not all(errors):
-        return ''
-    flips, distances = (
-        {name: NORMAL * error[key] for name, error in zip(PERTURBATIONS, errors, strict=True)}
-        for key in ('flip_probability', 'top5_distance')
-    )
-    mfr = fmean(percent_of(flips, baseline.flip_probability).values())
-    mt5d = fmean(percent_of(distances, baseline.top5_distance).values())
+
+def _intervals_of_means(parts, baseline):
+    """The sentence on the intervals of mFR and mT5D, where the groups of sequences are known."""
+    halves = []
+    for key in ('flip_probability', 'top5_distance'):
+        reference = getattr(baseline, key)
+        groups = {
+            name: parts.get(f'imagenet-p/{name}', {}).get('groups', {}).get(key, [])
+            for name in PERTURBATIONS
+        }
+        counts = {len(each) for each in groups.values()}
+        if len(counts) > 1 or min(counts) < 2:
+            return ''
+        # A group is of the same images in every perturbation, so that what their errors have in
+        # common is in its mean.
+        ratios = [np.divide(each, reference.get(name) or nan) for name, each in groups.items()]
+        halves.append(number(_half_interval(100 * np.mean(ratios, 0))))
     return (
-        ' ± is half of an interval of 95 % over the sequences; that of mFR is at most '
-        f'{number(mfr)}, that of mT5D {number(mt5d)}.'
+        f' ± is half of an interval of 95 % over the sequences; that of mFR is {halves[0]}, that '
+        f'of mT5D {halves[1]}.'
     )
 
 

@@ -118,7 +118,7 @@ def test_stride_and_maxpool_give_the_same_sizes(depth, size):
     maps = {}
     for conv5 in ('none', 'stride', 'maxpool'):
         net = GCPResNet(depth, conv5, out_indices=(2, 3), **NARROW)
-        net.eval()
+        assert net.eval() is net
         with torch.no_grad():
             maps[conv5] = [tuple(out.shape[2:]) for out in net(torch.rand(1, 3, *size))]
     conv4, conv5 = maps['stride']

@@ -247,12 +247,23 @@ def label(value):
 def test_corruption_error_counts_each_file_once():
     samples = [(0, [3.0, 2, 1], label(2)), (1, [0.0, 2, 1], label(1)), (2, [3.0, 2, 1], label(0))]
     repeated = samples[0]  # by a distributed sampler
-    assert errors(*samples, repeated) == {
+    found = errors(*samples, repeated)
+    assert sorted(found.pop('corruption/groups')['error']) == [0, 0, 1]  # of one file each
+    assert found == {
         'corruption/error': pytest.approx(1 / 3),
-        'corruption/standard_error': dict(error=pytest.approx(1 / 3)),
         'corruption/files': 3,
         'corruption/skipped': [],
     }
+
+
+def test_groups_share_the_files_at_random_and_alike():
+    """The first half of 200 files is wrong: in groups of neighbors the deviation would be 0.5."""
+    samples = [(i, [1.0, 0, 0], label(int(i < 100))) for i in range(200)]
+    groups = errors(*samples)['corruption/groups']['error']
+    assert len(groups) == 50
+    assert np.mean(groups) == pytest.approx(0.5)  # they are of equal size
+    assert 0 < np.std(groups) < 0.4
+    assert errors(*samples)['corruption/groups']['error'] == groups
 
 
 def test_nan_is_named_or_listed():
@@ -264,6 +275,7 @@ def test_nan_is_named_or_listed():
     samples = (bad, (8, None, dict(unreadable='8: why')), (9, [0, 1, 0], label(0)))
     assert errors(*samples, skip_bad=True) == {
         'corruption/error': 1,
+        'corruption/groups': {},  # two of the three have no file left
         'corruption/files': 1,
         'corruption/skipped': [
             dict(file='7.JPEG', reason='7.JPEG: the network gives NaN'),

@@ -8,6 +8,7 @@ import pytest
 from gcp_mm.robustness.baseline import Robustness, load_baseline, mean_of
 from gcp_mm.robustness.errors import CORRUPTIONS, SCENE_PARTS
 from gcp_mm.robustness.report import compare, plot, report, report_detector, summarize
+from gcp_mm.robustness.stability import PERTURBATIONS
 from tests.helpers.published_errors import ALEXNET_MEANS, RESNET50
 
 
@@ -58,26 +59,29 @@ def test_report_of_a_part(alexnet):
     assert 'no mFR: flip probability: the baseline has none above 0 for gaussian_noise' in page
 
 
-def test_intervals_over_the_sequences(alexnet):
-    """Errors of a hundredth of AlexNet's numbers: mFR and mT5D may be off by 1.96."""
+@pytest.mark.parametrize('shared', [True, False])
+def test_intervals_over_the_sequences(alexnet, shared):
+    """Two groups a hundredth below and above AlexNet's numbers, in step or taking turns."""
     part = Robustness('p', None, {}, alexnet.flip_probability, alexnet.top5_distance)
-    stability = (part.flip_probability, part.top5_distance)
-    parts = {
-        f'imagenet-p/{name}': dict(
-            standard_error=dict(flip_probability=flips / 100, top5_distance=distance / 100),
+    parts = {}
+    for k, name in enumerate(PERTURBATIONS):
+        signs = (1, -1) if shared or k % 2 else (-1, 1)
+        parts[f'imagenet-p/{name}'] = dict(
+            groups={
+                key: [getattr(part, key)[name] * (1 + sign / 100) for sign in signs]
+                for key in ('flip_probability', 'top5_distance')
+            },
             skipped=[],
         )
-        for name, flips, distance in zip(
-            part.flip_probability, *map(dict.values, stability), strict=True
-        )
-    }
     page = report(part, alexnet, parts)
-    assert '| scale | 23.53 ± 0.46 | 4.510 ± 0.088 | 100.00 | 100.00 |' in page
-    assert 'that of mFR is at most 1.96, that of mT5D 1.96.' in page
-    parts['imagenet-p/snow'].pop('standard_error')
+    half = 12.706  # percent: the quantile of t with one degree of freedom, times an error of 1
+    assert f'| scale | 23.53 ± {23.53 * half / 100:.2f} | 4.510 ± {4.51 * half / 100:.3f} |' in page
+    whole = f'{half:.2f}' if shared else '0.00'  # turns cancel over the ten perturbations
+    assert f'that of mFR is {whole}, that of mT5D {whole}.' in page
+    parts['imagenet-p/snow'].pop('groups')
     page = report(part, alexnet, parts)
     assert '| snow | 11.93 | 2.430 |' in page
-    assert 'at most' not in page
+    assert 'interval' not in page
 
 
 def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
