@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import re
 import socket
 import statistics
 import tempfile
@@ -68,8 +67,7 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         limit: number of paths at most.
 
     Returns:
-        Those beside it with the same name and a hash ('a-0123abcd.pth' for 'a.pth') or with a
-        similar one, such as 'epoch_4.pth' for 'epoch_5.pth'.
+        Those beside it with a similar name, such as 'epoch_4.pth' for 'epoch_5.pth'.
     """
     path = Path(path).expanduser()
     while not path.parent.is_dir() and path != path.parent:
@@ -78,10 +76,8 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         return []
     kind = path.suffix[:3]  # '.pt' and '.pth' are one
     names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
-    hashed = re.compile(rf'{re.escape(path.stem)}-[0-9a-f]{{8,}}{re.escape(path.suffix)}')
-    found = [name for name in names if hashed.fullmatch(name)]
-    found += difflib.get_close_matches(path.name, names, n=limit)
-    return [str(path.with_name(name)) for name in dict.fromkeys(found)][:limit]
+    near = difflib.get_close_matches(path.name, names, n=limit)
+    return [str(path.with_name(name)) for name in near]
 
 
 def plain(value: object) -> object:

@@ -1,6 +1,7 @@
 """A lock on an output, which the system releases when the process that holds it ends."""
 
 import errno
+import fcntl
 import os
 import socket
 import time
@@ -8,11 +9,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 TAKEN = (errno.EACCES, errno.EAGAIN)
 
@@ -23,7 +19,7 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
 
     The lock is the file ``<output>.lock``, for a folder ``<output>/.lock``; it is removed at the
     end. It is one of POSIX: processes forked meanwhile do not inherit it, and it does not outlive
-    this one. Where the system or the disk has none, that is warned of, and nothing is locked.
+    this one. Where the disk has none, that is warned of, and nothing is locked.
 
     Args:
         output: file to be written, or folder.
@@ -50,17 +46,16 @@ def locked(output: str | Path, folder: bool = False, wait: bool = False) -> Iter
 
 
 def _take(path, output, wait):
-    """The locked file, None where there are no locks."""
-    reason = 'this system has none'
-    while fcntl is not None:
+    """The locked file, None on a disk without locks."""
+    while True:
         file = open(path, 'a+')  # noqa: SIM115 - closing it releases the lock
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in TAKEN:
-                reason = error
                 file.close()
-                break
+                warnings.warn(f'{output}: no lock keeps a second job out ({error})', stacklevel=4)
+                return None
             file.seek(0)
             owner = file.read() or 'another process'
             file.close()
@@ -79,5 +74,3 @@ def _take(path, output, wait):
                 file.flush()
                 return file
         file.close()  # its owner removed it before this process had the lock
-    warnings.warn(f'{output}: no lock keeps a second job out ({reason})', stacklevel=4)
-    return None

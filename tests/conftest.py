@@ -14,18 +14,7 @@ from mmengine.visualization import Visualizer
 from gcp_mm.data.digit_scenes import write_scenes
 from gcp_mm.data.digits import write_classification
 from tests.helpers.quick import make_quick
-from tests.helpers.runs import CLS, ROOT, Training, finish, fork, start
-
-NARROW = """
-_base_ = {base!r}
-custom_imports = dict(imports=['gcp_mm', 'tests.helpers.faults', 'tests.helpers.run_state'])
-model = dict(
-    backbone=dict(stem_channels=8, base_channels=8, drop_path_rate=0.3),
-    neck=dict(in_channels=64, reduction=(16,)),
-    head=dict(in_channels=136, loss=dict(use_soft=True)),
-    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
-)
-"""
+from tests.helpers.runs import DRAWING, NARROW, ROOT, Training, finish, fork, start
 
 
 def pytest_addoption(parser):
@@ -126,20 +115,16 @@ def run_tool():
 
 
 @pytest.fixture(scope='session')
-def narrow_cls(short_cls, tmp_path_factory):
-    """Three epochs of a narrow classifier that draws random numbers wherever one can.
-
-    Cropping and mixing draw from NumPy's generator, stochastic depth from PyTorch's.
-    """
-    path = tmp_path_factory.mktemp('config') / 'narrow.py'
-    path.write_text(NARROW.format(base=str(ROOT / CLS)))
+def narrow_cls(short_cls):
+    """Three epochs of a narrow classifier that draws random numbers wherever one can."""
     indices = str(list(range(0, 1440, 90))).replace(' ', '')  # images of all classes
     options = [
         *(option for option in short_cls if 'save_optimizer' not in option),
         *(f'train_dataloader.dataset.indices={indices}', 'train_cfg.max_epochs=3'),
         *('param_scheduler.end=3', 'default_hooks.logger.interval=1'),
+        *(f'{key}={value}' for key, value in NARROW.items()),
     ]
-    return Training(path, options, epochs=3)
+    return Training(DRAWING, options, epochs=3)
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,7 @@ import torch
 from mmengine.device import get_device
 
 from ..checkpoints import checkpoint_location, numbered_checkpoints
-from ..compat.packages import distribution_of, requirement_of, unmet_requirements, versions
+from ..compat.packages import FAMILIES, installed_family, unmet_requirements, versions
 from .context import Context, Finding, splits_of
 
 
@@ -20,8 +20,7 @@ def check_packages(context: Context) -> list[Finding]:
     """
     texts = [numpy_error(), *(import_error(*each) for each in _needed(context.scope))]
     errors = [Finding('packages', 'error', text) for text in texts if text]
-    optional = () if context.scope == 'mmdet' else ('mmdet',)
-    warnings = [Finding('packages', 'warning', text) for text in unmet_requirements(optional)]
+    warnings = [Finding('packages', 'warning', text) for text in unmet_requirements()]
     return [*errors, *warnings] if errors else [*warnings, Finding('packages', 'ok', versions())]
 
 
@@ -34,15 +33,17 @@ def _needed(scope):
         f'it has to be the one for torch {torch.__version__}: pip install --force-reinstall torch '
         'torchvision, both from one place',
     )
-    yield 'mmpretrain', f'pip install "{requirement_of("mmpretrain")}"'
+    install = f'pip install "gcp_mm[{installed_family()}]"'
+    yield 'mmpretrain', install
     if scope == 'mmdet':
+        names = [name for family in FAMILIES.values() for name in family['mmcv']]
         yield (
             'mmcv.ops',
             'its compiled operators are for another PyTorch: install those for this one, or pip '
-            f'uninstall {distribution_of("mmcv")} and pip install "{requirement_of("mmcv")}" '
-            'without compiled operators; gcp_mm then uses those of torchvision',
+            f'uninstall {" ".join(names)} and {install} without compiled operators; gcp_mm then '
+            'uses those of torchvision',
         )
-        yield 'mmdet', f'pip install "{requirement_of("mmdet")}"'
+        yield 'mmdet', install
 
 
 def import_error(module: str, remedy: str) -> str:

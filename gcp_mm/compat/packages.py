@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from .operators import operators_in_use
 
@@ -27,9 +26,6 @@ FAMILIES = {
         mmpretrain=('onedl-mmpretrain',),
     ),
 }
-# What the families are compiled against, or pass arrays to: another version fails at its import or
-# in the middle of a run.
-SHARED = ('torch', 'torchvision', 'numpy', 'opencv-python', 'opencv-python-headless')
 
 
 def check_families(installed: dict[str, str] | None = None) -> None:
@@ -89,58 +85,28 @@ def installed_family() -> str:
     )
 
 
-def distribution_of(module: str) -> str:
-    """Name of the installed distribution of a module, such as 'mmcv-lite' for 'mmcv'.
+def unmet_requirements() -> Iterator[str]:
+    """In words, each package that gcp_mm requires and finds absent or of another version.
 
-    Args:
-        module: 'mmcv', 'mmengine', 'mmdet' or 'mmpretrain'.
-    """
-    return _provider(FAMILIES[installed_family()][module][0])[0]
-
-
-def requirement_of(module: str) -> str:
-    """What gcp_mm requires for a module of the family, such as 'mmcv-lite<2.2,>=2.1'.
-
-    Args:
-        module: 'mmcv', 'mmengine', 'mmdet' or 'mmpretrain'.
+    Each text ends with the command that installs it. These are the packages of `setup.py` for the
+    installed family; `pip check` compares those that other packages require. An absent mmdet, which
+    detectors alone need, is left out.
     """
     family = installed_family()
-    name = FAMILIES[family][module][0]
-    named = [need for need in _requirements('gcp_mm', family) if need.name == name]
-    return _shown(named[0]) if named else name
-
-
-def unmet_requirements(optional: tuple[str, ...] = ()) -> Iterator[str]:
-    """In words, each installed version outside the range another package names, with a remedy.
-
-    Looked at are the ranges of gcp_mm (its `setup.py`) for the family that is installed, and those
-    that PyTorch, torchvision, numpy, OpenCV and the family name of one another.
-
-    Args:
-        optional: modules of the family that may be absent.
-    """
-    family = installed_family()
-    absent = [FAMILIES[family][module][0] for module in optional]
-    for need in _requirements('gcp_mm', family):
+    try:
+        lines = metadata.requires('gcp_mm') or []
+    except metadata.PackageNotFoundError:  # a checkout on PYTHONPATH
+        return
+    for need in map(Requirement, lines):
+        if need.marker and not need.marker.evaluate({'extra': family}):
+            continue
         name, version = _provider(need.name)
-        if version is None and need.name not in absent:
-            yield f'{need.name} is not installed: pip install "{_shown(need)}"'
-        elif version is not None and not need.specifier.contains(version, prereleases=True):
-            yield (
-                f'{name} {version} is outside the range that gcp_mm is tested with: '
-                f'pip install "{name}{need.specifier}"'
-            )
-    together = {canonicalize_name(name) for name in (*SHARED, *distributions(family))}
-    for name in sorted(together):
-        for need in _requirements(name):
-            version = installed_version(need.name)
-            if canonicalize_name(need.name) not in together or version is None:
-                continue
-            if not need.specifier.contains(version, prereleases=True):
-                yield (
-                    f'{name} {installed_version(name)} needs {_shown(need)}, and {version} is '
-                    f'installed: pip install "{_shown(need)}", or another {name}'
-                )
+        remedy = f'pip install "{name}{need.specifier}"'
+        if version is None:
+            if name not in FAMILIES[family]['mmdet']:
+                yield f'{name} is not installed: {remedy}'
+        elif not need.specifier.contains(version, prereleases=True):
+            yield f'{name} {version} is outside the range that gcp_mm is tested with: {remedy}'
 
 
 def versions() -> str:
@@ -156,17 +122,3 @@ def _provider(name):
     groups = [group for modules in FAMILIES.values() for group in modules.values()]
     group = next((group for group in groups if name in group), (name,))
     return next(((n, version) for n in group if (version := installed_version(n))), (name, None))
-
-
-def _requirements(name, extra=''):
-    """Requirements of a distribution that hold here, [] of one that is not installed."""
-    try:
-        lines = metadata.requires(name) or []
-    except metadata.PackageNotFoundError:
-        return []
-    needs = [Requirement(line) for line in lines]
-    return [need for need in needs if not need.marker or need.marker.evaluate({'extra': extra})]
-
-
-def _shown(need):
-    return f'{need.name}{need.specifier}'

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 
 def refusal(what: str) -> pickle.UnpicklingError:
@@ -99,15 +98,8 @@ def _scalar(kind, content):
     return np.frombuffer(content, kind.dtype)[0]
 
 
-def _one_cycle():
-    """In place of mmengine's scheduler, whose state has one of its static methods."""
-    raise refusal('OneCycleParamScheduler, called')
-
-
 def _attribute(owner, name):
     """In place of `getattr`, by which a HistoryBuffer names its own statistics."""
-    if owner is _one_cycle and name in ('_annealing_cos', '_annealing_linear'):
-        return getattr(OneCycleParamScheduler, name)
     if owner is not _History or type(name) is not str or name.startswith('_'):
         raise refusal(f'getattr of {name!r}')
     return None
@@ -135,7 +127,6 @@ def _counter(counts=None):
 # By the names in a file. NumPy's are those of the version that wrote it.
 RECORDS: dict[str, Any] = {
     'mmengine.logging.history_buffer.HistoryBuffer': _History,
-    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler': _one_cycle,
     'builtins.getattr': _attribute,
     'builtins.bytes': _no_bytes,
     'collections.Counter': _counter,

@@ -19,7 +19,7 @@ from ..checks import build_dataloader
 from ..checks.context import Loaded, is_first_process, walk
 from ..checks.keys import check_options
 from .resume import LoadingHook
-from .summary import SummaryHook, quiet
+from .summary import QuietRunner, SummaryHook
 
 # What MMDetection has to know of an image to merge its predictions
 META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip')
@@ -191,7 +191,7 @@ def launch(
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
     try:
-        runner = quiet(Runner).from_cfg(cfg)
+        runner = QuietRunner.from_cfg(cfg)
         runner.register_hook(SummaryHook())
         runner.register_hook(LoadingHook())
         # mmengine has no hook between a dataloader's config and its first use.

@@ -25,20 +25,17 @@ PROGRESS = {'last_step', '_global_step', '_last_value'}
 PROGRESS |= {'best', 'num_bad_epochs', 'cooldown_counter'}  # of ReduceOnPlateauLR
 
 
-def find_checkpoint(
-    work_dir: str | Path, folder: str | Path | None = None, template: str = 'epoch_{}.pth'
-) -> str | None:
+def find_checkpoint(cfg: Config) -> str | None:
     """The newest intact checkpoint of a run, by :func:`check_intact`.
 
     That is the one that the file `last_checkpoint` names or, with a warning, the newest intact one
     before it. A later one is taken only if it was saved after that one: by this run, which ended
-    before it could name it, and not by an earlier one. Without that file all are considered.
+    before it could name it, and not by an earlier one. Without that file all are considered. A file
+    in the folder of :func:`checkpoint_location` goes before one of the same name at the path in
+    `last_checkpoint`: the run may have been moved or copied.
 
     Args:
-        work_dir: of the run, where `last_checkpoint` is.
-        folder: folder of the checkpoints, by default the work dir. A file there goes before one of
-            the same name at the path in `last_checkpoint`: the run may have been moved or copied.
-        template: name of a checkpoint, '{}' for its number; the best (`best_*`) have others.
+        cfg: the config. On a remote storage the checkpoint that is named is taken, unchecked.
 
     Returns:
         Its path, or None if there is no checkpoint at all.
@@ -46,10 +43,13 @@ def find_checkpoint(
     Raises:
         ValueError: if there are some, and none is intact.
     """
-    folder = Path(folder or work_dir)
+    named = find_latest_checkpoint(cfg.work_dir)
+    location, template = checkpoint_location(cfg)
+    if '://' in location:
+        return named
+    folder = Path(location)
     numbers = numbered_checkpoints(folder, template)
     candidates = sorted(numbers, key=numbers.get, reverse=True)
-    named = find_latest_checkpoint(str(work_dir))
     if named:
         latest = folder / Path(named).name
         latest = latest if latest.exists() else Path(named)
@@ -59,7 +59,7 @@ def find_checkpoint(
             *_saved_after(latest, later),
             *(latest, *(path for path in candidates if numbers[path] < (number or 0))),
         ]
-    elif Path(work_dir, 'last_checkpoint').exists():  # a kill while mmengine wrote it
+    elif Path(cfg.work_dir, 'last_checkpoint').exists():  # a kill while mmengine wrote it
         candidates.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     reasons = []
     for path in candidates:
@@ -77,7 +77,7 @@ def find_checkpoint(
         return str(path)
     if reasons:
         raise ValueError(
-            f'--resume: no checkpoint of {str(work_dir)!r} can be used: {"; ".join(reasons)}. To '
+            f'--resume: no checkpoint of {cfg.work_dir!r} can be used: {"; ".join(reasons)}. To '
             'start anew, remove them and the file last_checkpoint'
         )
     return None
@@ -97,11 +97,7 @@ def set_resume(cfg: Config, resume: str, trust: bool = False) -> None:
         ValueError: if the checkpoint is broken; with 'auto', if all checkpoints of the run are.
     """
     if resume == 'auto':
-        folder, template = checkpoint_location(cfg)
-        if '://' in folder:
-            resume = find_latest_checkpoint(cfg.work_dir)
-        else:
-            resume = find_checkpoint(cfg.work_dir, folder, template)
+        resume = find_checkpoint(cfg)
     elif '://' not in resume:
         check_intact(resume, trust)
     cfg.resume = bool(resume)
@@ -127,8 +123,8 @@ class LoadingHook(Hook):
     """Prove that a checkpoint is of the network, and continue the schedule of a resumed run.
 
     mmengine loads what matches and trains on with the rest at random. It restores the schedulers
-    whole, with the lengths of the old run: with another batch or number of processes, a schedule
-    by iterations would end before or after the training.
+    with the settings and lengths of the old run: with another batch or number of processes, a
+    schedule by iterations would end before or after the training.
 
     Raises:
         ValueError: when a checkpoint is loaded, if none of its weights is the network's, or as
@@ -161,80 +157,70 @@ class LoadingHook(Hook):
 
 
 def continue_schedule(runner: Runner, checkpoint: dict) -> None:
-    """Let the schedule of a run go on at the epoch of its checkpoint, with the run's own lengths.
+    """Step the schedulers of a run to the place in the training where its checkpoint was saved.
 
-    Where the schedulers of the checkpoint are not those of the run (another number of iterations
-    an epoch, another end or base value) or cannot be restored, the run's own are stepped to the
-    place in the training. An epoch that the checkpoint has begun begins again.
+    So the schedule has the run's own settings and lengths, and goes on as in an uninterrupted run.
+    An epoch that the checkpoint has begun begins again. Where a scheduler follows the metrics,
+    mmengine restores all of them instead.
 
     Args:
-        runner: of the run, its loop, optimizer and schedulers just built.
-        checkpoint: what the run resumes from, changed in place: `param_schedulers`, the scheduled
-            values in `optimizer`, and `meta['iter']`, which counts the iterations of this run.
+        runner: of the run, its loop, optimizers and schedulers just built.
+        checkpoint: what the run resumes from, changed in place: the scheduled values in
+            `optimizer`, and `meta['iter']`, which counts the iterations of this run;
+            `param_schedulers` is removed, so that mmengine leaves the schedulers as they are.
 
     Raises:
-        ValueError: if a scheduler needs the metrics of the past epochs, which are not known; for
-            several optimizers (OptimWrapperDict), if epochs have another length.
+        ValueError: if a scheduler follows the metrics, and the run has other schedulers or epochs
+            of another length than the checkpoint, or that has no state of the optimizer.
     """
     loop, meta = runner.train_loop, checkpoint['meta']
-    by_epoch, length = isinstance(loop, EpochBasedTrainLoop), len(loop.dataloader)
-    saved_at, start = meta['iter'], meta['epoch'] * length if by_epoch else meta['iter']
-    meta['iter'] = start
-    reasons = list(_changes(checkpoint, length if by_epoch else None, start != saved_at))
-    if isinstance(runner.optim_wrapper, OptimWrapperDict):
-        _keep_schedules(runner, reasons)
-        return
-    schedulers, saved = runner.param_schedulers or [], checkpoint.get('param_schedulers') or []
-    moved = start != saved_at and not all(scheduler.by_epoch for scheduler in schedulers)
-    settings = [_settings(scheduler.state_dict()) for scheduler in schedulers]
-    own_rates = not schedulers and _set_values(
-        runner.optim_wrapper, checkpoint.get('optimizer'), ('lr',)
-    )
-    if own_rates:
-        reasons.append('another learning rate')
-    if settings != [*map(_settings, saved)] or moved or 'optimizer' not in checkpoint:
-        if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+    length = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None
+    saved_at, start = meta['iter'], meta['epoch'] * length if length else meta['iter']
+    schedulers = _listed(runner.param_schedulers)
+    saved = _listed(checkpoint.get('param_schedulers'))
+    states = [scheduler.state_dict() for scheduler in schedulers]
+    if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
+        same = [*map(_settings, states)] == [*map(_settings, saved)]
+        if start != saved_at or not same or 'optimizer' not in checkpoint:
             raise ValueError(
                 'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on '
-                'with the batch, the number of processes and the param_scheduler of the '
-                f'checkpoint, which was saved at iteration {saved_at} after {meta["epoch"]} '
-                f'epochs; an epoch of this run has {length}'
+                "with the optimizer's state, the batch, the number of processes and the "
+                f'param_scheduler of the checkpoint, which was saved at iteration {saved_at} after '
+                f'{meta["epoch"]} epochs; an epoch of this run has {len(loop.dataloader)}'
             )
-        _step(schedulers, start, length if by_epoch else None)
-        states = [scheduler.state_dict() for scheduler in schedulers]
-        if 'param_schedulers' in checkpoint:
-            checkpoint['param_schedulers'] = states
-        # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
-        names = {state['param_name'] for state in (*states, *saved)}
-        _set_values(runner.optim_wrapper, checkpoint.get('optimizer'), (*names, 'betas'))
-        reasons = reasons or ['another param_scheduler']
-        own_rates = True
-    if reasons:
-        rates = runner.optim_wrapper.get_lr().items() if own_rates else ()
+        return
+    if start != saved_at:
         runner.logger.warning(
-            f'the run differs from that of the checkpoint: {"; ".join(reasons)}. '
-            f'Saved at iteration {saved_at}, after {meta["epoch"]} epochs, it goes on at iteration '
-            f'{start} of {loop.max_iters}'
-            f'{"".join(f", with {name} {rate[0]:.3g}" for name, rate in rates)}'
+            f'the checkpoint was saved at iteration {saved_at}, after {meta["epoch"]} epochs; this '
+            f'run goes on at iteration {start} of {loop.max_iters}, with epochs of {length}'
         )
+    if 'optimizer' not in checkpoint:
+        runner.logger.warning(
+            'the checkpoint holds no state of the optimizer, such as its momentum: it begins anew'
+        )
+    _step(schedulers, start, length)
+    meta['iter'] = start
+    checkpoint.pop('param_schedulers', None)
+    # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
+    names = {'lr', 'momentum', 'betas', *(state['param_name'] for state in (*states, *saved))}
+    _set_values(runner.optim_wrapper, checkpoint.get('optimizer', {}), tuple(names))
 
 
-def _keep_schedules(runner, reasons):
-    """Let mmengine restore the schedules of several optimizers, unless `reasons` say they moved."""
-    if reasons:
-        raise ValueError(
-            f'a run with several optimizers (OptimWrapperDict) cannot go on with {reasons[0]}: '
-            "resume it from a checkpoint of the end of an epoch with the optimizers' state, with "
-            'the same batch_size and number of processes'
-        )
-    runner.logger.warning(
-        'several optimizers (OptimWrapperDict) go on with the learning rates and the '
-        'param_scheduler of the checkpoint, not with those of the config'
-    )
+def _listed(schedulers):
+    """Schedulers or their states, of one optimizer or by the names of several, in one list."""
+    if isinstance(schedulers, dict):
+        return [each for group in schedulers.values() for each in group]
+    return schedulers or []
+
+
+def _settings(state):
+    return {key: value for key, value in state.items() if key not in PROGRESS}
 
 
 def _step(schedulers, start, length):
     """Step schedulers as `start` iterations do, in epochs of `length`, None without epochs."""
+    # In the order of mmengine's ParamSchedulerHook: the products are then the same to the last bit.
+    schedulers = sorted(schedulers, key=lambda scheduler: scheduler.by_epoch)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # that the optimizer takes no steps in between
         for step in range(1, start + 1):
@@ -243,39 +229,12 @@ def _step(schedulers, start, length):
                     scheduler.step()
 
 
-def _changes(checkpoint, length, moved):
-    """In words, what a run has other than that of its checkpoint, its schedulers apart.
-
-    `length` is the number of iterations of an epoch, None in a training without; `moved` says
-    whether the run goes on at another iteration than the checkpoint was saved at.
-    """
-    info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-    epochs, iterations = info.get('max_epochs'), info.get('max_iters')
-    old_length = iterations // epochs if epochs and iterations else length
-    if length and length != old_length:
-        yield f'{length} iterations an epoch instead of {old_length}'
-    elif length and moved:
-        yield f'saved within epoch {checkpoint["meta"]["epoch"] + 1}, which begins again'
-    if 'optimizer' not in checkpoint:
-        yield 'no state of the optimizer in the checkpoint'
-
-
-def _settings(state):
-    return {key: value for key, value in state.items() if key not in PROGRESS}
-
-
 def _set_values(wrapper, state, names):
-    """Set the values in an optimizer's state whose keys end in `names` to what they are now.
-
-    Returns:
-        Whether one of them was another.
-    """
-    if state is None:
-        return False
-    groups = [*state['param_groups'], state.get('base_param_settings') or {}]
-    changed = False
-    for group, now in zip(groups, wrapper.param_groups, strict=False):
-        values = {key: value for key, value in now.items() if key.endswith(names)}
-        changed |= any(key in group and group[key] != value for key, value in values.items())
-        group.update(values)
-    return changed
+    """Set the values in the state of optimizers whose keys end in `names` to what they are now."""
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, each in wrapper.items():
+            _set_values(each, state.get(name), names)
+    elif state:
+        groups = [*state['param_groups'], state.get('base_param_settings') or {}]
+        for group, now in zip(groups, wrapper.param_groups, strict=False):
+            group.update({key: value for key, value in now.items() if key.endswith(names)})

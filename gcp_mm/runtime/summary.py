@@ -27,17 +27,15 @@ class _Important(logging.Filter):
 IMPORTANT = _Important()
 
 
-def quiet(runner_class: type[Runner]) -> type[Runner]:
-    """A subclass whose screen gets warnings alone until :func:`show_summary`."""
+class QuietRunner(Runner):
+    """A Runner whose screen gets warnings alone until :func:`show_summary`."""
 
-    class Quiet(runner_class):
-        def build_logger(self, *args, **kwargs):
-            logger = super().build_logger(*args, **kwargs)
-            for handler in _screens(logger):
-                handler.addFilter(IMPORTANT)
-            return logger
-
-    return Quiet
+    def build_logger(self, *args, **kwargs):
+        """Build the logger, with a filter on what goes to the screen."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in _screens(logger):
+            handler.addFilter(IMPORTANT)
+        return logger
 
 
 class SummaryHook(Hook):
@@ -61,7 +59,7 @@ class SummaryHook(Hook):
 
 
 def show_summary(runner: Runner) -> bool:
-    """Log the summary of a :func:`quiet` Runner, and show all its messages from then on.
+    """Log the summary of a :class:`QuietRunner`, and show all its messages from then on.
 
     Returns:
         Whether it was quiet until now.

@@ -4,22 +4,15 @@ import json
 
 import pytest
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from gcp_mm.runtime import DivergenceHook
-from gcp_mm.runtime.launch import launch
 from tests.helpers.equality import assert_equal, load
 from tests.helpers.poison import RecordStepsHook
-from tests.helpers.runs import CLS, ROOT
+from tests.helpers.runs import CLS, DRAWING, ROOT, train_here
 
 RUN = """
 _base_ = {base!r}
-custom_imports = dict(imports=['gcp_mm', 'tests.helpers.run_state', 'tests.helpers.poison'])
-model = dict(
-    backbone=dict(drop_path_rate=0.3),
-    head=dict(loss=dict(use_soft=True)),
-    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
-)
 train_dataloader = dict(dataset=dict(pipeline={pipeline}))
 default_hooks = dict({hooks})
 """
@@ -32,7 +25,7 @@ def write_config(path, hooks='', poison=()):
     pipeline = base.train_dataloader.dataset.pipeline
     pipeline = [*pipeline[:-1], dict(type='PoisonImage', files=list(poison)), pipeline[-1]]
     pipeline = [dict(step) for step in pipeline]
-    path.write_text(RUN.format(base=str(ROOT / CLS), hooks=hooks, pipeline=pipeline))
+    path.write_text(RUN.format(base=str(DRAWING), hooks=hooks, pipeline=pipeline))
     return path
 
 
@@ -42,23 +35,9 @@ def train(short_cls, tmp_path_factory):
 
     def train(hook=None, poison=(), weights=(), hooks='', **options):
         work_dir = tmp_path_factory.mktemp('run')
-        cfg = Config.fromfile(write_config(work_dir / 'config.py', hooks, poison))
-        pairs = [option.split('=', 1) for option in short_cls]
-        cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
-        cfg.merge_from_dict(
-            {
-                'work_dir': str(work_dir),
-                'launcher': 'none',
-                'experiment_name': work_dir.name,
-                'train_dataloader.batch_size': 4,
-                'val_cfg': None,
-                'val_dataloader': None,
-                'val_evaluator': None,
-                **options,
-            }
-        )
-        cfg.train_dataloader.persistent_workers = False
-        cfg.train_dataloader.collate_fn = dict(type='default_collate')
+        config = write_config(work_dir / 'config.py', hooks, poison)
+        short = (*short_cls, 'train_dataloader.batch_size=4')
+        options |= dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
         record = RecordStepsHook(weights)
 
         def run(runner):
@@ -69,7 +48,7 @@ def train(short_cls, tmp_path_factory):
             runner.train()
 
         try:
-            launch(cfg, run)
+            train_here(config, work_dir, *short, run=run, **options)
         except FloatingPointError as error:
             record.error = str(error)
         else:

@@ -18,7 +18,7 @@ from tests.helpers.equality import assert_equal
 from tests.helpers.resumption import TABLE, newest, note_resumption, trained
 from tests.helpers.runs import ROOT, Training, finish, members, start, wait_for
 
-BEGUN = 'Checkpoints will be saved'
+BEGUN = 'log file  '  # the last line of the summary, before the first step
 # Heads as narrow as the backbone: what counts is where a step, a checkpoint, a validation begins.
 DETECTOR = """
 _base_ = {base!r}

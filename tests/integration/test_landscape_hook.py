@@ -5,24 +5,11 @@ import shutil
 
 import pytest
 import torch
-from mmengine.config import Config, DictAction
 
 from gcp_mm._io import append_jsonl, read_jsonl
-from gcp_mm.runtime.launch import launch
 from tests.helpers.equality import assert_equal, load
-from tests.helpers.runs import CLS, ROOT
+from tests.helpers.runs import DRAWING, train_here
 
-# The batch augmentation and the stochastic depth use numpy's and PyTorch's generators.
-RUN = """
-_base_ = {base!r}
-custom_imports = dict(imports=['gcp_mm', 'tests.helpers.run_state'])
-model = dict(
-    backbone=dict(drop_path_rate=0.3),
-    head=dict(loss=dict(use_soft=True)),
-    train_cfg=dict(augments=dict(type='Mixup', alpha=0.8)),
-)
-default_hooks = dict(dump=dict(type='DumpRunStateHook'), {hooks})
-"""
 LANDSCAPE = "landscape=dict(type='LandscapeHook', interval=2, eta_range=(0, 1.5), num_points=3)"
 DUMP_ETAS = 'default_hooks.dump.etas=[0,0.375,0.75]'
 # Images of all classes, so that mixed labels are not those of one image
@@ -30,7 +17,8 @@ INDICES = f'train_dataloader.dataset.indices={list(range(0, 1440, 90))}'.replace
 
 
 def write_config(path, hooks):
-    path.write_text(RUN.format(base=str(ROOT / CLS), hooks=hooks))
+    hooks = f"dict(dump=dict(type='DumpRunStateHook'), {hooks})"
+    path.write_text(f'_base_ = {str(DRAWING)!r}\ndefault_hooks = {hooks}\n')
     return path
 
 
@@ -40,22 +28,9 @@ def train(short_cls, tmp_path_factory):
 
     def train(hooks, work_dir=None, **options):
         work_dir = work_dir or tmp_path_factory.mktemp('run')
-        cfg = Config.fromfile(write_config(work_dir / 'config.py', hooks))
-        pairs = [option.split('=', 1) for option in (*short_cls, INDICES)]
-        cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
-        cfg.merge_from_dict(
-            {
-                'work_dir': str(work_dir),
-                'launcher': 'none',
-                'experiment_name': work_dir.name,
-                'default_hooks.logger.interval': 1,
-                **options,
-            }
-        )
-        for name in ('train_dataloader', 'val_dataloader'):
-            cfg[name].persistent_workers = False
-            cfg[name].collate_fn = dict(type='default_collate')
-        launch(cfg, lambda runner: runner.train())
+        config = write_config(work_dir / 'config.py', hooks)
+        short = (*short_cls, INDICES, 'default_hooks.logger.interval=1')
+        train_here(config, work_dir, *short, **options)
         return work_dir
 
     return train

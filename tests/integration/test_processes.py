@@ -14,11 +14,6 @@ pytestmark = pytest.mark.slow
 CONFIG = """
 _base_ = {base!r}
 custom_imports = dict(imports=['gcp_mm', 'tests.helpers.faults', 'tests.helpers.run_state'])
-model = dict(
-    backbone=dict(stem_channels=8, base_channels=8),
-    neck=dict(in_channels=64, reduction=(16,)),
-    head=dict(in_channels=136),
-)
 pipeline = [
     dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')
 ]

@@ -7,33 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from gcp_mm.checkpoints import read_checkpoint
 from gcp_mm.runtime.atomic_checkpoint import AtomicBackend
 from gcp_mm.runtime.epoch_seed import EpochSeedHook
-from gcp_mm.runtime.launch import launch
-from gcp_mm.runtime.resume import set_resume
 from tests.helpers.equality import assert_equal
+from tests.helpers.runs import train_here
 
 
 @pytest.fixture
 def train(narrow_cls):
-    """Train in this process, which spares seconds of imports."""
-
     def train(work_dir, resume=None, **changes):
-        cfg = Config.fromfile(narrow_cls.config)
-        pairs = [option.split('=', 1) for option in narrow_cls.options]
-        cfg.merge_from_dict({key: DictAction._parse_iterable(value) for key, value in pairs})
-        cfg.merge_from_dict(
-            dict(work_dir=str(work_dir), launcher='none', experiment_name=work_dir.name) | changes
-        )
-        for name in ('train_dataloader', 'val_dataloader'):
-            cfg[name].collate_fn = dict(type='default_collate')
-        if resume:
-            set_resume(cfg, resume)
-        launch(cfg, lambda runner: runner.train())
+        train_here(narrow_cls.config, work_dir, *narrow_cls.options, resume=resume, **changes)
 
     return train
 

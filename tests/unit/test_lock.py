@@ -131,15 +131,8 @@ def none(*_):
 
 
 @pytest.mark.parametrize('folder', [True, False])
-@pytest.mark.parametrize(
-    ('name', 'value', 'reason'),
-    [
-        ('fcntl.lockf', none, 'No locks available'),  # of a disk
-        ('gcp_mm._lock.fcntl', None, 'this system'),  # as Windows, which keeps open files, too
-    ],
-)
-def test_without_locks_a_warning_says_so(tmp_path, monkeypatch, name, value, reason, folder):
-    monkeypatch.setattr(name, value)
-    warned = pytest.warns(UserWarning, match=f'out: no lock .*{reason}')
+def test_without_locks_a_warning_says_so(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr('fcntl.lockf', none)
+    warned = pytest.warns(UserWarning, match='out: no lock .*No locks available')
     with warned, locked(tmp_path / 'out', folder):
         pass

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.optim import MultiStepLR, OneCycleLR
+from mmengine.optim import MultiStepLR
 from torch.storage import TypedStorage
 
 from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
@@ -62,16 +62,6 @@ def test_checkpoint_of_a_run_is_read(tmp_path, read, zipped):
         assert content['random'][1].tolist() == saved['random'][1].tolist()
         assert torch.equal(content['state_dict']['2.weight'], WEIGHTS['2.weight'])
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-
-
-@any_reader
-def test_schedule_that_names_a_method_of_its_own(tmp_path, read):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1, momentum=0.9)
-    schedule = OneCycleLR(optimizer, eta_max=2, total_steps=9)
-    torch.save(schedule.state_dict(), tmp_path / 'a.pth')
-    state = read(tmp_path / 'a.pth')
-    assert state == schedule.state_dict()
-    schedule.load_state_dict(state)
 
 
 def test_arrays_are_numpys_own(tmp_path):

@@ -26,6 +26,14 @@ def work_dir(tmp_path):
     return tmp_path
 
 
+def config(work_dir, **hook):
+    return Config(dict(work_dir=str(work_dir), default_hooks=dict(checkpoint=hook)))
+
+
+def find(work_dir):
+    return find_checkpoint(config(work_dir))
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-200])
 
@@ -60,10 +68,10 @@ DAMAGES = [truncate, empty, zero, punch, flip]
 def test_one_before_a_broken_one_is_found_with_a_warning(work_dir, damage, monkeypatch):
     said = []
     monkeypatch.setattr('gcp_mm.runtime.resume.print_log', lambda text, **_: said.append(text))
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_10.pth')
     assert not said
     damage(work_dir / 'epoch_10.pth')
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_9.pth')
     (warning,) = said
     assert f"checkpoint '{work_dir / 'epoch_10.pth'}'" in warning
     assert f"Resuming from '{work_dir / 'epoch_9.pth'}' instead" in warning
@@ -74,21 +82,21 @@ def test_broken_file_named_by_hand_is_an_error(work_dir, damage):
     path = work_dir / 'epoch_10.pth'
     damage(path)
     with pytest.raises(ValueError, match=rf"checkpoint '{path}' (cannot be read|is damaged) \("):
-        set_resume(Config(dict(work_dir=str(work_dir))), str(path))
+        set_resume(config(work_dir), str(path))
 
 
 def test_only_broken_ones_are_an_error(work_dir):
     for number, damage in ((2, empty), (9, truncate), (10, flip)):
         damage(work_dir / f'epoch_{number}.pth')
     with pytest.raises(ValueError, match=r'epoch_10.*epoch_9.*epoch_2\.pth.*To start anew, remove'):
-        find_checkpoint(work_dir)
+        find(work_dir)
 
 
 def test_missing_checkpoint_that_is_named_is_an_error(tmp_path):
     """Its disk may not be there: not a reason to start anew."""
     (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
     with pytest.raises(ValueError, match=r"'elsewhere/epoch_3\.pth' does not exist"):
-        find_checkpoint(tmp_path)
+        find(tmp_path)
 
 
 @pytest.mark.parametrize('latest', [None, ''])
@@ -97,22 +105,22 @@ def test_without_the_name_of_the_latest(work_dir, latest):
     (work_dir / 'last_checkpoint').unlink()
     if latest is not None:
         (work_dir / 'last_checkpoint').write_text(latest)
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_10.pth')
-    assert find_checkpoint(work_dir, template='iter_{}.pth') == str(work_dir / 'iter_99.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_10.pth')
+    assert find_checkpoint(config(work_dir, by_epoch=False)) == str(work_dir / 'iter_99.pth')
 
 
 def test_without_a_name_the_last_one_written_is_taken(work_dir):
     """An earlier run of more epochs may have left others."""
     (work_dir / 'last_checkpoint').write_text('')
     os.utime(work_dir / 'epoch_10.pth', (1, 1))
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_9.pth')
 
 
 def test_later_ones_of_another_run_are_not_taken(work_dir):
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_9.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_9.pth')
     empty(work_dir / 'epoch_9.pth')
-    assert find_checkpoint(work_dir) == str(work_dir / 'epoch_2.pth')
+    assert find(work_dir) == str(work_dir / 'epoch_2.pth')
 
 
 @pytest.mark.parametrize(
@@ -132,20 +140,20 @@ def test_later_one_that_the_run_could_not_name(work_dir, times, found):
         if time is None:
             truncate(path)
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_9.pth'))
-    assert find_checkpoint(work_dir) == str(work_dir / f'{found}.pth')
+    assert find(work_dir) == str(work_dir / f'{found}.pth')
 
 
 def test_copied_run_continues_from_its_own(work_dir, tmp_path_factory):
     copied = shutil.copytree(work_dir, tmp_path_factory.mktemp('copy') / 'run')
-    assert find_checkpoint(copied) == str(copied / 'epoch_10.pth')
+    assert find(copied) == str(copied / 'epoch_10.pth')
     shutil.rmtree(work_dir)
-    assert find_checkpoint(copied) == str(copied / 'epoch_10.pth')
+    assert find(copied) == str(copied / 'epoch_10.pth')
 
 
 @pytest.mark.parametrize(
     ('hook', 'name'),
     [
-        (None, '{run}/epoch_10.pth'),
+        ({}, '{run}/epoch_10.pth'),
         (dict(by_epoch=False), '{run}/iter_8.pth'),
         (dict(filename_tmpl='net-{}.pth', out_dir='{root}/out'), '{root}/out/run/net-7.pth'),
     ],
@@ -156,11 +164,11 @@ def test_where_the_config_says(tmp_path, hook, name):
         folder.mkdir(parents=True)
         for file in ('epoch_10.pth', 'iter_8.pth', 'net-7.pth', 'net-x.pth'):
             save(folder / file)
-    hook = hook and {
+    hook = {
         key: value.format('{}', root=tmp_path) if isinstance(value, str) else value
         for key, value in hook.items()
     }
-    cfg = Config(dict(work_dir=str(run), default_hooks=dict(checkpoint=hook)))
+    cfg = config(run, **hook)
     set_resume(cfg, 'auto')
     assert cfg.resume is True
     assert cfg.load_from == name.format(root=tmp_path, run=run)

@@ -12,10 +12,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
-from mmengine.runner import Runner
 from torch import nn
 
-from gcp_mm.runtime.summary import SummaryHook, quiet
+from gcp_mm.runtime.summary import QuietRunner, SummaryHook
 
 IMAGES = 12
 
@@ -78,7 +77,7 @@ def runner(tmp_path, monkeypatch):
             experiment_name=uuid.uuid4().hex,
             load_from=load_from,
         )
-        runner = quiet(Runner).from_cfg(Config(cfg | changes))
+        runner = QuietRunner.from_cfg(Config(cfg | changes))
         runner.register_hook(SummaryHook())
         return runner
 
