@@ -62,8 +62,6 @@ class Context:
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
         lengths: number of images of each dataset whose list is read, by the `id` of its config.
         loaded: for datasets to hand over to the run; None if nobody takes them.
-        batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
-        real: whether it is of the data, not random.
     """
 
     cfg: Config
@@ -78,8 +76,6 @@ class Context:
     datasets: dict[str, list] = field(default_factory=dict)
     lengths: dict[int, int] = field(default_factory=dict)
     loaded: list[Loaded] | None = None
-    batch: dict | None = None
-    real: bool = False
 
     @property
     def scope(self) -> str | None:

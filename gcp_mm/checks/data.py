@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..data import IMAGE_SUFFIXES, count_suffixes
 from .context import Context, Finding, is_first_process, name_of, splits_of, walk
-from .keys import find_classes, package_of
+from .keys import class_of, package_of
 
 REMEDY = (
     'prepare the data as docs/guides/data.md says, or set data_root (and, of a detector, the '
@@ -51,18 +51,15 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
         Exception: whatever its class raises.
     """
     with DefaultScope.overwrite_default_scope(scope):
-        classes = find_classes(config.get('type', ''), [DATASETS])
-        if [each.__name__ for each in classes] == ['MultiTaskDataset']:
+        kind = class_of(config.get('type'), DATASETS)
+        if getattr(kind, '__name__', '') == 'MultiTaskDataset':
             read = DATASETS.build({**config, 'pipeline': []})
             kept = dict(data_list=read.data_list, metainfo=read.metainfo, ann_file=read.ann_file)
             prefix = dict(img_path=read.data_prefix)
             return SimpleNamespace(**kept, data_prefix=prefix, full_init=lambda: None)
-        if not any(
-            package_of(found) in FRAMEWORKS
-            and inspect.isclass(found)
-            and issubclass(found, BaseDataset)
-            for found in classes
-        ):
+        if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
+            return None
+        if package_of(kind) not in FRAMEWORKS:
             return None
         if 'pipeline' in config:
             options['pipeline'] = []

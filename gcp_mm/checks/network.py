@@ -1,18 +1,14 @@
-"""The network of a config, its checkpoints, one batch through it, and room for what it saves."""
+"""The network of a config, its checkpoints, and room for those that it saves."""
 
 import copy
 import math
 import shutil
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
-from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
+from mmengine.registry import MODELS, OPTIMIZERS
 from torch import nn
 
 from ..checkpoints import (
@@ -22,13 +18,9 @@ from ..checkpoints import (
     load_pretrained,
 )
 from ..checkpoints.pretrained import count_matches, read_weights
-from ..hub import input_channels
 from ..models.pretrained import StrictlyPretrained
-from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
-from .data import find_heads
 from .schedule import checkpoint_hook
-from .trial import IMAGES, own_message_hub, small_loader
 
 GIB = 2**30
 
@@ -173,104 +165,6 @@ def _count(module, options, trust):
     except ValueError:
         return 0
     return count_matches(module, weights, options.get('prefix') or '')
-
-
-def check_loss(context: Context) -> list[Finding]:
-    """Compute the loss of a batch as a training step does."""
-    cfg, model = context.cfg, context.model
-    if model is None:
-        return [Finding('loss', 'skipped', 'there is no network to try')]
-    if context.has_failed('head'):
-        return [Finding('loss', 'skipped', 'the head does not take what the neck gives')]
-    if context.has_failed('collation', 'train'):
-        return [Finding('loss', 'skipped', 'the images make no batch')]
-    context.real = not any(map(context.has_failed, ('data', 'annotations')))
-    detector = context.scope == 'mmdet'
-    if not (context.real or detector or name_of(cfg.model) == 'ImageClassifier'):
-        text = f'no random data are made for {name_of(cfg.model)}'
-        return [Finding('loss', 'skipped', text)]
-    origin = f'{IMAGES} images of train_dataloader' if context.real else f'{IMAGES} random images'
-    maps = {}  # of the pooling layers
-    try:
-        with own_message_hub(), ExitStack() as hooks:
-            for name, module in model.named_modules():
-                if isinstance(module, GlobalCovariancePool2d):
-                    note = partial(_note_maps, maps, name)
-                    hooks.callback(module.register_forward_pre_hook(note).remove)
-            if context.real:
-                batch = next(iter(small_loader(cfg.train_dataloader)))
-            else:
-                random = random_objects if detector else random_batch
-                batch = random(cfg, input_channels(model))
-            data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
-            loss, parts = model.parse_losses(model(**data, mode='loss'))
-    except Exception as error:
-        return [Finding('loss', 'error', f'of {origin}: {type(error).__name__}: {error}')]
-    single = [f'{name} pools a map of 1x1' for name, sizes in maps.items() if (1, 1) in sizes]
-    if single:
-        text = (
-            f'model.{", model.".join(single)}, of {origin} of {_size(data["inputs"])} pixels: the '
-            'covariance of one position is zero, and the backbone would learn nothing: use larger '
-            "images, or a smaller stride, such as conv5='none' of GCPResNet"
-        )
-        return [Finding('loss', 'error', text)]
-    values = ', '.join(f'{name} {value.item():.4g}' for name, value in parts.items())
-    if not math.isfinite(loss.item()):
-        return [Finding('loss', 'error', f'the loss of {origin} is not finite: {values}')]
-    context.batch = batch
-    return [Finding('loss', 'ok', f'of {origin}: {values}')]
-
-
-def _note_maps(maps, name, module, inputs):
-    features = inputs[0] if isinstance(inputs[0], tuple) else inputs[:1]
-    maps.setdefault(name, set()).update(tuple(x.shape[-2:]) for x in features)
-
-
-def _size(images):
-    return 'x'.join(map(str, images[0].shape[-2:]))
-
-
-def random_batch(cfg: Config, channels: int = 3) -> dict:
-    """Random images of class 0, sent through the transforms of a classifier's train_dataloader."""
-    steps = next((n['pipeline'] for _, n in walk(cfg.get('train_dataloader')) if 'pipeline' in n))
-    steps = [step for step in steps if not name_of(step).startswith('Load')]
-    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
-    rng = np.random.default_rng(0)
-    shape = (256, 256)
-    size = shape if channels == 1 else (*shape, channels)  # as images are loaded
-    return pseudo_collate(
-        [
-            pipeline(
-                dict(
-                    img=rng.integers(256, size=size, dtype=np.uint8),
-                    img_shape=shape,
-                    ori_shape=shape,
-                    gt_label=_first_class(cfg.model.get('head') or {}),
-                )
-            )
-            for _ in range(IMAGES)
-        ]
-    )
-
-
-def _first_class(head):
-    """The label 0 or, of a head of several tasks, that of each."""
-    tasks = head.get('task_heads')
-    return {task: _first_class(own) for task, own in tasks.items()} if tasks else 0
-
-
-def random_objects(cfg: Config, channels: int = 3) -> dict:
-    """Random images of 512x512 pixels with random objects, for a detector."""
-    from mmdet.testing import demo_mm_inputs
-
-    return demo_mm_inputs(
-        IMAGES,
-        (channels, 512, 512),
-        num_classes=max([2, *(number for _, number in find_heads(cfg))]),
-        with_mask=any('mask_head' in path for path, _ in walk(cfg.model)),
-        with_semantic='semantic' in str(cfg.model),
-        use_box_type=True,
-    )
 
 
 def check_disk(context: Context) -> list[Finding]:

@@ -12,14 +12,7 @@ from .dataloaders import check_images
 from .inspection import check_annotations
 from .keys import check_keys
 from .machine import check_cores, check_packages, check_work_dir
-from .network import (
-    check_checkpoints,
-    check_disk,
-    check_head,
-    check_loss,
-    check_network,
-    check_weights,
-)
+from .network import check_checkpoints, check_disk, check_head, check_network, check_weights
 from .schedule import check_batch, check_schedule
 from .trial import check_collation, check_metrics, check_step
 
@@ -36,7 +29,7 @@ FAST = (
     check_cores,
     *TRAINING,
 )
-TRIAL = (check_network, check_weights, check_loss, check_metrics, check_step)
+TRIAL = (check_network, check_weights, check_metrics, check_step)
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),

@@ -96,8 +96,6 @@ def check_schedule(context: Context) -> list[Finding]:
     images is not known, and one that counts epochs in a training of iterations always.
     """
     cfg = context.cfg
-    if context.has_failed('keys', 'optim_wrapper'):
-        return [Finding('schedule', 'skipped', 'the optimizer cannot be built')]
     train = cfg.get('train_cfg') or {}
     length = train.get('max_epochs') or train.get('max_iters')
     if not length:
@@ -272,9 +270,7 @@ def check_batch(context: Context) -> list[Finding]:
     images = (cfg.get('train_dataloader') or {}).get('batch_size')
     wrapper = cfg.get('optim_wrapper') or {}
     rate = (wrapper.get('optimizer') or {}).get('lr')
-    if context.has_failed('keys', 'optim_wrapper'):
-        return [Finding('batch', 'skipped', 'the optimizer cannot be built')]
-    if not base or not images or rate is None:
+    if not base or not images or not isinstance(rate, int | float):
         text = (
             'the config does not say for which batch its learning rate is: set '
             'auto_scale_lr.base_batch_size'

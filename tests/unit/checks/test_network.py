@@ -1,4 +1,4 @@
-"""What a network tells: its head, checkpoints, a step of it, and room for what it saves."""
+"""What a network tells: its head, its checkpoints, and room for those that it saves."""
 
 import io
 import re
@@ -8,19 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MessageHub
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from gcp_mm.checks import check_config, raise_errors
+from gcp_mm.checks import check_config
 from gcp_mm.checks.context import Context
-from gcp_mm.checks.data import check_data
 from gcp_mm.checks.network import (
     check_checkpoints,
     check_disk,
     check_head,
-    check_loss,
     check_network,
     check_weights,
     checkpoint_bytes,
@@ -29,8 +26,6 @@ from gcp_mm.checks.network import (
 from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS
-
-GAP = 'resnet18_1xb64-5e_digits'
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)
 FLOAT = 4  # bytes
@@ -260,88 +255,6 @@ def test_checkpoints_are_left_for_later():
     assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
 
 
-def loss(cfg, root, *checks):
-    """What is found of the loss of random images, as the data are not there."""
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(root / 'absent')
-    (found,) = tried(cfg, check_data, check_network, *checks, check_loss)[1]['loss']
-    return found
-
-
-def test_loss_of_random_images(tmp_path):
-    found = loss(resolve_config(CLS), tmp_path)
-    assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
-
-    def spoil(context):
-        context.model.head.fc.weight.data[0, 0] = torch.nan
-        return []
-
-    found = loss(resolve_config(CLS), tmp_path, spoil)
-    assert found.status == 'error'
-    assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
-
-
-@pytest.mark.parametrize('channels', [1, 3, 5])
-@pytest.mark.parametrize('several', [None, 'MultiLabelLinearClsHead', 'MultiTaskHead'])
-def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, several):
-    cfg = resolve_config(GAP)
-    cfg.model.backbone.in_channels = channels
-    cfg.data_preprocessor = dict(mean=[120] * channels, std=[60] * channels, num_classes=10)
-    if several == 'MultiLabelLinearClsHead':
-        cfg.model.head = dict(type=several, num_classes=10, in_channels=512)
-    elif several:
-        task = dict(type='LinearClsHead', num_classes=2, in_channels=512)
-        tasks = dict(a=task, b=dict(type=several, task_heads=dict(c=task)))
-        cfg.model.head = dict(type=several, task_heads=tasks)
-        pack = dict(type='PackMultiTaskInputs', multi_task_fields=('gt_label',))
-        pack['task_handlers'] = dict(b=dict(pack))
-        cfg.train_dataloader.dataset.pipeline[-1] = pack
-    text = loss(cfg, tmp_path).text
-    assert text.startswith('of 2 random images: loss '), text
-
-
-def test_loss_of_random_objects_of_one_channel(tmp_path):
-    pytest.importorskip('mmdet')
-    cfg = resolve_config('faster-rcnn_r18-gcp-m_fpn_4e_digits')
-    cfg.model.backbone.update(in_channels=1, init_cfg=None)
-    cfg.model.data_preprocessor.update(mean=[120], std=[60], bgr_to_rgb=False)
-    text = loss(cfg, tmp_path).text
-    assert text.startswith('of 2 random images: loss'), text
-
-
-def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
-    """YOLOX changes the size of its images by it."""
-
-    class Preprocessor(nn.Module):
-        def forward(self, data, training):
-            assert MessageHub.get_current_instance().get_info('iter') + 1 == 1
-            return data
-
-    class Network(BaseModel):
-        def forward(self, inputs, data_samples=None, mode='loss'):
-            return dict(loss=inputs.mean())
-
-    loader = [dict(inputs=torch.ones(2, 3))]
-    monkeypatch.setattr('gcp_mm.checks.network.small_loader', lambda _: loader)
-    MessageHub.get_current_instance().runtime_info.pop('iter', None)
-    network = Network(data_preprocessor=Preprocessor())
-    (found,) = check_loss(Context(Config(dict(model=dict(), train_dataloader={})), model=network))
-    assert found.text == 'of 2 images of train_dataloader: loss 1'
-
-
-def test_a_network_that_does_not_build():
-    """Each later check says that there is none; the earlier ones are made all the same."""
-    cfg = resolve_config(CLS)
-    cfg.model.backbone.depth = 19
-    cfg.work_dir = 'work_dirs/none'
-    found = {finding.check: finding for finding in check_config(cfg, level='network')}
-    assert re.match('ValueError: .*depth: expected one of', found['network'].text)
-    statuses = [found[name].status for name in ('network', 'weights', 'loss', 'disk', 'schedule')]
-    assert statuses == ['error', 'skipped', 'skipped', 'skipped', 'ok']
-    with pytest.raises(ValueError, match='depth: expected one of'):
-        raise_errors(found.values())
-
-
 @pytest.mark.parametrize(
     ('backbone', 'leading'),
     [
@@ -368,20 +281,6 @@ def test_packages_that_do_not_load_end_it(monkeypatch):
     monkeypatch.setattr('gcp_mm.checks.machine.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))
     assert {finding.check for finding in found} == {'packages'}
-
-
-def test_what_a_check_raises_is_an_error(tmp_path):
-    """An `init_cfg` whose keys are wrong, and a hook that no registry has."""
-    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), prefx='backbone.')
-    cfg = resolve_config(CLS)
-    cfg.work_dir = str(tmp_path)
-    cfg.model.backbone.init_cfg = init_cfg
-    cfg.default_hooks.checkpoint.type = 'Nothing'
-    found = check_config(cfg, level='network')
-    errors = {finding.check: finding.text for finding in found if finding.status == 'error'}
-    assert 'prefx' in errors['weights']
-    assert 'Nothing' in errors['disk']
 
 
 def test_checkpoint_hook_of_another_kind(tmp_path):
