@@ -160,14 +160,14 @@ def test_part_of_the_images_is_evaluated(detector):
 
 
 def test_several_datasets_are_evaluated(detector):
-    """By one file, which lacks images of the other, or each by its own."""
+    """By one file, which is not the other's, or each by its own."""
     cfg, root = detector
     own = cfg.val_dataloader.dataset
     train = 'annotations/instances_train.json'
     other = dict(own, ann_file=train, data_prefix=dict(img='train/'))
     cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=[own, other])
     (text,) = texts('error', check_annotations, cfg)
-    assert 'lacks 2 of the 4 images' in text
+    assert "is not the file of all the dataloader's datasets" in text
     metrics = [dict(cfg.val_evaluator), dict(cfg.val_evaluator, ann_file=str(root / train))]
     prefixes = dict(type='MultiDatasetsEvaluator', dataset_prefixes=['val', 'train'])
     cfg.val_evaluator = dict(prefixes, metrics=metrics)
