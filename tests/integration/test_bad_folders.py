@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from gcp_mm.checks import raise_errors
 from gcp_mm.checks.data import check_data, check_evaluation
-from gcp_mm.checks.inspection import check_annotations
+from gcp_mm.checks.dataloaders import check_annotations
 from gcp_mm.hub import resolve_config
 from gcp_mm.runtime import launch
 from tests.helpers.bad_data import REFUSED, no_worker_is_left, outcome, row
@@ -97,9 +97,13 @@ def with_labels(text):
 LABELLED = dict(ann_file='labels.txt', data_prefix='train/0')
 # {what: (change of the folder, settings of the dataset, words of the message)}
 FOLDERS = {
-    'class folder missing in validation': (without_class, {}, "missing ['3']"),
+    'class folder missing in validation': (
+        without_class,
+        {},
+        "label 3 is '4', in train_dataloader '3'",
+    ),
     'class folder without images': (with_empty_class, {}, None),
-    'folder without images': (without_images, {}, 'holds no image'),
+    'folder without images': (without_images, {}, 'Found 0 files'),
     'label out of range': (
         with_labels('{0} 10\n{0} 10\n'),
         LABELLED,

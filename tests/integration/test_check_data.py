@@ -59,14 +59,16 @@ def imagenet(root, files, labels):
 def test_class_folders(folders, tmp_path):
     number = len(list(tmp_path.glob('val/*/*.png')))
     found = inspect(folders)
-    assert found == f'train_dataloader: CustomDataset in {tmp_path}/val: {number} images, 3 classes'
+    assert (
+        found == f'train_dataloader: CustomDataset in {tmp_path}/val, {number} images of 3 classes'
+    )
 
 
 def test_imagenet_list(tmp_path):
     config = imagenet(tmp_path, 'ab', [('a', 0), ('b', 999)])
     found = inspect(config)
     assert found.endswith(
-        f'ImageNet in {tmp_path}/val, {tmp_path}/meta/val.txt: 2 images, 2 classes'
+        f'ImageNet in {tmp_path}/val, {tmp_path}/meta/val.txt, 2 images of 1,000 classes'
     )
 
 
@@ -80,8 +82,8 @@ def test_imagenet_of_too_few_classes(tmp_path):
 def test_detection(coco, tmp_path):
     content = json.loads((tmp_path / coco['ann_file']).read_text())
     assert inspect(coco, 'mmdet') == (
-        f'train_dataloader: CocoDataset in {tmp_path}/train2017/, {tmp_path}/{coco["ann_file"]}: '
-        f'{len(content["images"])} images, {len(content["annotations"])} annotations, 80 classes'
+        f'train_dataloader: CocoDataset in {tmp_path}/train2017/, {tmp_path}/{coco["ann_file"]}, '
+        f'{len(content["images"])} images of 80 classes'
     )
 
 
@@ -89,7 +91,7 @@ def test_detection_without_objects(coco, tmp_path):
     path = tmp_path / coco['ann_file']
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(annotations=[])))
     coco.update(filter_cfg=None)
-    assert re.search(r"no object of .*'zebra'", inspect(coco, 'mmdet', 'error'))
+    assert re.search(r"an object of .*'zebra'", inspect(coco, 'mmdet', 'error'))
 
 
 def test_data_that_need_not_be_here():
@@ -143,8 +145,8 @@ def test_command(call_tool, digits, tmp_path, capsys):
         call_tool(*arguments, *roots, f'train_dataloader.dataset.data_root={tmp_path}')
     assert end.value.code == 1
     output = capsys.readouterr().out
-    assert '1,437 images, 10 classes' in output
-    assert f"ERROR   train_dataloader.dataset: the image folder '{tmp_path}/train'" in output
+    assert '1,437 images of 10 classes' in output
+    assert f"cannot read its list of images, '{tmp_path}/train'" in output
 
 
 def test_commands_of_the_page(run_tool, coco, tmp_path):

@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from gcp_mm.checks import build_dataloader, check_config, raise_errors
-from gcp_mm.checks.inspection import check_annotations
+from gcp_mm.checks.dataloaders import check_annotations
 from gcp_mm.hub import resolve_config
 from tests.helpers.bad_data import REFUSED, outcome, row
 from tests.helpers.checks import findings, texts
