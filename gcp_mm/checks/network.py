@@ -5,10 +5,8 @@ import math
 import shutil
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
-from mmengine.registry import MODELS, OPTIMIZERS
+from mmengine.registry import MODELS
 from torch import nn
 
 from ..checkpoints import (
@@ -104,7 +102,8 @@ def wrong_class_tokens(model: nn.Module) -> list[str]:
 
 def describe_network(model: nn.Module) -> str:
     """Class of a network, those of its parts, and the number of its parameters."""
-    number, trained = _numel(model.parameters()), _numel(_trained(model))
+    number = _numel(model.parameters())
+    trained = _numel(each for each in model.parameters() if each.requires_grad)
     parts = [each for each in model.children() if not isinstance(each, BaseDataPreprocessor)]
     text = f'{type(model).__name__} ({", ".join(type(each).__name__ for each in parts)}), '
     text += f'{number / 1e6:.2f} M parameters'
@@ -179,11 +178,12 @@ def check_disk(context: Context) -> list[Finding]:
         return [Finding('disk', 'skipped', 'no checkpoint goes to a local disk')]
     if model is None:
         return [Finding('disk', 'skipped', 'the network is not built')]
-    number = checkpoints_kept(cfg)
+    number = _number_of_checkpoints(hook, cfg)
     if number is None:
         text = 'how many checkpoints there will be is not known'
         return [Finding('disk', 'skipped', text)]
-    size = checkpoint_bytes(cfg, model)
+    # An optimizer keeps about a number for each weight: SGD its momentum, Adam two.
+    size = (1 + hook.save_optimizer) * sum(each.nbytes for each in model.state_dict().values())
     there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
     names = (template.format('*'), 'best_*.pth')
     written = sum(path.stat().st_size for name in names for path in Path(folder).glob(name))
@@ -200,54 +200,13 @@ def check_disk(context: Context) -> list[Finding]:
     return [Finding('disk', 'warning' if enough else 'error', text)]
 
 
-def checkpoint_bytes(cfg: Config, model: nn.Module) -> int:
-    """About the bytes of one checkpoint, of the weights, their average and the optimizer's state.
-
-    What a wrapper keeps besides (K-FAC its factors) is not in it.
-    """
-    averaged = any(name_of(each) == 'EMAHook' for each in cfg.get('custom_hooks') or ())
-    size = (1 + averaged) * _bytes(model.state_dict().values())
-    if checkpoint_hook(cfg).save_optimizer:
-        size += _states(cfg.optim_wrapper.get('optimizer')) * _bytes(_trained(model))
-    return size
-
-
-def _states(optimizer):
-    """Numbers that an optimizer keeps for one that it trains, found by a step of it."""
-    parameter = nn.Parameter(torch.zeros(64, 64))  # large beside single numbers, as Adam's step
-    parameter.grad = torch.ones_like(parameter)
-    try:
-        built = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
-        built.step()
-    except Exception:  # several of them, or one that wants a GPU: no fault of the config
-        return 2  # as Adam
-    states = built.state[parameter].values()
-    return _numel(each for each in states if torch.is_tensor(each)) // parameter.numel()
-
-
-def checkpoints_kept(cfg: Config) -> int | None:
-    """The most checkpoints there are at once, or None if the length of the training is unknown.
-
-    A new one is written before the one that it replaces is removed.
-    """
-    hook = checkpoint_hook(cfg)
+def _number_of_checkpoints(hook, cfg):
+    """The most checkpoints at once, as a new one is written before an old one is removed."""
     length = cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters')
-    kept = hook.max_keep_ckpts
-    if length is None and kept < 1:
-        return None
-    written = math.ceil(length / hook.interval) if length and hook.interval > 0 else 1
-    if length is not None:
-        kept = min(kept + 1, written) if kept > 0 else written
-    return kept + len(hook.save_best or ())
-
-
-def _trained(model):
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept = [hook.max_keep_ckpts + 1] if hook.max_keep_ckpts > 0 else []
+    written = [math.ceil(length / hook.interval)] if length and hook.interval > 0 else []
+    return min(kept + written, default=None)
 
 
 def _numel(tensors):
     return sum(tensor.numel() for tensor in tensors)
-
-
-def _bytes(tensors):
-    return sum(tensor.nbytes for tensor in tensors)

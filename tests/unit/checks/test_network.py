@@ -1,6 +1,5 @@
 """What a network tells: its head, its checkpoints, and room for those that it saves."""
 
-import io
 import re
 import shutil
 from types import SimpleNamespace
@@ -20,15 +19,10 @@ from gcp_mm.checks.network import (
     check_head,
     check_network,
     check_weights,
-    checkpoint_bytes,
-    checkpoints_kept,
 )
 from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS
-
-SGD = dict(type='SGD', lr=0.1, momentum=0.9)
-FLOAT = 4  # bytes
 
 
 def model(in_channels, reduction=(128,), **neck):
@@ -82,74 +76,15 @@ def test_load_from_has_to_exist(tmp_path):
     assert findings(check_checkpoints, cfg, 'test')[0].status == 'ok'
 
 
-def config(optimizer=SGD, hook=None, **options):
+def config(hook=None):
     hook = dict(type='CheckpointHook', interval=1) if hook is None else hook
     return Config(
         dict(
             work_dir='work_dirs/none',
-            optim_wrapper=dict(optimizer=optimizer),
             train_cfg=dict(max_epochs=10),
             default_hooks=dict(checkpoint=hook and {'type': 'CheckpointHook', **hook}),
-            **options,
         )
     )
-
-
-@pytest.mark.parametrize(
-    ('hook', 'number'),
-    [
-        (dict(interval=1), 10),
-        (dict(interval=3), 4),  # 3, 6, 9 and the last
-        (dict(interval=1, max_keep_ckpts=3), 4),  # one more while it is replaced
-        (dict(interval=5, max_keep_ckpts=3), 2),
-        (dict(interval=1, max_keep_ckpts=1, save_best='auto'), 3),
-        (dict(interval=1, max_keep_ckpts=1, save_best=['a', 'b'], rule='less'), 4),
-        (dict(interval=100, by_epoch=False), None),
-        (dict(interval=100, by_epoch=False, max_keep_ckpts=2), 2),
-        (dict(type='CheckpointHook'), 1),
-    ],
-)
-def test_number_of_checkpoints(hook, number):
-    cfg = config(hook=hook)
-    assert checkpoints_kept(cfg) == number
-    cfg.pop('default_hooks')
-    assert checkpoints_kept(cfg) == 10  # of the Runner itself, after each epoch
-
-
-@pytest.mark.parametrize('save_optimizer', [True, False])
-def test_size_of_a_checkpoint(save_optimizer):
-    network = nn.Sequential(nn.Linear(500, 500), nn.BatchNorm1d(500), nn.Linear(500, 500))
-    network[2].requires_grad_(False)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    network(torch.randn(4, 500)).sum().backward()
-    optimizer.step()
-    content = dict(state_dict=network.state_dict())
-    if save_optimizer:
-        content['optimizer'] = optimizer.state_dict()
-    file = io.BytesIO()
-    torch.save(content, file)
-    hook = dict(interval=1, save_optimizer=save_optimizer)
-    size = checkpoint_bytes(config(hook=hook), network)
-    assert size == pytest.approx(len(file.getvalue()), rel=0.01)
-    ema = config(hook=hook, custom_hooks=[dict(type='EMAHook')])
-    more = checkpoint_bytes(ema, network) - size
-    assert more == size - save_optimizer * FLOAT * (500 * 500 + 3 * 500)
-
-
-@pytest.mark.parametrize(
-    ('optimizer', 'states'),
-    [
-        (dict(type='SGD', lr=0.1), 0),
-        (SGD, 1),
-        (dict(type='AdamW', amsgrad=True), 3),
-        (dict(type='SGD', lr=-1), 2),  # cannot be tried
-    ],
-)
-def test_states_of_optimizers(optimizer, states):
-    network = nn.Linear(100, 50)
-    network.bias.requires_grad_(False)
-    weights, bias = 100 * 50 * FLOAT, 50 * FLOAT
-    assert checkpoint_bytes(config(optimizer), network) == (1 + states) * weights + bias
 
 
 SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
@@ -165,6 +100,11 @@ SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
         # one of this run is there, which is replaced, and one of another
         (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE, 'ok', '2 checkpoints'),
         (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE - 1, 'error', '2 checkpoints'),
+        (dict(interval=3), 4 * SIZE, 'ok', '4 checkpoints'),  # 3, 6, 9 and the last
+        (dict(interval=3, save_optimizer=False), 2 * SIZE, 'ok', '4 checkpoints'),
+        (dict(max_keep_ckpts=20), 10 * SIZE, 'ok', '10 checkpoints'),
+        (dict(by_epoch=False), 0, 'skipped', 'is not known'),
+        (dict(by_epoch=False, max_keep_ckpts=2), 3 * SIZE, 'ok', '3 checkpoints'),
         (dict(out_dir='s3://bucket'), 0, 'skipped', 'no checkpoint goes to a local disk'),
         (False, 0, 'skipped', 'no checkpoint goes to a local disk'),
     ],
@@ -175,7 +115,7 @@ def test_room_on_the_disk(monkeypatch, tmp_path, hook, free, status, words):
     folder.mkdir(parents=True)
     for name in ('epoch_1.pth', 'of_another.pth'):
         (folder / name).write_bytes(bytes(SIZE))
-    cfg = config(hook=hook and {**hook, 'interval': 1})
+    cfg = config(hook=hook and {'interval': 1, **hook})
     cfg.work_dir = f'{tmp_path}/run'
     if hook and 'out_dir' in hook:
         cfg.default_hooks.checkpoint.out_dir = hook['out_dir'].format(tmp_path)
