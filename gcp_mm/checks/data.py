@@ -103,19 +103,22 @@ def open_datasets(context: Context, loader: str) -> list[Opened]:
 def open_dataset(context: Context, config: dict, loader: str) -> Opened:
     """Build a local dataset of the frameworks and, in the first process, read its list.
 
-    Lists may be large, and are the same in all processes. What is downloaded is not read.
+    Lists may be large, and are the same in all processes. Those of other splits than the run's, and
+    what is downloaded, are not read.
     """
     if is_remote(config):
         return Opened(config, None, [])
+    read = is_first_process(context.cfg)
+    read &= loader in [f'{split}_dataloader' for split in splits_of(context)]
     name, done = f'{loader}.dataset', 'be built'
     try:
         dataset = build_dataset(config, context.scope, lazy_init=True)
-        if dataset is None or getattr(dataset, 'download', False):
+        if dataset is None or not read or getattr(dataset, 'download', False):
             return Opened(config, dataset, [])
         missing = dataset.ann_file and missing_file(dataset.ann_file, f'{name}.ann_file')
         if missing:
             return Opened(config, None, [Finding('data', 'error', missing)])
-        if dataset._fully_initialized or not is_first_process(context.cfg):
+        if dataset._fully_initialized:
             return Opened(config, dataset, [])
         path = dataset.ann_file or next(iter(dataset.data_prefix.values()), '')
         done = f'read its list of images, {path!r}'

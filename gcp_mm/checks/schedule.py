@@ -195,16 +195,15 @@ def _check_schedulers(context, length, unit) -> Iterator[str]:
         rises = key == 'T_max' and stop < min(total, end)
         if not rises and stop < total and stop / total < last:
             continue  # others go on
-        # By itself: what the others do does not hide a schedule that is cut off.
-        share = _share(_simulate(1.0, [each], length, steps))
+        share = _share(_simulate(1.0, [each], length, steps))  # 1 of a warm-up or constant rate
         if rises:
             what = f'comes to its end at {stop} of {total} {unit}, and rises again'
-        elif stop > total and share >= LOW:
+        elif stop > total and (share == 1 or _share(rates()) >= LOW):
             what = (
                 f'ends at {stop}, after the {total} {unit} of the training, which stops at a '
                 f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        elif stop < total and share != 1:  # which it is for a warm-up before a constant rate
+        elif stop < total and share != 1:
             what = (
                 f'ends at {stop} of {total} {unit}, the rest has its last learning rate, '
                 f'{rates()[-1]:.3g}'

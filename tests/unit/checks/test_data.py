@@ -66,7 +66,10 @@ def test_dataset_that_is_there(coco, digits, tmp_path):
         (dict(ann_file='empty.json'), r"empty\.json' is empty"),
         (dict(data_prefix=dict(img='none')), r'train_dataloader\.dataset: .*none.*data_root'),
         (dict(data_prefix=dict(img='folders')), r'least 1 of 1 images do not .*folders/1\.jpg'),
-        (dict(type='ImageNet', split='val', data_prefix='', ann_file=''), "/val': .*Found 0 files"),
+        (
+            dict(type='ImageNet', split='val', data_prefix='', ann_file=''),
+            r"/val': .*subfolders \(0\)",
+        ),
         (dict(type='ImageNet', data_prefix='none', ann_file=''), "/none': FileNotFoundError"),
         (dict(type='CIFAR10', data_prefix='none', ann_file='', download=False), 'none'),
         (dict(type='ImageNet', split='zzz'), 'ImageNet cannot be built: .*train.*data_root'),
@@ -228,7 +231,8 @@ def test_classes_of_a_detector_in_another_order(kind, tmp_path):
         content = json.dumps(dict(images=[image], categories=categories))
         (tmp_path / names).write_text('1' if kind == 'VOCDataset' else content)
         dataset = dict(type=kind, data_root=str(tmp_path), ann_file=names)
-        dataset.update(data_prefix=dict(img=''), metainfo=dict(classes=tuple(names)))
+        dataset.update(data_prefix=dict(img='', sub_data_root=''))
+        dataset.update(metainfo=dict(classes=tuple(names)))
         datasets.append(dataset)
     train, val = datasets
     cfg = config(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=train))
