@@ -55,6 +55,7 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
         if getattr(kind, '__name__', '') == 'MultiTaskDataset':
             read = DATASETS.build({**config, 'pipeline': []})
             read.data_prefix, read._fully_initialized = dict(img_path=read.data_prefix), True
+            read.get_data_info = read.data_list.__getitem__
             return read
         if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
             return None
