@@ -183,7 +183,7 @@ def check_step(context: Context) -> list[Finding]:
             for _ in range(2):  # a layer that starts at zero lets nothing through at first
                 wrapper.initialize_count_status(model, 0, 1)  # to step, whatever it accumulates
                 values = model.train_step(copy.deepcopy(batch), wrapper)
-                losses = losses or {name: float(value) for name, value in values.items()}
+                losses = losses or {key: torch.as_tensor(x).item() for key, x in values.items()}
                 if reached == parts.keys():
                     break
     except Exception as error:
