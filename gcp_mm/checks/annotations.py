@@ -204,16 +204,6 @@ def _name_classes(dataset, content):
     )
 
 
-def _other_classes(names, dataset):
-    classes = list(dataset.metainfo['classes'])
-    if names == classes:
-        return ''
-    return (
-        f'of the classes, its categories hold {names}, in this order, and metainfo.classes are '
-        f'{classes}: labels would mean other classes than their names say; make them agree'
-    )
-
-
 def _compare(content, dataset, loaders, left_out) -> Iterator[str]:
     """Say which masks cannot be loaded, and count in `left_out` what a dataset leaves out, why."""
     infos = {info['img_id']: info for info in dataset.data_list}
@@ -224,9 +214,9 @@ def _compare(content, dataset, loaders, left_out) -> Iterator[str]:
         kept = groups[image['id']]
         info = infos.get(image['id'])
         if info is None or len(info['instances']) < len(kept):
-            both = [(each, _is_parsed(dataset, each, image)) for each in kept]
-            left_out.update(_why(each, image, dataset) for each, parsed in both if not parsed)
-            kept = [each for each, parsed in both if parsed]
+            reasons = [_why(each, image, dataset) for each in kept]
+            left_out.update(filter(None, reasons))
+            kept = [each for each, why in zip(kept, reasons, strict=True) if not why]
         if info is None:
             left_out.update(FILTERED for _ in kept)
             continue
@@ -240,11 +230,6 @@ def _compare(content, dataset, loaders, left_out) -> Iterator[str]:
         for annotation, instance in zip(kept, results['instances'], strict=True):
             if instance['ignore_flag']:
                 left_out[_why_ignored(annotation)] += 1
-
-
-def _is_parsed(dataset, annotation, image):
-    raw = dict(raw_ann_info=[annotation], raw_img_info=dict(image, img_id=image['id']))
-    return bool(dataset.parse_data_info(raw)['instances'])
 
 
 def reason_left_out(annotation: dict, image: dict) -> str:
@@ -262,12 +247,10 @@ def reason_left_out(annotation: dict, image: dict) -> str:
 
 
 def _why(annotation, image, dataset):
-    """Why a dataset leaves an annotation out."""
-    if reason := reason_left_out(annotation, image):
-        return reason
-    if annotation['category_id'] not in dataset.cat_ids:
-        return 'of a category that is no class'
-    return f'that {type(dataset).__name__} does not take'
+    """Why a dataset that :func:`reads_coco` leaves an annotation out, '' if it does not."""
+    reason = reason_left_out(annotation, image)
+    is_class = annotation['category_id'] in dataset.cat_ids
+    return reason or ('' if is_class else 'of a category that is no class')
 
 
 def _why_ignored(annotation):
@@ -318,7 +301,7 @@ def _is_mask(mask, image):
 def inspect_evaluator(
     metric: dict, where: str, datasets: Sequence[BaseDataset], contents: dict
 ) -> list[Finding]:
-    """Compare what a CocoMetric evaluates by with the datasets that it evaluates.
+    """Look whether a CocoMetric evaluates by its datasets' file, and by all that is in it.
 
     Args:
         metric: its config.
@@ -327,64 +310,51 @@ def inspect_evaluator(
         contents: as of :func:`read_annotations`.
 
     Returns:
-        An error for a malformed file, other classes, images that it lacks, or no object to
-        evaluate; a warning for images that the dataloader does not give, each of which counts as
-        one without detections.
+        An error for another file than the datasets', values that pycocotools does not take, or no
+        object to evaluate; a warning for images that the dataloader does not give, each of which
+        counts as one without detections, and for an annotation that never counts as found.
     """
     path = metric.get('ann_file')
     if not datasets:
         return []
     own = {osp.realpath(dataset.ann_file): dataset.ann_file for dataset in datasets}
+    if path and own.keys() != {osp.realpath(path)}:
+        text = (
+            f"{where}.ann_file={path!r} is not the file of all the dataloader's datasets, "
+            f'{", ".join(own.values())}: name theirs, or leave it out'
+        )
+        return [Finding('annotations', 'error', text)]
     classes, objects, texts = set(datasets[0].metainfo['classes']), [], []
-    for file in [path] if path else own.values():
+    for file in own.values():
         content, fault = read_annotations(file, contents, evaluated=bool(path))
         if fault:
             return [Finding('annotations', 'error', f'{where}: {fault}')]
-        kept = {c['id']: c['name'] for c in content['categories'] if c['name'] in classes}
+        kept = {c['id'] for c in content['categories'] if c['name'] in classes}
         objects += [a for a in content.get('annotations', ()) if a['category_id'] in kept]
+    name = f'{where}: {(path or datasets[0].ann_file)!r}'
     if not metric.get('format_only') and all(each.get('iscrowd') for each in objects):
         texts.append(
             'holds no object of the classes without iscrowd=1: there is nothing to evaluate, and '
             'mAP would be -1; name another file or, for a test without ground truth, set '
             'format_only=True'
         )
-    if path and osp.realpath(path) not in own:
-        order = sorted(kept) if metric.get('sort_categories') else kept
-        texts.append(_other_classes([kept[key] for key in order], datasets[0]))
     if path and 'segm' in metric.get('metric', 'bbox'):
         images = {image['id']: image for image in content['images']}
         faults = (_mask_fault(each, images[each['image_id']], 6) for each in objects)
-        texts.append(next(filter(None, faults), ''))
-    findings = [
-        Finding('annotations', 'error', f'{where}: {path or datasets[0].ann_file!r}: {text}')
-        for text in texts
-        if text
-    ]
-    if findings or not path:
-        return findings
-    others = [_other_images(content, datasets)]
-    if any(each['id'] == 0 for each in objects):
-        text = 'has annotation 0, which pycocotools never counts as found; number them from 1'
-        others.append(('warning', text))
-    return [
-        Finding('annotations', status, f'{where}: {path!r} {text}')
-        for status, text in others
-        if text
-    ]
-
-
-def _other_images(content, datasets):
-    """Status and text of a finding if a file lists other images than the datasets that are read."""
-    listed = {image['id'] for image in content['images']}
+        texts += [next(filter(None, faults), '')]
+    errors = [Finding('annotations', 'error', f'{name}: {text}') for text in texts if text]
+    if errors or not path:
+        return errors
+    warnings = []
     given = {info['img_id'] for dataset in datasets for info in dataset.data_list}
-    if not all(dataset.data_list for dataset in datasets) or given == listed:
-        return 'ok', ''
-    if given - listed:
-        return 'error', (
-            f'lacks {len(given - listed):,} of the {len(given):,} images that the dataloader '
-            "gives, and the evaluation would fail at its end; name the datasets' own file"
+    if len(given) < len(content['images']):
+        warnings.append(
+            f'lists {len(content["images"]):,} images, of which the dataloader gives '
+            f'{len(given):,}: all objects in the others will count as missed; leave out ann_file '
+            "to evaluate by the datasets' own"
         )
-    return 'warning', (
-        f'lists {len(listed):,} images, of which the dataloader gives {len(given):,}: all objects '
-        "in the others will count as missed; leave out ann_file to evaluate by the datasets' own"
-    )
+    if any(each['id'] == 0 for each in objects):
+        warnings.append(
+            'has annotation 0, which pycocotools never counts as found; number them from 1'
+        )
+    return [Finding('annotations', 'warning', f'{name} {text}') for text in warnings]

@@ -31,18 +31,19 @@ class Finding:
     text: str
 
 
-class Loaded(NamedTuple):
-    """A dataset whose list is read.
+class Opened(NamedTuple):
+    """A dataset of a config.
 
     Attributes:
         config: its config.
-        dataset: the dataset, without its transforms, its list not serialized.
-        serialize: whether the run serializes it.
+        dataset: the dataset, without its transforms, its list not serialized; None for a remote
+            one, one of another package, or where something is wrong.
+        findings: what is wrong with it.
     """
 
     config: dict
-    dataset: BaseDataset
-    serialize: bool
+    dataset: BaseDataset | None
+    findings: list[Finding]
 
 
 @dataclass
@@ -60,10 +61,7 @@ class Context:
         model: the network, None until :func:`.network.check_network` has built it.
         pretrained: name, module and `init_cfg` of the parts of `model` that start from checkpoints.
         datasets: what :func:`.data.open_datasets` has opened, by dataloader.
-        lengths: number of images of each dataset whose list is read, by the `id` of its config.
-        loaded: for datasets to hand over to the run; None if nobody takes them.
-        batch: a batch to try the network on, None until :func:`.network.check_loss` has one.
-        real: whether it is of the data, not random.
+        contents: of the annotation files read so far, by path, until they have been compared.
     """
 
     cfg: Config
@@ -75,11 +73,8 @@ class Context:
     errors: list[Finding] = field(default_factory=list)
     model: nn.Module | None = None
     pretrained: list[tuple[str, nn.Module, dict]] = field(default_factory=list)
-    datasets: dict[str, list] = field(default_factory=dict)
-    lengths: dict[int, int] = field(default_factory=dict)
-    loaded: list[Loaded] | None = None
-    batch: dict | None = None
-    real: bool = False
+    datasets: dict[str, list[Opened]] = field(default_factory=dict)
+    contents: dict[str, dict] = field(default_factory=dict)
 
     @property
     def scope(self) -> str | None:

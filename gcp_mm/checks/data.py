@@ -1,19 +1,19 @@
-"""The datasets of a config are there, with the classes that its heads and its validation expect."""
+"""The datasets of a config are there, with the labels that its heads and its validation expect."""
 
 import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 from itertools import product
-from types import SimpleNamespace
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..data import IMAGE_SUFFIXES, count_suffixes
-from .context import Context, Finding, is_first_process, name_of, splits_of, walk
-from .keys import find_classes, package_of
+from .annotations import collector_paused, inspect_annotations
+from .context import Context, Finding, Opened, is_first_process, name_of, splits_of, walk
+from .keys import class_of, package_of
 
 REMEDY = (
     'prepare the data as docs/guides/data.md says, or set data_root (and, of a detector, the '
@@ -40,7 +40,7 @@ def find_annotated(evaluator: dict | Sequence[dict] | None) -> Iterator[dict]:
 def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | None:
     """Build a dataset without its transforms; None for another than the frameworks' BaseDatasets.
 
-    MMPretrain's MultiTaskDataset, which is none, comes as what the checks read of it.
+    MMPretrain's MultiTaskDataset, which is none, gets the attributes of one that is read.
 
     Args:
         config: of one dataset.
@@ -51,18 +51,15 @@ def build_dataset(config: dict, scope: str | None, **options) -> BaseDataset | N
         Exception: whatever its class raises.
     """
     with DefaultScope.overwrite_default_scope(scope):
-        classes = find_classes(config.get('type', ''), [DATASETS])
-        if [each.__name__ for each in classes] == ['MultiTaskDataset']:
+        kind = class_of(config.get('type'), DATASETS)
+        if getattr(kind, '__name__', '') == 'MultiTaskDataset':
             read = DATASETS.build({**config, 'pipeline': []})
-            kept = dict(data_list=read.data_list, metainfo=read.metainfo, ann_file=read.ann_file)
-            prefix = dict(img_path=read.data_prefix)
-            return SimpleNamespace(**kept, data_prefix=prefix, full_init=lambda: None)
-        if not any(
-            package_of(found) in FRAMEWORKS
-            and inspect.isclass(found)
-            and issubclass(found, BaseDataset)
-            for found in classes
-        ):
+            read.data_prefix, read._fully_initialized = dict(img_path=read.data_prefix), True
+            read.get_data_info = read.data_list.__getitem__
+            return read
+        if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
+            return None
+        if package_of(kind) not in FRAMEWORKS:
             return None
         if 'pipeline' in config:
             options['pipeline'] = []
@@ -95,75 +92,70 @@ def is_remote(config: dict) -> bool:
     return backend != 'local' or '://' in str(paths)
 
 
-def open_datasets(context: Context, loader: str) -> list[tuple[dict, BaseDataset | None, str]]:
-    """Config, dataset and what is wrong with it, of all datasets in a dataloader, opened once.
-
-    The list of a dataset is unread. It is None for a remote one, one of another package, or where
-    something is wrong.
-    """
+def open_datasets(context: Context, loader: str) -> list[Opened]:
+    """All datasets in a dataloader, opened once."""
     if loader not in context.datasets:
         configs = find_datasets(context.cfg.get(loader))
-        context.datasets[loader] = [
-            (each, *open_dataset(each, loader, context.scope)) for each in configs
-        ]
+        context.datasets[loader] = [open_dataset(context, each, loader) for each in configs]
     return context.datasets[loader]
 
 
-def open_dataset(config: dict, loader: str, scope: str | None) -> tuple[BaseDataset | None, str]:
-    """Build a dataset, its list unread, if it is a local one of the frameworks.
+@collector_paused()
+def open_dataset(context: Context, config: dict, loader: str) -> Opened:
+    """Build a local dataset of the frameworks and, in the first process, read its list.
 
-    Returns:
-        The dataset or None, and why it cannot be built, '' if it can.
+    Lists may be large, and are the same in all processes. Those of other splits than the run's, and
+    what is downloaded, are not read.
     """
+    if is_remote(config):
+        return Opened(config, None, [])
+    read = is_first_process(context.cfg)
+    read &= loader in [f'{split}_dataloader' for split in splits_of(context)]
+    name, done = f'{loader}.dataset', 'be built'
     try:
-        return None if is_remote(config) else build_dataset(config, scope, lazy_init=True), ''
-    except Exception as error:  # a class raises whatever it likes about its arguments
-        return None, f'{loader}.dataset: {name_of(config)} cannot be built: {error}; {REMEDY}'
+        dataset = build_dataset(config, context.scope, lazy_init=True)
+        if dataset is None or not read or getattr(dataset, 'download', False):
+            return Opened(config, dataset, [])
+        missing = dataset.ann_file and missing_file(dataset.ann_file, f'{name}.ann_file')
+        if missing:
+            return Opened(config, None, [Finding('data', 'error', missing)])
+        if dataset._fully_initialized:
+            return Opened(config, dataset, [])
+        path = dataset.ann_file or next(iter(dataset.data_prefix.values()), '')
+        done = f'read its list of images, {path!r}'
+        found, dataset.serialize_data = [], False
+        if reads_coco(dataset):
+            evaluated, steps = loader != 'train_dataloader', config.get('pipeline', ())
+            found = inspect_annotations(dataset, steps, context.contents, evaluated)
+        else:
+            dataset.full_init()
+    except Exception as error:  # whatever a class raises, or a list that is cut short leads to
+        what = f'{name_of(config)} cannot {done}: {type(error).__name__}: {error}'
+        text = f'{name}: {what}; {REMEDY}'
+        return Opened(config, None, [Finding('data', 'error', text)])
+    failed = any(each.status == 'error' for each in found)
+    return Opened(config, None if failed else dataset, found)
 
 
 def check_data(context: Context) -> list[Finding]:
-    """Check that the folders and files of the datasets and metrics of a run are there."""
-    cfg, errors, warnings, number = context.cfg, [], [], 0
+    """Open the datasets of a run, and look for the files of its metrics."""
+    errors, warnings, number = [], [], 0
     for split in splits_of(context):
         loader, evaluator = f'{split}_dataloader', f'{split}_evaluator'
-        for config, dataset, error in open_datasets(context, loader):
-            errors += [error] if error else find_missing(config, dataset, loader)
-            if is_first_process(cfg):  # it looks at every file's name
-                warnings += inspect_folders(dataset, loader)
-            number += not is_remote(config)
-        for metric in find_annotated(cfg.get(evaluator)):
-            errors.append(missing_file(metric['ann_file'], f'{evaluator}.ann_file'))
-    errors = [Finding('data', 'error', text) for text in errors if text]
+        for opened in open_datasets(context, loader):
+            errors += [each for each in opened.findings if each.check == 'data']
+            if is_first_process(context.cfg):  # it looks at every file's name
+                warnings += inspect_folders(opened.dataset, loader)
+            number += not is_remote(opened.config)
+        for metric in find_annotated(context.cfg.get(evaluator)):
+            if text := missing_file(metric['ann_file'], f'{evaluator}.ann_file'):
+                errors.append(Finding('data', 'error', text))
     warnings = [Finding('data', 'warning', text) for text in warnings]
     if errors or not number:
         return errors or [Finding('data', 'skipped', 'the config names no files')]
     text = f'folders and lists of {number} datasets are there and not empty'
     text += '' if context.every_image else '; tools/check_data.py looks for every image'
     return warnings or [Finding('data', 'ok', text)]
-
-
-def find_missing(config: dict, dataset: BaseDataset | None, loader: str) -> list[str]:
-    """Say which files and folders of a dataset are absent or empty.
-
-    Args:
-        config: of the dataset.
-        dataset: as :func:`open_datasets` opens it. Remote data, data that the dataset downloads and
-            classes of other packages, which may mean something else by these keys, are left alone.
-        loader: name of its dataloader, for the messages.
-    """
-    if dataset is None or getattr(dataset, 'download', False):
-        return []
-    texts = []
-    is_used = bool if dataset.ann_file else getattr(dataset, 'is_valid_file', bool)
-    folders = [path for path in dataset.data_prefix.values() if path]
-    for path in folders or filter(None, [config.get('data_root')]):
-        if not osp.isdir(path):
-            texts.append(f'{loader}.dataset: the image folder {path!r} does not exist; {REMEDY}')
-        elif not any(any(map(is_used, files)) for *_, files in os.walk(path, followlinks=True)):
-            texts.append(f'{loader}.dataset: the image folder {path!r} holds no image; {REMEDY}')
-    if dataset.ann_file:
-        texts.append(missing_file(dataset.ann_file, f'{loader}.dataset.ann_file'))
-    return [text for text in texts if text]
 
 
 def inspect_folders(dataset: BaseDataset | None, loader: str) -> list[str]:
@@ -201,22 +193,19 @@ def missing_file(path: str, name: str) -> str:
 def check_classes(context: Context) -> list[Finding]:
     """Compare `num_classes` of the heads with the classes of the datasets, where both are known.
 
-    Of a file in COCO's format they are if :func:`.check_annotations` has read it before, or if the
-    config names them: those of its class are often just those that were not replaced.
+    A file in COCO's format has to be read for it: the classes of its dataset are often just those
+    that were not replaced.
     """
-    if context.has_failed('annotations'):
-        return [Finding('classes', 'skipped', 'the annotations are wrong')]
+    if context.has_failed('annotations') or not is_first_process(context.cfg):
+        return [Finding('classes', 'skipped', 'the annotations are wrong, or not read here')]
     heads = list(find_heads(context.cfg))
     found = []
     for split in splits_of(context):
         loader = f'{split}_dataloader'
-        for config, dataset, error in open_datasets(context, loader):
-            classes = None if error else count_classes(config, dataset, context.scope)
-            named = (config.get('metainfo') or {}).get('classes')
-            known = named or not reads_coco(dataset) or id(config) in context.lengths
+        for config, dataset, _ in open_datasets(context, loader):
+            classes = count_classes(config, dataset, context.scope)
             for path, number in heads if classes else ():
-                if known or number == classes:
-                    found.append(_compare(path, number, loader, classes, context.scope))
+                found.append(_compare(path, number, loader, classes, context.scope))
     return list(dict.fromkeys(found)) or [
         Finding('classes', 'skipped', 'the number of classes is not in the config')
     ]
@@ -239,11 +228,11 @@ def find_heads(cfg: Config) -> Iterator[tuple[str, int]]:
 
 
 def count_classes(config: dict, dataset: BaseDataset | None, scope: str | None) -> int | None:
-    """Number of classes of a dataset, as far as it is known without its list; else None.
+    """Number of classes of a dataset, as far as it is known; else None.
 
     Args:
         config: of the dataset.
-        dataset: the dataset, its list unread, or None to go by the config alone.
+        dataset: the dataset, or None to go by the config alone.
         scope: the framework's.
     """
     named = config.get('classes') or (config.get('metainfo') or {}).get('classes')
@@ -280,62 +269,45 @@ def check_evaluation(context: Context) -> list[Finding]:
 
     The label of a detector's class is the place of its name in metainfo.classes. In class folders
     it is the place of its folder among the others: with one missing, all behind it would be
-    compared with the class before. Folders missing at the end shift nothing.
+    compared with the class before. Classes missing at the end shift nothing.
     """
+    cfg = context.cfg
     split = 'val' if context.split == 'train' else 'test'
     loader = f'{split}_dataloader'
-    if not context.cfg.get(loader):
+    if not cfg.get(loader):
         return [Finding('evaluation', 'skipped', f'there is no {loader}')]
     texts = [
         f"{loader}: {step['type']} has on_error='skip', and the result would not be that of the "
         "whole dataset; set on_error='raise' there, and keep 'skip' to the train_dataloader"
-        for dataset in find_datasets(context.cfg.get(loader))
+        for dataset in find_datasets(cfg.get(loader))
         for step in dataset.get('pipeline') or ()
         if step.get('on_error') == 'skip'
     ]
-    texts += _other_names(context, loader)
-    metrics = {name_of(node) for _, node in walk(context.cfg.get(f'{split}_evaluator'))}
-    compared, pairs = False, ()
-    if metrics & COMPARING:
-        names = ('train_dataloader', loader)
-        pairs = product(*(_class_folders(context, name) for name in names))
-    for reference, folders in pairs:
-        shared = min(len(reference), len(folders))
-        compared |= shared > 0
-        if reference[:shared] != folders[:shared]:
+    metrics = {name_of(node) for _, node in walk(cfg.get(f'{split}_evaluator'))}
+    compared, both = False, ('train_dataloader', loader)
+    for trained, names in product(*(_names(context, each, metrics) for each in both)):
+        pairs = [*zip(trained, names, strict=False)]
+        compared |= bool(pairs)
+        other = next((label for label, (one, two) in enumerate(pairs) if one != two), None)
+        if other is not None:
             texts.append(
-                f'{loader}: its class folders are not those of train_dataloader: missing '
-                f'{sorted(set(reference) - set(folders))}, besides '
-                f'{sorted(set(folders) - set(reference))}. A label is the place of its folder '
-                'among the others, and would mean another class; add those that are missing, '
-                'empty if need be, and remove those that are no class, from either'
+                f'{loader}: label {other} is {names[other]!r}, in train_dataloader '
+                f'{trained[other]!r}, and all results would be of other classes. A label is the '
+                'place of a class folder, or of a name in metainfo.classes: give both the same, an '
+                'empty folder if need be, in the same order'
             )
     if texts:
-        return [Finding('evaluation', 'error', text) for text in texts]
-    has = ', and has the class folders of the training' if compared else ''
+        return [Finding('evaluation', 'error', text) for text in dict.fromkeys(texts)]
+    has = ', and has the classes of the training' if compared else ''
     return [Finding('evaluation', 'ok', f'{loader} leaves out no bad image{has}')]
 
 
-def _other_names(context, loader):
-    """What is wrong with the classes of a detector's validation, if training has others."""
-    if context.scope != 'mmdet' or context.cfg.model.get('language_model'):  # classes are words
-        return []
-    if context.has_failed('annotations'):
-        return []
-    trained, evaluated = (_class_names(context, name) for name in ('train_dataloader', loader))
-    return [
-        f'{loader}: metainfo.classes are {names}, and those of train_dataloader {trained[0]}: '
-        'labels would mean other classes; make them agree'
-        for names in dict.fromkeys(evaluated)
-        if trained and names not in trained
-    ]
-
-
-def _class_names(context, loader):
-    built = [dataset for _, dataset, _ in open_datasets(context, loader) if dataset is not None]
-    names = [dataset.metainfo.get('classes') for dataset in built]
-    return [tuple(each) for each in names if isinstance(each, list | tuple)]
-
-
-def _class_folders(context, loader):
-    return [class_folders(dataset) for _, dataset, _ in open_datasets(context, loader)]
+def _names(context, loader, metrics):
+    """What the labels of each dataset in a dataloader stand for, of those that are compared."""
+    datasets = [each.dataset for each in open_datasets(context, loader) if each.dataset is not None]
+    if context.scope != 'mmdet':
+        return [class_folders(each) for each in datasets] if metrics & COMPARING else []
+    if context.cfg.model.get('language_model') or context.has_failed('annotations'):
+        return []  # classes are words, or wrong
+    names = [each.metainfo.get('classes') for each in datasets]
+    return [each for each in names if isinstance(each, list | tuple)]

@@ -1,9 +1,12 @@
-"""Dataloaders of a run, refused before its first step if there is nothing in them to learn from."""
+"""Dataloaders of a run, and what is in their lists, annotations and images."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sized
+import os.path as osp
+from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
 
+import numpy as np
 from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
@@ -12,17 +15,18 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data import LoadCheckedImage
-from .context import Context, Finding, Loaded, name_of, splits_of, walk
-from .data import REMEDY, build_dataset, find_datasets, is_remote
-from .inspection import find_fault
+from .annotations import inspect_evaluator
+from .context import Context, Finding, Opened, is_first_process, name_of, splits_of, walk
+from .data import REMEDY, find_heads, missing_file, open_datasets, reads_coco
 
+LISTED = 100_000  # images of a list that are looked for at the start of a run
 LOADER_OPTIONS = {'type', 'to_float32', 'color_type', 'imdecode_backend', 'backend_args'}
 
 
 def build_dataloader(
     build: Callable[..., DataLoader],
     dataloader: dict,
-    loaded: list[Loaded] | None = None,
+    loaded: list[Opened] | None = None,
     **kwargs,
 ) -> DataLoader:
     """Build a dataloader whose pipelines load images by `LoadCheckedImage`, and check it.
@@ -45,13 +49,7 @@ def build_dataloader(
         number = next((k for k, each in enumerate(loaded) if each.config == config), None)
         if number is not None:
             _reuse(node, loaded.pop(number))
-    try:
-        loader = build(named, **kwargs)
-    except Exception as error:
-        for config in find_datasets(dataloader):  # if it is the data, say which file it is
-            if fault := find_fault(config, 'dataloader'):
-                raise ValueError(fault) from error
-        raise
+    loader = build(named, **kwargs)
     _check_objects(loader.dataset)
     if isinstance(loader.dataset, Sized) and not len(loader):
         images = len(loader.dataset)
@@ -64,14 +62,14 @@ def build_dataloader(
     return loader
 
 
-def _reuse(node, loaded):
-    """Change a dataset's config, in place, to one that gives the loaded one its transforms."""
-    dataset = loaded.dataset
+def _reuse(node, opened):
+    """Change a dataset's config, in place, to one that gives the opened one its transforms."""
+    config, dataset, _ = opened
 
     def complete(pipeline=None):
         if pipeline is not None:
             dataset.pipeline = Compose(pipeline)
-        dataset.serialize_data = loaded.serialize
+        dataset.serialize_data = config.get('serialize_data', True)
         if dataset.serialize_data:
             dataset.data_bytes, dataset.data_address = dataset._serialize_data()
         return dataset
@@ -100,7 +98,7 @@ def image_loader(pipeline: list[dict], **options) -> LoadCheckedImage:
     return TRANSFORMS.build({**step, 'type': 'LoadCheckedImage', 'on_error': 'raise', **options})
 
 
-def _parts(dataset: Dataset) -> Iterator[Dataset]:
+def _parts(dataset):
     """The datasets that a wrapper of datasets, or of one, comes down to."""
     inner = getattr(dataset, 'datasets', None)
     inner = inner if isinstance(inner, list | tuple) else [getattr(dataset, 'dataset', None)]
@@ -114,24 +112,24 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
 def _check_objects(dataset):
     """Look whether there are objects for a detector to learn from, or to be evaluated by."""
     parts = [part for part in _parts(dataset) if isinstance(part, BaseDataset) and len(part)]
-    if not parts or any(map(_has_object, parts)):
+    if not parts or not all(map(_object_fault, parts)):
         return
-    text = (
-        f'{_describe(dataset)}: no image has an object of the classes '
-        f'{parts[0].metainfo["classes"]}; name its own in metainfo.classes'
-    )
+    text = f'{_describe(dataset)}: {_object_fault(parts[0])}'
     if not all(part.test_mode for part in parts):
         raise ValueError(text)
     print_log(f'{text}, or do not evaluate by it', logger='current', level=logging.WARNING)
 
 
-def _has_object(dataset):
-    """Whether an image has one for the loss; also true of data not annotated by objects."""
+def _object_fault(dataset):
+    """Say that no image has an object for the loss; '' if one has, or if they have no objects."""
     for index in range(len(dataset)):
         instances = dataset.get_data_info(index).get('instances')
         if instances is None or any(not each.get('ignore_flag') for each in instances):
-            return True
-    return False
+            return ''
+    return (
+        f'no image has an object of the classes {dataset.metainfo["classes"]}; name its own in '
+        'metainfo.classes'
+    )
 
 
 def describe_dataset(dataset: Dataset) -> str:
@@ -150,20 +148,134 @@ def _describe(dataset):
     return f'{type(first).__name__} in {", ".join(path for path in paths if path)}'
 
 
+def check_annotations(context: Context) -> list[Finding]:
+    """Look into the lists of a run's datasets, and into what its metrics evaluate by.
+
+    At the levels of the data, every image is looked for, and the contents are counted.
+    """
+    if not is_first_process(context.cfg):
+        return [Finding('annotations', 'skipped', 'the first process of the run reads them')]
+    number, found = 0, []
+    for split in splits_of(context):
+        loader, before = f'{split}_dataloader', len(found)
+        opened = open_datasets(context, loader)
+        for config, dataset, findings in opened:
+            found += [each for each in findings if each.check == 'annotations']
+            if getattr(dataset, '_fully_initialized', False):
+                found += _inspect(context, dataset, loader)
+                number += 1
+            elif context.every_image and not findings:
+                text = f'{loader}: {name_of(config)} is remote, downloaded or of another package'
+                found.append(Finding('annotations', 'skipped', text))
+        datasets = [each.dataset for each in opened]
+        if None not in datasets and all(each.status != 'error' for each in found[before:]):
+            found += _inspect_evaluators(context, split, [*filter(reads_coco, datasets)])
+    context.contents.clear()
+    if found or not number:
+        return found or [Finding('annotations', 'skipped', 'no list is read')]
+    return [Finding('annotations', 'ok', f'{number} lists hold what their datasets expect')]
+
+
+def _inspect(context, dataset, loader):
+    """What is wrong with the list of a dataset or, at the levels of the data, what is in it."""
+    paths = [each['img_path'] for each in dataset.data_list if 'img_path' in each]
+    looked_for, least = [path for path in paths if isinstance(path, str)], ''
+    if not context.every_image and (reads_coco(dataset) or len(paths) > LISTED):
+        looked_for, least = looked_for[:1], 'at least '  # to look for all takes long
+    # At the start of a run check_classes compares those of folders.
+    by_list = context.scope == 'mmpretrain' and (dataset.ann_file or context.every_image)
+    heads = list(find_heads(context.cfg)) if by_list else []
+    absent = _absent(looked_for)
+    fault = _label_fault(dataset, heads, loader)
+    if not len(dataset):
+        fault = f'it finds no image to use; {REMEDY}'
+    elif absent:
+        number = f'{least}{len(absent):,} of {len(paths):,}'
+        fault = f'{number} images do not exist, the first is {absent[0]!r}; {REMEDY}'
+    elif context.every_image and loader != 'test_dataloader':  # a test set may keep them secret
+        fault = fault or _object_fault(dataset)
+    text = describe_dataset(dataset)
+    if fault:
+        return [Finding('annotations', 'error', f'{loader}.dataset: {text}: {fault}')]
+    return [Finding('annotations', 'ok', f'{loader}: {text}')] if context.every_image else []
+
+
+def _inspect_evaluators(context, split, datasets):
+    """What is wrong with the files in COCO's format that the metrics of a split evaluate by."""
+    where = f'{split}_evaluator'
+    evaluator = context.cfg.get(where)
+    metrics = [node for _, node in walk(evaluator) if name_of(node) == 'CocoMetric']
+    found = []
+    for number, metric in enumerate(metrics):
+        several = isinstance(evaluator, dict) and evaluator.get('dataset_prefixes')
+        own = datasets[number : number + 1] if several else datasets
+        if not metric.get('ann_file') or not missing_file(metric['ann_file'], where):
+            found += inspect_evaluator(metric, where, own, context.contents)
+    return found
+
+
+def _label_fault(dataset, heads, loader):
+    """Say which labels of a dataset no output of a head, or no class, is for; '' if all are right.
+
+    Labels are whole numbers, lists of them or, without classes, of images, or of several tasks.
+    """
+    given = [image['gt_label'] for image in dataset.data_list if 'gt_label' in image]
+    if not given or isinstance(given[0], dict):
+        return ''
+    labels = _labels(given)
+    if not labels:
+        return '' if loader == 'test_dataloader' else f'no image has a label; {REMEDY}'
+    if min(labels) < 0:
+        return f'expected labels from 0 on, got {min(labels)}: correct the list'
+    limits = heads if type(given[0]) is int else []
+    if dataset.metainfo.get('classes'):
+        limits = [*limits, ('metainfo.classes', len(dataset.metainfo['classes']))]
+    for path, number in limits:
+        if max(labels) >= number:
+            return (
+                f'expected labels 0 to {number - 1} by {path}, got {min(labels)} to {max(labels)}: '
+                f'correct the list, or set {path}'
+            )
+    return ''
+
+
+def _labels(given):
+    """The labels of images that have one, several or, in a test, None."""
+    labels = {label for label in given if type(label) is int}
+    others = (label for label in given if type(label) is not int and label is not None)
+    return labels.union(*(map(int, np.ravel(label)) for label in others))
+
+
+def _absent(paths):
+    """Those of `paths` that do not exist; lists each folder once, not asking for each file."""
+    folders = {}
+    absent = []
+    for path in paths:
+        folder, file = osp.split(path)
+        if folder not in folders:
+            folders[folder] = set(os.listdir(folder)) if osp.isdir(folder) else set()
+        if file not in folders[folder]:
+            absent.append(path)
+    return absent
+
+
 def check_images(context: Context) -> Iterator[Finding]:
     """Decode every image that a config's dataloaders read, each once, in several processes."""
     if context.errors:
         yield Finding('images', 'skipped', 'the data have errors, see above')
         return
-    seen = set()
-    bad = 0
+    seen, bad = set(), 0
     for split in splits_of(context):
         name = f'{split}_dataloader'
-        for config in find_datasets(context.cfg.get(name)):
-            if is_remote(config):
+        for config, dataset, _ in open_datasets(context, name):
+            if dataset is None:
                 continue
-            found = find_bad_images(config, context.scope, seen, context.workers, name)
-            for path, error in found:
+            listed = dataset.data_list  # empty of one that is downloaded
+            images = {image['img_path']: image for image in listed if 'img_path' in image}
+            new = [image for path, image in images.items() if path not in seen]
+            seen.update(images)
+            loader = image_loader(config.get('pipeline', []))
+            for path, error in find_bad_images(new, loader, context.workers, name):
                 bad += 1
                 yield Finding('images', 'error', f'{path}: {error}')
     if bad:
@@ -173,59 +285,37 @@ def check_images(context: Context) -> Iterator[Finding]:
 
 
 def find_bad_images(
-    config: dict, scope: str | None, seen: set[str], workers: int | None, name: str
+    images: Sequence[dict], loader: LoadCheckedImage, workers: int | None, name: str
 ) -> Iterator[tuple[str, str]]:
-    """Decode every image of a dataset, in several processes, with a progress bar.
+    """Decode images in several processes, with a progress bar.
 
     Args:
-        config: of the dataset.
-        scope: name of the framework.
-        seen: paths of images to leave out; those of this dataset are added.
+        images: what a dataset knows of each.
+        loader: what loads them, and raises for a bad one.
         workers: number of processes; None for one for each CPU.
         name: name of the bar.
 
     Yields:
         The path of each image that cannot be used, and the reason.
     """
-    images = _Images(config, scope, seen)
+    keys = ('img_path', 'height', 'width')
+    infos = [{key: image[key] for key in keys if key in image} for image in images]
     # A worker that dies, of an image too large for the memory, ends this with an error.
     workers = os.cpu_count() if workers is None else workers
-    batches = DataLoader(images, batch_size=16, num_workers=workers, collate_fn=list)
-    with tqdm(total=len(images), desc=name, unit='image') as progress:
-        for batch in batches:
-            yield from filter(None, batch)
-            progress.update(len(batch))
+    decode = partial(_bad_images, loader)
+    batches = DataLoader(infos, batch_size=16, num_workers=workers, collate_fn=decode)
+    with tqdm(total=len(infos), desc=name, unit='image') as progress:
+        for number, bad in batches:
+            yield from bad
+            progress.update(number)
 
 
-class _Images(Dataset):
-    """The images of a dataset that are not in `seen`: an item is what is wrong with one, or None.
-
-    Args:
-        config: of the dataset.
-        scope: the framework's registry.
-        seen: paths; those of this dataset are added.
-    """
-
-    def __init__(self, config, scope, seen):
-        self.infos = []
-        self.loader = image_loader(config.get('pipeline', []))
-        dataset = build_dataset(config, scope, lazy_init=True)
-        if dataset is None or getattr(dataset, 'download', False):
-            return
-        dataset.serialize_data = False
-        dataset.full_init()
-        for info in dataset.data_list:
-            if 'img_path' in info and info['img_path'] not in seen:
-                seen.add(info['img_path'])
-                keys = info.keys() & {'img_path', 'height', 'width'}
-                self.infos.append({key: info[key] for key in keys})
-
-    def __len__(self):
-        return len(self.infos)
-
-    def __getitem__(self, index):
+def _bad_images(loader, infos):
+    """The number of images in a batch, and those that cannot be used."""
+    bad = []
+    for info in infos:
         try:
-            self.loader.load(self.infos[index])
+            loader.load(info)
         except (FileNotFoundError, ValueError) as error:
-            return self.infos[index]['img_path'], str(error)
-        return None
+            bad.append((info['img_path'], str(error)))
+    return len(infos), bad

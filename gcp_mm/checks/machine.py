@@ -10,7 +10,7 @@ from mmengine.device import get_device
 
 from ..checkpoints import checkpoint_location, numbered_checkpoints
 from ..compat.packages import FAMILIES, installed_family, unmet_requirements, versions
-from .context import Context, Finding, splits_of
+from .context import Context, Finding
 
 
 def check_packages(context: Context) -> list[Finding]:
@@ -69,7 +69,7 @@ def numpy_error() -> str:
 
 
 def check_cores(context: Context) -> list[Finding]:
-    """Compare processes, their threads and their dataloaders' workers with the cores of the CPU."""
+    """Compare processes and their threads with the cores of the CPU."""
     if get_device() != 'cpu':
         return [Finding('cores', 'skipped', 'an accelerator computes')]
     processes, threads = int(os.environ.get('LOCAL_WORLD_SIZE', 1)), torch.get_num_threads()
@@ -77,8 +77,6 @@ def check_cores(context: Context) -> list[Finding]:
         text = 'the processes are not launched yet, and may have accelerators'
         return [Finding('cores', 'skipped', text)]
     cores = number_of_cores()
-    name = f'{splits_of(context)[0]}_dataloader'
-    workers = (context.cfg.get(name) or {}).get('num_workers', 0)
     share = cores // processes
     made = f'{processes} process{"es" if processes > 1 else ""} x '
     made += f'{threads} thread{"s" if threads > 1 else ""}'
@@ -86,14 +84,7 @@ def check_cores(context: Context) -> list[Finding]:
         remedy = f'set OMP_NUM_THREADS={share}' if share else f'run at most {cores} processes'
         text = f'{made} compute on {cores} cores of the CPU, and wait for each other: {remedy}'
         return [Finding('cores', 'warning', text)]
-    # Workers wait much of the time: as many again as there are cores do no harm.
-    if workers > share and processes * (threads + workers) > 2 * cores:
-        text = (
-            f'{name}.num_workers={workers}: {made}, each with {workers} workers, run on {cores} '
-            f'cores of the CPU, and wait for each other: set {name}.num_workers={share}'
-        )
-        return [Finding('cores', 'warning', text)]
-    return [Finding('cores', 'ok', f'{made}, num_workers={workers}, on {cores} cores')]
+    return [Finding('cores', 'ok', f'{made} on {cores} cores')]
 
 
 def number_of_cores() -> int:

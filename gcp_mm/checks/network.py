@@ -1,18 +1,12 @@
-"""The network of a config, its checkpoints, one batch through it, and room for what it saves."""
+"""The network of a config, its checkpoints, and room for those that it saves."""
 
 import copy
 import math
 import shutil
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseDataPreprocessor, revert_sync_batchnorm
-from mmengine.registry import MODELS, OPTIMIZERS, TRANSFORMS
+from mmengine.registry import MODELS
 from torch import nn
 
 from ..checkpoints import (
@@ -22,13 +16,9 @@ from ..checkpoints import (
     load_pretrained,
 )
 from ..checkpoints.pretrained import count_matches, read_weights
-from ..hub import input_channels
 from ..models.pretrained import StrictlyPretrained, pretrained_entries
-from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, name_of, walk
-from .data import find_heads
 from .schedule import checkpoint_hook
-from .trial import IMAGES, own_message_hub, small_loader
 
 GIB = 2**30
 
@@ -112,7 +102,8 @@ def wrong_class_tokens(model: nn.Module) -> list[str]:
 
 def describe_network(model: nn.Module) -> str:
     """Class of a network, those of its parts, and the number of its parameters."""
-    number, trained = _numel(model.parameters()), _numel(_trained(model))
+    number = _numel(model.parameters())
+    trained = _numel(each for each in model.parameters() if each.requires_grad)
     parts = [each for each in model.children() if not isinstance(each, BaseDataPreprocessor)]
     text = f'{type(model).__name__} ({", ".join(type(each).__name__ for each in parts)}), '
     text += f'{number / 1e6:.2f} M parameters'
@@ -173,104 +164,6 @@ def _count(module, options, trust):
     return count_matches(module, weights, options.get('prefix') or '')
 
 
-def check_loss(context: Context) -> list[Finding]:
-    """Compute the loss of a batch as a training step does."""
-    cfg, model = context.cfg, context.model
-    if model is None:
-        return [Finding('loss', 'skipped', 'there is no network to try')]
-    if context.has_failed('head'):
-        return [Finding('loss', 'skipped', 'the head does not take what the neck gives')]
-    if context.has_failed('collation', 'train'):
-        return [Finding('loss', 'skipped', 'the images make no batch')]
-    context.real = not any(map(context.has_failed, ('data', 'annotations')))
-    detector = context.scope == 'mmdet'
-    if not (context.real or detector or name_of(cfg.model) == 'ImageClassifier'):
-        text = f'no random data are made for {name_of(cfg.model)}'
-        return [Finding('loss', 'skipped', text)]
-    origin = f'{IMAGES} images of train_dataloader' if context.real else f'{IMAGES} random images'
-    maps = {}  # of the pooling layers
-    try:
-        with own_message_hub(), ExitStack() as hooks:
-            for name, module in model.named_modules():
-                if isinstance(module, GlobalCovariancePool2d):
-                    note = partial(_note_maps, maps, name)
-                    hooks.callback(module.register_forward_pre_hook(note).remove)
-            if context.real:
-                batch = next(iter(small_loader(cfg.train_dataloader)))
-            else:
-                random = random_objects if detector else random_batch
-                batch = random(cfg, input_channels(model))
-            data = model.train().data_preprocessor(copy.deepcopy(batch), training=True)
-            loss, parts = model.parse_losses(model(**data, mode='loss'))
-    except Exception as error:
-        return [Finding('loss', 'error', f'of {origin}: {type(error).__name__}: {error}')]
-    single = [f'{name} pools a map of 1x1' for name, sizes in maps.items() if (1, 1) in sizes]
-    if single:
-        text = (
-            f'model.{", model.".join(single)}, of {origin} of {_size(data["inputs"])} pixels: the '
-            'covariance of one position is zero, and the backbone would learn nothing: use larger '
-            "images, or a smaller stride, such as conv5='none' of GCPResNet"
-        )
-        return [Finding('loss', 'error', text)]
-    values = ', '.join(f'{name} {value.item():.4g}' for name, value in parts.items())
-    if not math.isfinite(loss.item()):
-        return [Finding('loss', 'error', f'the loss of {origin} is not finite: {values}')]
-    context.batch = batch
-    return [Finding('loss', 'ok', f'of {origin}: {values}')]
-
-
-def _note_maps(maps, name, module, inputs):
-    features = inputs[0] if isinstance(inputs[0], tuple | list) else inputs[:1]
-    maps.setdefault(name, set()).update(tuple(x.shape[-2:]) for x in features)
-
-
-def _size(images):
-    return 'x'.join(map(str, images[0].shape[-2:]))
-
-
-def random_batch(cfg: Config, channels: int = 3) -> dict:
-    """Random images of class 0, sent through the transforms of a classifier's train_dataloader."""
-    steps = next((n['pipeline'] for _, n in walk(cfg.get('train_dataloader')) if 'pipeline' in n))
-    steps = [step for step in steps if not name_of(step).startswith('Load')]
-    pipeline = Compose([TRANSFORMS.build(step) for step in steps])
-    rng = np.random.default_rng(0)
-    shape = (256, 256)
-    size = shape if channels == 1 else (*shape, channels)  # as images are loaded
-    return pseudo_collate(
-        [
-            pipeline(
-                dict(
-                    img=rng.integers(256, size=size, dtype=np.uint8),
-                    img_shape=shape,
-                    ori_shape=shape,
-                    gt_label=_first_class(cfg.model.get('head') or {}),
-                )
-            )
-            for _ in range(IMAGES)
-        ]
-    )
-
-
-def _first_class(head):
-    """The label 0 or, of a head of several tasks, that of each."""
-    tasks = head.get('task_heads')
-    return {task: _first_class(own) for task, own in tasks.items()} if tasks else 0
-
-
-def random_objects(cfg: Config, channels: int = 3) -> dict:
-    """Random images of 512x512 pixels with random objects, for a detector."""
-    from mmdet.testing import demo_mm_inputs
-
-    return demo_mm_inputs(
-        IMAGES,
-        (channels, 512, 512),
-        num_classes=max([2, *(number for _, number in find_heads(cfg))]),
-        with_mask=any('mask_head' in path for path, _ in walk(cfg.model)),
-        with_semantic='semantic' in str(cfg.model),
-        use_box_type=True,
-    )
-
-
 def check_disk(context: Context) -> list[Finding]:
     """Compare the checkpoints of a training with the free space of the disk they go to.
 
@@ -283,11 +176,12 @@ def check_disk(context: Context) -> list[Finding]:
         return [Finding('disk', 'skipped', 'no checkpoint goes to a local disk')]
     if model is None:
         return [Finding('disk', 'skipped', 'the network is not built')]
-    number = checkpoints_kept(cfg)
+    number = _number_of_checkpoints(hook, cfg)
     if number is None:
         text = 'how many checkpoints there will be is not known'
         return [Finding('disk', 'skipped', text)]
-    size = checkpoint_bytes(cfg, model)
+    # An optimizer keeps about a number for each weight: SGD its momentum, Adam two.
+    size = (1 + hook.save_optimizer) * sum(each.nbytes for each in model.state_dict().values())
     there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
     names = (template.format('*'), 'best_*.pth')
     written = sum(path.stat().st_size for name in names for path in Path(folder).glob(name))
@@ -304,54 +198,13 @@ def check_disk(context: Context) -> list[Finding]:
     return [Finding('disk', 'warning' if enough else 'error', text)]
 
 
-def checkpoint_bytes(cfg: Config, model: nn.Module) -> int:
-    """About the bytes of one checkpoint, of the weights, their average and the optimizer's state.
-
-    What a wrapper keeps besides (K-FAC its factors) is not in it.
-    """
-    averaged = any(name_of(each) == 'EMAHook' for each in cfg.get('custom_hooks') or ())
-    size = (1 + averaged) * _bytes(model.state_dict().values())
-    if checkpoint_hook(cfg).save_optimizer:
-        size += _states(cfg.optim_wrapper.get('optimizer')) * _bytes(_trained(model))
-    return size
-
-
-def _states(optimizer):
-    """Numbers that an optimizer keeps for one that it trains, found by a step of it."""
-    parameter = nn.Parameter(torch.zeros(64, 64))  # large beside single numbers, as Adam's step
-    parameter.grad = torch.ones_like(parameter)
-    try:
-        built = OPTIMIZERS.build({**optimizer, 'params': [parameter]})
-        built.step()
-    except Exception:  # several of them, or one that wants a GPU: no fault of the config
-        return 2  # as Adam
-    states = built.state[parameter].values()
-    return _numel(each for each in states if torch.is_tensor(each)) // parameter.numel()
-
-
-def checkpoints_kept(cfg: Config) -> int | None:
-    """The most checkpoints there are at once, or None if the length of the training is unknown.
-
-    A new one is written before the one that it replaces is removed.
-    """
-    hook = checkpoint_hook(cfg)
+def _number_of_checkpoints(hook, cfg):
+    """The most checkpoints at once, as a new one is written before an old one is removed."""
     length = cfg.train_cfg.get('max_epochs' if hook.by_epoch else 'max_iters')
-    kept = hook.max_keep_ckpts
-    if length is None and kept < 1:
-        return None
-    written = math.ceil(length / hook.interval) if length and hook.interval > 0 else 1
-    if length is not None:
-        kept = min(kept + 1, written) if kept > 0 else written
-    return kept + len(hook.save_best or ())
-
-
-def _trained(model):
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept = [hook.max_keep_ckpts + 1] if hook.max_keep_ckpts > 0 else []
+    written = [math.ceil(length / hook.interval)] if length and hook.interval > 0 else []
+    return min(kept + written, default=None)
 
 
 def _numel(tensors):
     return sum(tensor.numel() for tensor in tensors)
-
-
-def _bytes(tensors):
-    return sum(tensor.nbytes for tensor in tensors)

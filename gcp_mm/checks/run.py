@@ -6,20 +6,12 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from .context import Context, Finding, Loaded, world_size
-from .data import check_classes, check_data, check_evaluation
-from .dataloaders import check_images
-from .inspection import check_annotations
+from .context import Context, Finding, Opened, world_size
+from .data import check_classes, check_data, check_evaluation, depends_on_files_alone
+from .dataloaders import check_annotations, check_images
 from .keys import check_keys
 from .machine import check_cores, check_packages, check_work_dir
-from .network import (
-    check_checkpoints,
-    check_disk,
-    check_head,
-    check_loss,
-    check_network,
-    check_weights,
-)
+from .network import check_checkpoints, check_disk, check_head, check_network, check_weights
 from .schedule import check_batch, check_schedule
 from .trial import check_collation, check_metrics, check_step
 
@@ -36,7 +28,7 @@ FAST = (
     check_cores,
     *TRAINING,
 )
-TRIAL = (check_network, check_weights, check_loss, check_metrics, check_step)
+TRIAL = (check_network, check_weights, check_metrics, check_step)
 LEVELS = {
     'fast': FAST,
     'disk': (check_disk,),
@@ -60,7 +52,7 @@ def run_checks(
     trust: bool = False,
     workers: int | None = None,
     model: nn.Module | None = None,
-    loaded: list[Loaded] | None = None,
+    loaded: list[Opened] | None = None,
 ) -> Iterator[Finding]:
     """Check a config, and the packages, data and disk space that it needs.
 
@@ -93,13 +85,16 @@ def run_checks(
             return
         cfg = Config({**cfg, 'model': cfg.model.module})
     context = Context(cfg, split, processes, trust, workers, level, model=model)
-    context.loaded = loaded
     for check in LEVELS[level]:
         if split != 'train' and check in TRAINING:
             continue
         yield from run_check(check, context)
         if check is check_packages and context.errors:
             return  # the later ones can say nothing
+    if loaded is not None:
+        opened = [each for datasets in context.datasets.values() for each in datasets]
+        files = [each for each in opened if depends_on_files_alone(each.dataset)]
+        loaded += [each for each in files if each.dataset._fully_initialized]
 
 
 def run_check(check: Callable[[Context], Iterable[Finding]], context: Context) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
-from .context import Context, Finding, name_of
-from .inspection import count_steps
+from .context import Context, Finding, is_first_process, name_of
+from .data import open_datasets
 
 # Schedulers whose shape depends on where they end; of the others the end only cuts the rest off.
 STRETCHED = ('ConstantLR', 'LinearLR', 'PolyLR', 'CosineAnnealingLR', 'QuadraticWarmupLR')
@@ -96,8 +96,6 @@ def check_schedule(context: Context) -> list[Finding]:
     images is not known, and one that counts epochs in a training of iterations always.
     """
     cfg = context.cfg
-    if context.has_failed('keys', 'optim_wrapper'):
-        return [Finding('schedule', 'skipped', 'the optimizer cannot be built')]
     train = cfg.get('train_cfg') or {}
     length = train.get('max_epochs') or train.get('max_iters')
     if not length:
@@ -105,13 +103,9 @@ def check_schedule(context: Context) -> list[Finding]:
         needed = train and name_of(train) in ('', 'EpochBasedTrainLoop', 'IterBasedTrainLoop')
         return [Finding('schedule', 'error' if needed else 'skipped', text)]
     unit = 'epochs' if train.get('max_epochs') else 'iterations'
-    rates = functools.cache(functools.partial(_learning_rates, context, length, unit))
     try:
         hook = checkpoint_hook(cfg)
-        texts = [*_check_schedulers(cfg, length, unit, rates)]
-        texts += _check_hook(hook, cfg, length, unit)
-        if unit == 'epochs' and _comparable(cfg, 'iterations') and (steps := count_steps(context)):
-            texts += _check_schedulers(cfg, length * steps, 'iterations', rates, steps)
+        texts = [*_check_schedulers(context, length, unit), *_check_hook(hook, cfg, length, unit)]
     except Exception as error:  # a class raises whatever it likes about its arguments
         text = f'a scheduler or the checkpoint hook cannot be built: {error}'
         return [Finding('schedule', 'error', text)]
@@ -131,26 +125,36 @@ def check_schedule(context: Context) -> list[Finding]:
     ]
 
 
-def _learning_rates(context, length, unit, *counted):
-    """The learning rate of each step by the schedulers that count in `counted`, by default by all.
-
-    It takes seconds where there are many. Where the steps of an epoch are not known, it has 100,
-    and schedulers of iterations are left out.
-    """
-    cfg = context.cfg
-    counted = counted or dict.fromkeys((unit, 'iterations'))
-    schedulers = [each for one in counted for _, each in _comparable(cfg, one)]
-    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0)
-    if unit == 'iterations':
-        return _simulate(rate, schedulers, length)
-    steps = count_steps(context) if _by_iteration(schedulers) else 1
-    if steps is None:
-        schedulers = [each for each in schedulers if each.get('by_epoch', True)]
-    return _simulate(rate, schedulers, length, steps or 100)
+def count_steps(context: Context) -> int | None:
+    """Iterations of an epoch of the training, of each process; None where that is not known."""
+    loader = context.cfg.get('train_dataloader') or {}
+    batch, sampler = loader.get('batch_size'), loader.get('sampler') or {}
+    plain = name_of(sampler) in ('', 'DefaultSampler') and 'num_batch_per_epoch' not in loader
+    if not (plain and isinstance(batch, int) and is_first_process(context.cfg)):
+        return None
+    images = _count_images(context, loader.get('dataset') or {})
+    if images is None:
+        return None
+    of_each = -(-images // context.processes)
+    return of_each // batch if loader.get('drop_last') else -(-of_each // batch)
 
 
-def _comparable(cfg, unit) -> list[tuple[str, dict]]:
-    """Path and config of each scheduler of the learning rate that counts in `unit`."""
+def _count_images(context, node):
+    """Number of images of a dataset, or of a wrapper of some, None where it is not known."""
+    for config, dataset, _ in open_datasets(context, 'train_dataloader'):
+        if config is node:
+            return len(getattr(dataset, 'data_list', ())) or None  # an unread list is empty
+    if name_of(node) == 'ConcatDataset':
+        numbers = [_count_images(context, each) for each in node.get('datasets', ())]
+        return None if None in numbers else sum(numbers)
+    if name_of(node) in ('RepeatDataset', 'MultiImageMixDataset'):
+        number = _count_images(context, node['dataset'])
+        return None if number is None else number * node.get('times', 1)
+    return None
+
+
+def _comparable(cfg) -> list[tuple[str, dict]]:
+    """Path and config of each scheduler of the learning rate."""
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         if 'type' not in schedulers:  # of several optimizers
@@ -160,60 +164,67 @@ def _comparable(cfg, unit) -> list[tuple[str, dict]]:
         named = [(f'param_scheduler[{i}]', each) for i, each in enumerate(schedulers)]
     if any(name_of(each) == 'ReduceOnPlateauLR' for _, each in named):  # nobody knows beforehand
         return []
-    return [
-        (path, each)
+    return [(path, each) for path, each in named if name_of(each).endswith('LR')]
+
+
+def _check_schedulers(context, length, unit) -> Iterator[str]:
+    """What does not fit of the schedulers, each in the unit that it counts in."""
+    cfg = context.cfg
+    named, steps, totals = _comparable(cfg), None, dict(iterations=length)
+    if unit == 'epochs':
+        steps = count_steps(context) if _by_iteration([each for _, each in named]) else 1
+        totals = dict(epochs=length, iterations=steps and length * steps)
+        steps = steps or 100  # where they are not known, for the rates of epochs alone
+    spans = [
+        (path, each, total, *_span(each, total, steps))
         for path, each in named
-        if name_of(each).endswith('LR') and each.get('by_epoch', True) == (unit == 'epochs')
+        if (total := totals.get(_unit(each)))
     ]
+    last = max((stop / total for _, _, total, *_, stop in spans), default=0)
+    rate = cfg.optim_wrapper.get('optimizer', {}).get('lr', 1.0)
 
+    @functools.cache  # it takes seconds where there are many steps
+    def rates():
+        return _simulate(rate, [each for _, each, *_ in spans], length, steps)
 
-def _check_schedulers(cfg, length, unit, rates, steps=None) -> Iterator[str]:
-    """What does not fit of the schedulers that count in `unit`.
-
-    `rates` gives learning rates: of all schedulers, or of those that count in a unit. `steps` are
-    the iterations of an epoch, for schedulers of iterations in a training of epochs.
-    """
-    named = _comparable(cfg, unit)
-    built = [_shape(each, length) for _, each in named]
-    for (path, each), scheduler in zip(named, built, strict=True):
-        yield from _check_milestones(path, each, scheduler, length, unit)
-    stops = [_stop(scheduler) for scheduler in built]
-    last = max((stop for _, stop in stops), default=0)
-    if steps:  # others may go on by epochs
-        others = [each for _, each in _comparable(cfg, 'epochs')]
-        ends = [_stop(_shape(each, length // steps))[1] for each in others]
-        last = max([last, *(end * steps for end in ends)])
-    for (path, each), scheduler, (key, stop) in zip(named, built, stops, strict=True):
-        name = name_of(each)
-        rises = key == 'T_max' and stop < min(length, scheduler.end)
-        if stop == length or (
-            stop > length and (name not in STRETCHED or _share(rates(unit)) < LOW)
-        ):
+    for path, each, total, key, begin, end, stop in spans:
+        name, unit = name_of(each), _unit(each)
+        yield from _check_milestones(path, each, begin, min(total, end), total)
+        if stop == total or (stop > total and name not in STRETCHED):
             continue
+        rises = key == 'T_max' and stop < min(total, end)
+        if not rises and stop < total and stop / total < last:
+            continue  # others go on
+        share = _share(_simulate(1.0, [each], length, steps))  # 1 of a warm-up or constant rate
         if rises:
-            what = f'comes to its end at {stop} of {length} {unit}, and rises again'
-        elif stop > length:
+            what = f'comes to its end at {stop} of {total} {unit}, and rises again'
+        elif stop > total and (share == 1 or _share(rates()) >= LOW):
             what = (
-                f'ends at {stop}, after the {length} {unit} of the training, which stops at a '
+                f'ends at {stop}, after the {total} {unit} of the training, which stops at a '
                 f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        # Others go on, or it is a warm-up before a constant rate.
-        elif stop < last or _share(rates(unit)) == 1:
-            continue
-        else:
+        elif stop < total and share != 1:
             what = (
-                f'ends at {stop} of {length} {unit}, the rest has its last learning rate, '
+                f'ends at {stop} of {total} {unit}, the rest has its last learning rate, '
                 f'{rates()[-1]:.3g}'
             )
-        right = length - scheduler.begin if key == 'T_max' else length
-        remedy = f'{path}.{key}={right}{" or less" if stop > length else ""}'
+        else:
+            continue
+        right = total - begin if key == 'T_max' else total
+        remedy = f'{path}.{key}={right}{" or less" if stop > total else ""}'
         yield f'{path}.{key}={each[key]}: {name} {what}: set {remedy}'
 
 
-def _shape(config, length):
-    """A scheduler of any learning rate, with its begin and end in the unit of the config."""
-    kept = {key: value for key, value in config.items() if key != 'convert_to_iter_based'}
-    return _build(kept, _optimizer(1.0), length)
+def _unit(config):
+    return 'epochs' if config.get('by_epoch', True) else 'iterations'
+
+
+def _span(config, total, steps):
+    """The key of a scheduler that says where its shape ends, its begin and end, and that place."""
+    _build(config, _optimizer(1.0), total, steps)  # which raises for what it does not take
+    begin, end = config.get('begin', 0), config.get('end', total)
+    stop = begin + config.get('T_max', end - begin)
+    return 'end' if stop == end else 'T_max', begin, end, stop
 
 
 def _share(rates):
@@ -221,22 +232,15 @@ def _share(rates):
     return rates[-1] / max(rates) if max(rates) else 1
 
 
-def _check_milestones(path, config, scheduler, length, unit) -> Iterator[str]:
-    begin, end = scheduler.begin, min(length, scheduler.end)
+def _check_milestones(path, config, begin, end, total) -> Iterator[str]:
     late = [m for m in config.get('milestones', ()) if m >= end - begin]  # counted from `begin`
     if late:
         remedy = f'set milestones below {end - begin}'
-        remedy += f', or {path}.end={length}' if end < length else ''
+        remedy += f', or {path}.end={total}' if end < total else ''
         yield (
             f'{path}.milestones={list(config["milestones"])}: counted from begin={begin} to '
-            f'{end} of {length} {unit}, none comes to {", ".join(map(str, late))}: {remedy}'
+            f'{end} of {total} {_unit(config)}, none comes to {", ".join(map(str, late))}: {remedy}'
         )
-
-
-def _stop(scheduler):
-    """The key of a scheduler that says where its shape ends, and where that is."""
-    stop = scheduler.begin + getattr(scheduler, 'T_max', inf)
-    return ('T_max', stop) if stop not in (scheduler.end, inf) else ('end', scheduler.end)
 
 
 def checkpoint_hook(cfg: Config) -> CheckpointHook | None:
@@ -272,9 +276,7 @@ def check_batch(context: Context) -> list[Finding]:
     images = (cfg.get('train_dataloader') or {}).get('batch_size')
     wrapper = cfg.get('optim_wrapper') or {}
     rate = (wrapper.get('optimizer') or {}).get('lr')
-    if context.has_failed('keys', 'optim_wrapper'):
-        return [Finding('batch', 'skipped', 'the optimizer cannot be built')]
-    if not base or not images or rate is None:
+    if not base or not images or not isinstance(rate, int | float):
         text = (
             'the config does not say for which batch its learning rate is: set '
             'auto_scale_lr.base_batch_size'

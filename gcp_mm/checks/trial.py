@@ -1,8 +1,9 @@
-"""The metrics and a step of the optimizer of a config, tried before a run."""
+"""Batches, the metrics and a training step of a config, tried before a run."""
 
 import copy
 import inspect
 import io
+import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -16,9 +17,10 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..data import sizes_of
+from ..ops import GlobalCovariancePool2d
 from .context import Context, Finding, is_first_process, name_of, walk
 from .data import find_datasets, is_remote
-from .keys import find_classes
+from .keys import class_of
 
 IMAGES = 2  # batch normalization of a 1x1 map wants more than one
 # What a Runner keeps of its progress, and some modules read: YOLOX of its batches' size
@@ -105,32 +107,40 @@ def _needs_no_trial(context, loader):
     return len(set().union(*sizes)) == 1
 
 
+def _no_trial(context, name):
+    """Why no batch of a dataloader can go through the network, '' if one can."""
+    if context.model is None:
+        return 'there is no network to try'
+    if context.has_failed('head'):
+        return 'the head does not take what the neck gives'
+    if any(map(context.has_failed, ('data', 'annotations'))):
+        return 'there are no data to try it on'
+    return 'the images make no batch' if context.has_failed('collation', name) else ''
+
+
 def check_metrics(context: Context) -> list[Finding]:
     """Predict a batch as the validation does, and evaluate it by the metrics of a config."""
     cfg, model = context.cfg, context.model
     evaluator = copy.deepcopy(cfg.get('val_evaluator'))
     if not evaluator or not cfg.get('val_dataloader'):
         return [Finding('metrics', 'skipped', 'there is no validation')]
-    if context.has_failed('collation', 'val'):
-        return [Finding('metrics', 'skipped', 'the images make no batch')]
-    if context.batch is None or (not context.real and context.scope == 'mmdet'):
-        return [Finding('metrics', 'skipped', 'there is no network or no data to try them on')]
+    if reason := _no_trial(context, 'val_dataloader'):
+        return [Finding('metrics', 'skipped', reason)]
     if 'dataset_prefixes' in evaluator or hasattr(model, 'prototype_inited'):
         return [Finding('metrics', 'skipped', 'they need whole datasets')]
     settings = [setting for _, node in walk(evaluator) for setting in node.items()]
     if any(WRITING.search(key) and value for key, value in settings):
         return [Finding('metrics', 'skipped', 'they write files')]
-    data, meta, tried = context.batch, {}, 'val_dataloader'
+    tried = 'val_dataloader'
     try:
-        if context.real:
-            loader = small_loader(cfg.val_dataloader)
-            data, meta = next(iter(loader)), getattr(loader.dataset, 'metainfo', {})
+        loader = small_loader(cfg.val_dataloader)
+        data = next(iter(loader))
         tried = 'model.val_step'
         with own_message_hub(), torch.no_grad():
             outputs = model.eval().val_step(copy.deepcopy(data))
         tried = 'val_evaluator'
         evaluator = Runner.build_evaluator(None, evaluator)
-        evaluator.dataset_meta = meta
+        evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', {})
         evaluator.process(data_samples=outputs, data_batch=data)
         with redirect_stdout(io.StringIO()):  # pycocotools prints a table, here of no meaning
             values = evaluator.evaluate(len(outputs))
@@ -140,13 +150,15 @@ def check_metrics(context: Context) -> list[Finding]:
 
 
 def check_step(context: Context) -> list[Finding]:
-    """Take a step of the optimizer as training does, and see which parts the gradient reaches."""
+    """Take a step of the optimizer as training does: its loss, and the parts that it trains."""
     cfg, model = context.cfg, context.model
-    if context.batch is None:
-        return [Finding('step', 'skipped', 'there is no network or no batch to try it on')]
+    if reason := _no_trial(context, 'train_dataloader'):
+        return [Finding('step', 'skipped', reason)]
+    if context.has_failed('metrics', 'model.val_step'):
+        return [Finding('step', 'skipped', 'the network takes no batch')]
     config = copy.deepcopy(cfg.optim_wrapper)
     if name_of(config) in ('AmpOptimWrapper', 'ApexOptimWrapper'):  # they need an accelerator
-        own = inspect.signature(find_classes(config['type'], [OPTIM_WRAPPERS])[0]).parameters
+        own = inspect.signature(class_of(config['type'], OPTIM_WRAPPERS)).parameters
         own = own.keys() - inspect.signature(OptimWrapper).parameters.keys() | {'type'}
         config = {key: value for key, value in config.items() if key not in own}
     trained = {name: p for name, p in model.train().named_parameters() if p.requires_grad}
@@ -154,19 +166,41 @@ def check_step(context: Context) -> list[Finding]:
     if not parts:
         text = 'model: no parameter is trained, and there is no gradient: leave some of it unfrozen'
         return [Finding('step', 'error', text)]
+    maps, losses, tried = {}, {}, 'train_dataloader'
     try:
+        batch = next(iter(small_loader(cfg.train_dataloader)))
+        tried = f'optim_wrapper={dict(cfg.optim_wrapper)}'
         wrapper = build_optim_wrapper(model, config)
+        tried = f'model.train_step of {IMAGES} images'
         with own_message_hub(), ExitStack() as hooks:
+            for name, module in model.named_modules():
+                if isinstance(module, GlobalCovariancePool2d):
+                    note = partial(_note_maps, maps, name)
+                    hooks.callback(module.register_forward_pre_hook(note).remove)
             for name, parameter in trained.items():
                 note = partial(_note, reached, name.split('.')[0])
                 hooks.callback(parameter.register_hook(note).remove)
             for _ in range(2):  # a layer that starts at zero lets nothing through at first
                 wrapper.initialize_count_status(model, 0, 1)  # to step, whatever it accumulates
-                model.train_step(copy.deepcopy(context.batch), wrapper)
+                values = model.train_step(copy.deepcopy(batch), wrapper)
+                losses = losses or {key: torch.as_tensor(x).item() for key, x in values.items()}
                 if reached == parts.keys():
                     break
     except Exception as error:
-        return [Finding('step', 'error', f'optim_wrapper: {type(error).__name__}: {error}')]
+        return [Finding('step', 'error', f'{tried}: {type(error).__name__}: {error}')]
+    single = [f'{name} pools a map of 1x1' for name, sizes in maps.items() if (1, 1) in sizes]
+    if single:
+        size = 'x'.join(map(str, batch['inputs'][0].shape[-2:]))
+        text = (
+            f'model.{", model.".join(single)}, of images of {size} pixels: the covariance '
+            'of one position is zero, and the backbone would learn nothing: use larger images, or '
+            "a smaller stride, such as conv5='none' of GCPResNet"
+        )
+        return [Finding('step', 'error', text)]
+    text = ', '.join(f'{name} {value:.4g}' for name, value in losses.items())
+    if not all(math.isfinite(value) for name, value in losses.items() if 'loss' in name):
+        text = f'the loss of {IMAGES} images of train_dataloader is not finite: {text}'
+        return [Finding('step', 'error', text)]
     return [
         Finding(
             'step',
@@ -176,7 +210,12 @@ def check_step(context: Context) -> list[Finding]:
         )
         for part in parts
         if part not in reached
-    ] or [Finding('step', 'ok', f'{type(wrapper).__name__} trains {", ".join(parts)}')]
+    ] or [Finding('step', 'ok', f'{text}; {type(wrapper).__name__} trains {", ".join(parts)}')]
+
+
+def _note_maps(maps, name, module, inputs):
+    features = inputs[0] if isinstance(inputs[0], tuple | list) else inputs[:1]
+    maps.setdefault(name, set()).update(tuple(x.shape[-2:]) for x in features)
 
 
 def _note(reached, part, gradient):

@@ -29,6 +29,10 @@ REMEDY = (
     'Replace or remove it. `tools/check_data.py CONFIG --images` lists all such files; '
     "LoadCheckedImage with on_error='skip' leaves them out of training: docs/guides/bad_data.md"
 )
+TOO_LARGE = (
+    'it has more pixels than OpenCV decodes (2^30, or 2^20 in one direction); '
+    'OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT in the environment allow more'
+)
 
 
 @TRANSFORMS.register_module()
@@ -106,7 +110,8 @@ class LoadCheckedImage(LoadImageFromFile):
         try:
             image = mmcv.imfrombytes(content, self.color_type, backend=self.imdecode_backend)
         except Exception as error:  # whatever decoding arbitrary bytes comes to
-            raise ValueError(str(error).strip()) from error
+            reason = TOO_LARGE if 'CV_IO_MAX_IMAGE' in str(error) else str(error).strip()
+            raise ValueError(reason) from error
         if image is None:
             raise ValueError(f'{self.imdecode_backend} finds no image in it, or a damaged one')
         _check_size(image, info)

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from .._io import plain, sha256, size_and_time
 from ..checks import check_config, raise_errors
 from ..checks.data import build_dataset, find_annotated, find_datasets, is_remote
-from ..checks.dataloaders import find_bad_images
+from ..checks.dataloaders import find_bad_images, image_loader
 from ..runtime import only_job
 from .corruptions import CorruptImage, versions
 from .errors import CORRUPTIONS, SEVERITIES
@@ -66,7 +66,8 @@ def evaluate_detector(
     loader = cfg.test_dataloader
     loader.persistent_workers = False  # of one part
     raise_errors(check_config(cfg, 'test'))
-    images = find_images(loader, cfg.default_scope)
+    lists = find_lists(loader, cfg.default_scope)
+    images = [image for _, listed in lists for image in listed]
     out = Path(out or Path(cfg.work_dir, 'robustness.json'))
     tested = {key: cfg.get(key) for key in ('test_evaluator', 'test_cfg')}
     tested |= {key: loader.get(key) for key in ('dataset', 'batch_size')}
@@ -84,7 +85,7 @@ def evaluate_detector(
         def prepare(runner):
             found = [results.get('skipped')]
             if found[0] is None and is_main_process():
-                found = [find_skipped(loader, cfg.default_scope)]
+                found = [find_skipped(lists)]
             broadcast_object_list(found)
             results['skipped'] = found[0]
             dataset = runner.test_loop.dataloader.dataset
@@ -138,14 +139,11 @@ def corrupt_images(dataset: Dataset, corruption: str, severity: int) -> Dataset:
     return dataset
 
 
-def find_images(dataloader: dict, scope: str | None) -> list[dict]:
-    """What local datasets of the frameworks know of each of their images, in their order."""
-    images = []
-    for config in find_datasets(dataloader):
-        if not is_remote(config):
-            dataset = build_dataset(config, scope, serialize_data=False)
-            images += dataset.data_list if dataset else []
-    return images
+def find_lists(dataloader: dict, scope: str | None) -> list[tuple[dict, list[dict]]]:
+    """Config of each local dataset of the frameworks, and what it knows of each of its images."""
+    local = [config for config in find_datasets(dataloader) if not is_remote(config)]
+    built = [(config, build_dataset(config, scope, serialize_data=False)) for config in local]
+    return [(config, dataset.data_list) for config, dataset in built if dataset]
 
 
 def _images_hash(images, evaluator):
@@ -158,12 +156,12 @@ def _images_hash(images, evaluator):
     return digest.hexdigest()
 
 
-def find_skipped(dataloader: dict, scope: str | None) -> list[dict]:
-    """Images that cannot be loaded, each with the reason."""
-    bad, seen = {}, set()
-    for config in find_datasets(dataloader):
-        if not is_remote(config):
-            bad.update(find_bad_images(config, scope, seen, None, 'images'))
+def find_skipped(lists: Sequence[tuple[dict, list[dict]]]) -> list[dict]:
+    """Images of :func:`find_lists` that cannot be loaded, each with the reason."""
+    bad = {}
+    for config, images in lists:
+        loader = image_loader(config.get('pipeline', []))
+        bad.update(find_bad_images(images, loader, None, 'images'))
     return [dict(file=path, reason=f'{path}: {reason}') for path, reason in bad.items()]
 
 

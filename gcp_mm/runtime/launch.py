@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
-from ..checks.context import Loaded, is_first_process, walk
+from ..checks.context import Opened, is_first_process, walk
 from ..checks.keys import check_options
 from .resume import LoadingHook
 from .summary import QuietRunner, SummaryHook
@@ -154,7 +154,7 @@ def only_job(cfg: Config, output: str | Path, folder: bool = False) -> AbstractC
 def launch(
     cfg: Config,
     run: Callable[[Runner], object],
-    loaded: list[Loaded] | None = None,
+    loaded: list[Opened] | None = None,
 ) -> object:
     """Build the Runner of a config and call `run` with it, in every process of a run.
 

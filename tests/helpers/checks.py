@@ -12,9 +12,9 @@ def findings(check, cfg, split='train', processes=1, **context):
     return list(run_check(check, Context(cfg, split, processes, **context)))
 
 
-def tried(cfg, *checks):
+def tried(cfg, *checks, split='train'):
     """The context of some checks, made one after the other, and their findings by name."""
-    context, found = Context(cfg), {}
+    context, found = Context(cfg, split), {}
     for check in checks:
         found[check.__name__.removeprefix('check_')] = list(run_check(check, context))
     return context, found

@@ -30,12 +30,10 @@ def test_batch_of_other_gpus():
     (found,) = findings(check_batch, batch(), processes=8)
     assert found.text == 'lr=0.1 is for a batch of 256: 32 images x 8 processes'
     (text,) = texts('warning', check_batch, batch(), processes=1)
-    assert text == (
-        'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32: if lr=0.1 was '
-        'found for 256, the linear rule gives lr=0.0125: pass --auto-scale-lr, or set '
-        'optim_wrapper.optimizer.lr=0.0125 and auto_scale_lr.base_batch_size=32. If it was found '
-        'for 32, set auto_scale_lr.base_batch_size=32'
+    assert text.startswith(
+        'auto_scale_lr.base_batch_size says 256, and 32 images x 1 process are 32'
     )
+    assert 'optim_wrapper.optimizer.lr=0.0125 and auto_scale_lr.base_batch_size=32' in text
 
 
 def rate_of_a_run(cfg, processes):

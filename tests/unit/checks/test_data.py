@@ -1,5 +1,6 @@
 """Datasets that are absent, of other classes or other labels are told, others are left alone."""
 
+import json
 import re
 
 import pytest
@@ -16,11 +17,11 @@ from gcp_mm.checks.data import (
     check_evaluation,
     count_classes,
 )
-from gcp_mm.checks.inspection import check_annotations
+from gcp_mm.checks.dataloaders import check_annotations
 from gcp_mm.checks.keys import check_keys
 from gcp_mm.checks.schedule import check_batch, check_schedule
 from gcp_mm.hub import list_models, resolve_config
-from tests.helpers.checks import findings, inspect, texts
+from tests.helpers.checks import findings, inspect, texts, tried
 from tests.helpers.runs import CLS
 
 
@@ -28,26 +29,34 @@ from tests.helpers.runs import CLS
 def coco(tmp_path):
     (tmp_path / 'train').mkdir()
     (tmp_path / 'train/1.jpg').touch()
-    (tmp_path / 'instances.json').write_text('{}')
+    image = dict(id=1, file_name='1.jpg', width=9, height=9)
+    content = dict(images=[image], categories=[dict(id=1, name='cat')])
+    (tmp_path / 'instances.json').write_text(json.dumps(content))
     return dict(
         type='CocoDataset',
         data_root=str(tmp_path),
         data_prefix=dict(img='train'),
         ann_file='instances.json',
+        metainfo=dict(classes=('cat',)),
     )
 
 
-def missing(dataset, scope='mmdet'):
-    cfg = Config(dict(default_scope=scope, train_dataloader=dict(dataset=dataset)))
-    return texts('error', check_data, cfg)
+def train_on(dataset, scope='mmdet'):
+    return Config(dict(default_scope=scope, train_dataloader=dict(dataset=dataset)))
+
+
+def wrong(cfg, split='train'):
+    """Errors of the data of a config."""
+    found = tried(cfg, check_data, check_annotations, split=split)[1]
+    return [e.text for each in found.values() for e in each if e.status == 'error']
 
 
 def test_dataset_that_is_there(coco, digits, tmp_path):
-    assert missing(coco) == []
+    assert wrong(train_on(coco)) == []
     (tmp_path / 'linked').mkdir()
     (tmp_path / 'linked/3').symlink_to(digits / 'train/3')
     linked = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='linked')
-    assert missing(linked, 'mmpretrain') == []
+    assert wrong(train_on(linked, 'mmpretrain')) == []
 
 
 @pytest.mark.parametrize(
@@ -56,8 +65,12 @@ def test_dataset_that_is_there(coco, digits, tmp_path):
         (dict(ann_file='none.json'), r"train_dataloader\.dataset\.ann_file: .*none\.json' does no"),
         (dict(ann_file='empty.json'), r"empty\.json' is empty"),
         (dict(data_prefix=dict(img='none')), r'train_dataloader\.dataset: .*none.*data_root'),
-        (dict(data_prefix=dict(img='folders')), 'folders.* holds no image'),
-        (dict(type='ImageNet', split='val', data_prefix='', ann_file=''), "val' holds no image"),
+        (dict(data_prefix=dict(img='folders')), r'least 1 of 1 images do not .*folders/1\.jpg'),
+        (
+            dict(type='ImageNet', split='val', data_prefix='', ann_file=''),
+            r"/val': .*subfolders \(0\)",
+        ),
+        (dict(type='ImageNet', data_prefix='none', ann_file=''), "/none': FileNotFoundError"),
         (dict(type='CIFAR10', data_prefix='none', ann_file='', download=False), 'none'),
         (dict(type='ImageNet', split='zzz'), 'ImageNet cannot be built: .*train.*data_root'),
     ],
@@ -67,18 +80,21 @@ def test_dataset_that_is_not_there(coco, tmp_path, changes, message):
     (tmp_path / 'val').mkdir()
     (tmp_path / 'empty.json').touch()
     config = {**coco, **changes}
+    if config['type'] != 'CocoDataset':
+        config.pop('metainfo')
     if config['type'] == 'CIFAR10':
         config.pop('ann_file')
-    (text,) = missing(config, 'mmdet' if config['type'] == 'CocoDataset' else 'mmpretrain')
+    scope = 'mmdet' if config['type'] == 'CocoDataset' else 'mmpretrain'
+    (text,) = wrong(train_on(config, scope))
     assert re.search(message, text)
 
 
 def test_data_that_need_not_be_here(coco):
     coco['data_prefix'] = dict(img='nowhere')
     petrel = dict(backend='petrel', path_mapping={'data/': 's3://data/'})
-    assert missing(dict(coco, backend_args=petrel)) == []
+    assert wrong(train_on(dict(coco, backend_args=petrel))) == []
     remote, cifar = dict(coco, data_root='s3://bucket/coco'), dict(type='CIFAR10', data_root='data')
-    assert missing(remote) == missing(cifar, 'mmpretrain') == []
+    assert wrong(train_on(remote)) == wrong(train_on(cifar, 'mmpretrain')) == []
     assert 'remote' in inspect(remote, 'mmdet', 'skipped')
     assert 'downloaded' in inspect(cifar, status='skipped')
     assert findings(check_data, config())[0].status == 'skipped'  # it names no files
@@ -86,7 +102,7 @@ def test_data_that_need_not_be_here(coco):
     class InOneFile(torch.utils.data.Dataset):
         pass
 
-    assert missing(dict(type=InOneFile, data_root='a.h5'), 'mmpretrain') == []
+    assert wrong(train_on(dict(type=InOneFile, data_root='a.h5'), 'mmpretrain')) == []
 
 
 def config(**kwargs):
@@ -119,7 +135,7 @@ def test_every_part_of_a_config_is_checked(digits):
     assert re.search(r'train_dataloader.*nowhere', train)
     assert re.search(r'^val_evaluator\.ann_file: .*nowhere\.json', evaluator)
     for split, text in (('val', val), ('test', test)):
-        assert text == f'{split}_dataloader: CustomDataset in {digits}/val: 360 images, 10 classes'
+        assert text == f'{split}_dataloader: CustomDataset in {digits}/val, 360 images of 10 classes'
     assert check_config(cfg, level='images')[-1].status == 'skipped'
     cfg.pop('test_evaluator')
     assert not [f for f in check_config(cfg, level='data') if 'test_dataloader' in f.text]
@@ -195,6 +211,7 @@ def folder_config(root, train, val):
         (root / split).mkdir()
         for each in classes:
             (root / split / each).mkdir()
+            (root / split / each / '1.png').touch()
     return Config(
         dict(
             default_scope='mmpretrain',
@@ -218,7 +235,7 @@ def test_folders_and_the_labels_of_the_training(tmp_path, train, val, status):
     cfg = folder_config(tmp_path, train, val)
     (found,) = findings(check_evaluation, cfg)
     assert found.status == status
-    words = 'its class folders .* missing' if status == 'error' else 'class folders of the training'
+    words = "label [01] is '.', in train_dataloader" if status == 'error' else 'of the training'
     assert bool(re.search(words, found.text)) == bool(val)
     assert findings(check_evaluation, cfg, 'test')[0].status == 'skipped'
     cfg.val_evaluator[0].type = 'RetrievalRecall'  # whose labels are of the queries alone
@@ -228,15 +245,27 @@ def test_folders_and_the_labels_of_the_training(tmp_path, train, val, status):
 @pytest.mark.parametrize('kind', ['CocoDataset', 'VOCDataset'])
 def test_classes_of_a_detector_in_another_order(kind, tmp_path):
     """The file agrees with them in each split, and its labels mean others."""
-    dataset = dict(type=kind, data_root=str(tmp_path), ann_file='a', data_prefix=dict(img=''))
-    train, val = (dict(dataset, metainfo=dict(classes=names)) for names in ('ab', 'ba'))
-    train['metainfo']['classes'], val['metainfo']['classes'] = ('a', 'b'), ('b', 'a')
+    image = dict(id=1, file_name='1.jpg', width=9, height=9)
+    (tmp_path / 'Annotations').mkdir()
+    (tmp_path / 'Annotations/1.xml').write_text(
+        '<annotation><size><width>9</width><height>9</height></size></annotation>'
+    )
+    datasets = []
+    for names in ('ab', 'ba'):
+        categories = [dict(id=number, name=name) for number, name in enumerate(names)]
+        content = json.dumps(dict(images=[image], categories=categories))
+        (tmp_path / names).write_text('1' if kind == 'VOCDataset' else content)
+        dataset = dict(type=kind, data_root=str(tmp_path), ann_file=names)
+        dataset.update(data_prefix=dict(img='', sub_data_root=''))
+        dataset.update(metainfo=dict(classes=tuple(names)))
+        datasets.append(dataset)
+    train, val = datasets
     cfg = config(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=train))
     assert findings(check_evaluation, cfg)[0].status == 'ok'
     cfg.merge_from_dict(dict(val_dataloader=dict(dataset=val), test_dataloader=dict(dataset=val)))
     for split in ('train', 'test'):
         (text,) = texts('error', check_evaluation, cfg, split)
-        assert "('b', 'a'), and those of train_dataloader ('a', 'b')" in text
+        assert "label 0 is 'b', in train_dataloader 'a'" in text
     cfg.model.language_model = dict(type='BertModel')
     assert findings(check_evaluation, cfg)[0].status == 'ok'
 
@@ -263,7 +292,7 @@ def test_lists_of_images(split, bad, words, tmp_path):
     run = 'test' if split == 'test' else 'train'
     assert [found.status for found in findings(check_annotations, cfg, run)] == ['ok']
     cfg[f'{split}_dataloader'].dataset.ann_file = 'bad.txt'
-    (text,) = texts('error', check_annotations, cfg, run)
+    (text,) = wrong(cfg, run)
     assert text.startswith(f'{split}_dataloader.dataset: ')
     assert words.format(tmp_path) in text
 
@@ -313,3 +342,14 @@ def test_unlabeled_images_beside_labeled_ones(scenes, tmp_path, log):
         unlabeled.update(test_mode=True)
         build_dataloader(Runner.build_dataloader, dict(loader, dataset=unlabeled), seed=0)
         assert 'no image has an object of the classes' in log()
+
+
+def test_a_list_that_cannot_be_read_is_named(tmp_path):
+    """VOC's parser raises what no tool expects of a user's mistake."""
+    (tmp_path / 'VOC2007/Annotations').mkdir(parents=True)
+    (tmp_path / 'VOC2007/Annotations/1.xml').write_text('<annotation><object>')
+    (tmp_path / 'list.txt').write_text('1\n')
+    dataset = dict(type='VOCDataset', data_root=str(tmp_path), ann_file='list.txt')
+    dataset['data_prefix'] = dict(sub_data_root='VOC2007/')
+    (text,) = wrong(train_on(dataset))
+    assert re.search(r'VOCDataset cannot read its list of images, .*list\.txt', text)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from gcp_mm.checks import run_checks
-from gcp_mm.checks.inspection import _label_fault
+from gcp_mm.checks.dataloaders import _label_fault
 from tests.helpers.checks import inspect
 
 CLASSES = ['a', 'b', 'c']
@@ -37,7 +37,7 @@ def listed(tmp_path):
 def test_several_labels(listed):
     labels = [[0], [0, 2], [], [1]]
     text = inspect(listed('MultiLabelDataset', labels, classes=CLASSES))
-    assert '4 images, 3 classes' in text
+    assert text.endswith('4 images of 3 classes')
     text = inspect(listed('MultiLabelDataset', [[0], [1, 3]], classes=CLASSES), status='error')
     assert 'labels 0 to 2 by metainfo.classes, got 0 to 3' in text
     text = inspect(listed('MultiLabelDataset', [[-1], [1]], classes=CLASSES), status='error')
@@ -47,13 +47,13 @@ def test_several_labels(listed):
 def test_no_labels(listed):
     config = listed('MultiLabelDataset', [[], []], classes=CLASSES)
     assert 'no image has a label' in inspect(config, status='error')
-    assert '2 images, 0 classes' in inspect(config, split='test')
+    assert '2 images of 3 classes' in inspect(config, split='test')
 
 
 def test_labels_of_tasks(listed):
     labels = [dict(x=0, y=[1, 0]), dict(x=1)]
     text = inspect(listed('MultiTaskDataset', labels, tasks=['x', 'y']))
-    assert '2 images, 2 labels of x, 1 labels of y' in text
+    assert text.endswith('a.json, 2 images')
     config = listed('MultiTaskDataset', labels, tasks=['x', 'y'])
     assert "gone.json'" in inspect(config | dict(ann_file='gone.json'), status='error')
 
@@ -81,7 +81,7 @@ def test_voc(tmp_path, annotated):
     prefix = dict(img_path='JPEGImages', **(dict(ann_path='Annotations') if annotated else {}))
     config = dict(type='VOC', data_root=str(tmp_path), split='test', data_prefix=prefix)
     text = inspect(config | dict(test_mode=True), split='test')
-    assert f'2 images, {3 if annotated else 0} classes' in text
+    assert text.endswith('2 images of 20 classes')
 
 
 def test_numbers_of_numpy():
@@ -104,6 +104,6 @@ def test_labels_that_are_images(tmp_path):
     )
     for name, *_ in lines:
         (tmp_path / 'Img' / name).write_bytes(b'jpeg')
-    for split, text in dict(query='1 images, 1 classes', train='1 images, 1 classes').items():
+    for split in ('query', 'train'):
         config = dict(type='InShop', data_root=str(tmp_path), split=split)
-        assert text in inspect(config, split='test')
+        assert inspect(config, split='test').endswith('1 images')

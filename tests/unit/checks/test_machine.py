@@ -13,15 +13,14 @@ from tests.helpers.checks import findings, texts
 def warnings(monkeypatch):
     """What is said of a run without an accelerator."""
 
-    def warn(cores, threads, workers, processes=1, launched=True, device='cpu'):
+    def warn(cores, threads, processes=1, launched=True, device='cpu'):
         monkeypatch.setattr(machine, 'get_device', lambda: device)
         monkeypatch.setattr(machine, 'number_of_cores', lambda: cores)
         monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
         monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
         if processes > 1 and launched:
             monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
-        cfg = Config(dict(train_dataloader=dict(num_workers=workers)))
-        return texts('warning', check_cores, cfg, processes=processes)
+        return texts('warning', check_cores, Config(), processes=processes)
 
     return warn
 
@@ -29,12 +28,10 @@ def warnings(monkeypatch):
 @pytest.mark.parametrize(
     'options',
     [
-        dict(cores=2, threads=2, workers=2),  # the digits
-        dict(cores=1, threads=1, workers=1),
-        dict(cores=8, threads=8, workers=8),
-        dict(cores=2, threads=1, workers=1, processes=2),
-        dict(cores=4, threads=4, workers=8, processes=8, device='cuda'),
-        dict(cores=2, threads=2, workers=4, processes=8, launched=False),  # --gpus 8
+        dict(cores=2, threads=2),
+        dict(cores=2, threads=1, processes=2),
+        dict(cores=4, threads=4, processes=8, device='cuda'),
+        dict(cores=2, threads=2, processes=8, launched=False),  # --gpus 8
     ],
 )
 def test_usual_runs(warnings, options):
@@ -46,16 +43,10 @@ def test_usual_runs(warnings, options):
     [
         (dict(processes=2), '2 processes x 4 threads', 'OMP_NUM_THREADS=2'),
         (dict(processes=8, threads=1), '8 processes x 1 thread ', 'run at most 4 processes'),
-        (dict(workers=8), '1 process x 4 threads', 'set train_dataloader.num_workers=4'),
-        (
-            dict(processes=2, threads=1, workers=6),
-            'each with 6 workers',
-            'set train_dataloader.num_workers=2',
-        ),
     ],
 )
 def test_more_than_there_are_cores(warnings, options, made, remedy):
-    (text,) = warnings(**{**dict(cores=4, threads=4, workers=0), **options})
+    (text,) = warnings(**{**dict(cores=4, threads=4), **options})
     assert made in text
     assert 'on 4 cores' in text
     assert text.endswith(remedy)

@@ -1,6 +1,5 @@
-"""What a network tells: its head, checkpoints, a step of it, and room for what it saves."""
+"""What a network tells: its head, its checkpoints, and room for those that it saves."""
 
-import io
 import re
 import shutil
 from types import SimpleNamespace
@@ -8,32 +7,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MessageHub
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from gcp_mm.checks import check_config, raise_errors
+from gcp_mm.checks import check_config
 from gcp_mm.checks.context import Context
-from gcp_mm.checks.data import check_data
 from gcp_mm.checks.network import (
     check_checkpoints,
     check_disk,
     check_head,
-    check_loss,
     check_network,
     check_weights,
-    checkpoint_bytes,
-    checkpoints_kept,
 )
 from gcp_mm.hub import resolve_config
 from tests.helpers.checks import findings, texts, tried
 from tests.helpers.runs import CLS
-
-GAP = 'resnet18_1xb64-5e_digits'
-
-SGD = dict(type='SGD', lr=0.1, momentum=0.9)
-FLOAT = 4  # bytes
 
 
 def model(in_channels, reduction=(128,), **neck):
@@ -87,74 +76,15 @@ def test_load_from_has_to_exist(tmp_path):
     assert findings(check_checkpoints, cfg, 'test')[0].status == 'ok'
 
 
-def config(optimizer=SGD, hook=None, **options):
+def config(hook=None):
     hook = dict(type='CheckpointHook', interval=1) if hook is None else hook
     return Config(
         dict(
             work_dir='work_dirs/none',
-            optim_wrapper=dict(optimizer=optimizer),
             train_cfg=dict(max_epochs=10),
             default_hooks=dict(checkpoint=hook and {'type': 'CheckpointHook', **hook}),
-            **options,
         )
     )
-
-
-@pytest.mark.parametrize(
-    ('hook', 'number'),
-    [
-        (dict(interval=1), 10),
-        (dict(interval=3), 4),  # 3, 6, 9 and the last
-        (dict(interval=1, max_keep_ckpts=3), 4),  # one more while it is replaced
-        (dict(interval=5, max_keep_ckpts=3), 2),
-        (dict(interval=1, max_keep_ckpts=1, save_best='auto'), 3),
-        (dict(interval=1, max_keep_ckpts=1, save_best=['a', 'b'], rule='less'), 4),
-        (dict(interval=100, by_epoch=False), None),
-        (dict(interval=100, by_epoch=False, max_keep_ckpts=2), 2),
-        (dict(type='CheckpointHook'), 1),
-    ],
-)
-def test_number_of_checkpoints(hook, number):
-    cfg = config(hook=hook)
-    assert checkpoints_kept(cfg) == number
-    cfg.pop('default_hooks')
-    assert checkpoints_kept(cfg) == 10  # of the Runner itself, after each epoch
-
-
-@pytest.mark.parametrize('save_optimizer', [True, False])
-def test_size_of_a_checkpoint(save_optimizer):
-    network = nn.Sequential(nn.Linear(500, 500), nn.BatchNorm1d(500), nn.Linear(500, 500))
-    network[2].requires_grad_(False)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-    network(torch.randn(4, 500)).sum().backward()
-    optimizer.step()
-    content = dict(state_dict=network.state_dict())
-    if save_optimizer:
-        content['optimizer'] = optimizer.state_dict()
-    file = io.BytesIO()
-    torch.save(content, file)
-    hook = dict(interval=1, save_optimizer=save_optimizer)
-    size = checkpoint_bytes(config(hook=hook), network)
-    assert size == pytest.approx(len(file.getvalue()), rel=0.01)
-    ema = config(hook=hook, custom_hooks=[dict(type='EMAHook')])
-    more = checkpoint_bytes(ema, network) - size
-    assert more == size - save_optimizer * FLOAT * (500 * 500 + 3 * 500)
-
-
-@pytest.mark.parametrize(
-    ('optimizer', 'states'),
-    [
-        (dict(type='SGD', lr=0.1), 0),
-        (SGD, 1),
-        (dict(type='AdamW', amsgrad=True), 3),
-        (dict(type='SGD', lr=-1), 2),  # cannot be tried
-    ],
-)
-def test_states_of_optimizers(optimizer, states):
-    network = nn.Linear(100, 50)
-    network.bias.requires_grad_(False)
-    weights, bias = 100 * 50 * FLOAT, 50 * FLOAT
-    assert checkpoint_bytes(config(optimizer), network) == (1 + states) * weights + bias
 
 
 SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
@@ -170,6 +100,11 @@ SIZE = 2 * 2**22  # of a checkpoint of 4 MiB of weights, and as much momentum
         # one of this run is there, which is replaced, and one of another
         (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE, 'ok', '2 checkpoints'),
         (dict(max_keep_ckpts=1, out_dir='{}/out'), SIZE - 1, 'error', '2 checkpoints'),
+        (dict(interval=3), 4 * SIZE, 'ok', '4 checkpoints'),  # 3, 6, 9 and the last
+        (dict(interval=3, save_optimizer=False), 2 * SIZE, 'ok', '4 checkpoints'),
+        (dict(max_keep_ckpts=20), 10 * SIZE, 'ok', '10 checkpoints'),
+        (dict(by_epoch=False), 0, 'skipped', 'is not known'),
+        (dict(by_epoch=False, max_keep_ckpts=2), 3 * SIZE, 'ok', '3 checkpoints'),
         (dict(out_dir='s3://bucket'), 0, 'skipped', 'no checkpoint goes to a local disk'),
         (False, 0, 'skipped', 'no checkpoint goes to a local disk'),
     ],
@@ -180,7 +115,7 @@ def test_room_on_the_disk(monkeypatch, tmp_path, hook, free, status, words):
     folder.mkdir(parents=True)
     for name in ('epoch_1.pth', 'of_another.pth'):
         (folder / name).write_bytes(bytes(SIZE))
-    cfg = config(hook=hook and {**hook, 'interval': 1})
+    cfg = config(hook=hook and {'interval': 1, **hook})
     cfg.work_dir = f'{tmp_path}/run'
     if hook and 'out_dir' in hook:
         cfg.default_hooks.checkpoint.out_dir = hook['out_dir'].format(tmp_path)
@@ -260,88 +195,6 @@ def test_checkpoints_are_left_for_later():
     assert prefixes == [('backbone', 'backbone.'), ('neck', 'neck.')]
 
 
-def loss(cfg, root, *checks):
-    """What is found of the loss of random images, as the data are not there."""
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(root / 'absent')
-    (found,) = tried(cfg, check_data, check_network, *checks, check_loss)[1]['loss']
-    return found
-
-
-def test_loss_of_random_images(tmp_path):
-    found = loss(resolve_config(CLS), tmp_path)
-    assert re.fullmatch(r'of 2 random images: loss \d\.\d+', found.text)
-
-    def spoil(context):
-        context.model.head.fc.weight.data[0, 0] = torch.nan
-        return []
-
-    found = loss(resolve_config(CLS), tmp_path, spoil)
-    assert found.status == 'error'
-    assert found.text.startswith('the loss of 2 random images is not finite: loss nan')
-
-
-@pytest.mark.parametrize('channels', [1, 3, 5])
-@pytest.mark.parametrize('several', [None, 'MultiLabelLinearClsHead', 'MultiTaskHead'])
-def test_loss_of_random_images_of_any_channels_and_labels(tmp_path, channels, several):
-    cfg = resolve_config(GAP)
-    cfg.model.backbone.in_channels = channels
-    cfg.data_preprocessor = dict(mean=[120] * channels, std=[60] * channels, num_classes=10)
-    if several == 'MultiLabelLinearClsHead':
-        cfg.model.head = dict(type=several, num_classes=10, in_channels=512)
-    elif several:
-        task = dict(type='LinearClsHead', num_classes=2, in_channels=512)
-        tasks = dict(a=task, b=dict(type=several, task_heads=dict(c=task)))
-        cfg.model.head = dict(type=several, task_heads=tasks)
-        pack = dict(type='PackMultiTaskInputs', multi_task_fields=('gt_label',))
-        pack['task_handlers'] = dict(b=dict(pack))
-        cfg.train_dataloader.dataset.pipeline[-1] = pack
-    text = loss(cfg, tmp_path).text
-    assert text.startswith('of 2 random images: loss '), text
-
-
-def test_loss_of_random_objects_of_one_channel(tmp_path):
-    pytest.importorskip('mmdet')
-    cfg = resolve_config('faster-rcnn_r18-gcp-m_fpn_4e_digits')
-    cfg.model.backbone.update(in_channels=1, init_cfg=None)
-    cfg.model.data_preprocessor.update(mean=[120], std=[60], bgr_to_rgb=False)
-    text = loss(cfg, tmp_path).text
-    assert text.startswith('of 2 random images: loss'), text
-
-
-def test_a_module_that_asks_how_far_the_training_is(monkeypatch):
-    """YOLOX changes the size of its images by it."""
-
-    class Preprocessor(nn.Module):
-        def forward(self, data, training):
-            assert MessageHub.get_current_instance().get_info('iter') + 1 == 1
-            return data
-
-    class Network(BaseModel):
-        def forward(self, inputs, data_samples=None, mode='loss'):
-            return dict(loss=inputs.mean())
-
-    loader = [dict(inputs=torch.ones(2, 3))]
-    monkeypatch.setattr('gcp_mm.checks.network.small_loader', lambda _: loader)
-    MessageHub.get_current_instance().runtime_info.pop('iter', None)
-    network = Network(data_preprocessor=Preprocessor())
-    (found,) = check_loss(Context(Config(dict(model=dict(), train_dataloader={})), model=network))
-    assert found.text == 'of 2 images of train_dataloader: loss 1'
-
-
-def test_a_network_that_does_not_build():
-    """Each later check says that there is none; the earlier ones are made all the same."""
-    cfg = resolve_config(CLS)
-    cfg.model.backbone.depth = 19
-    cfg.work_dir = 'work_dirs/none'
-    found = {finding.check: finding for finding in check_config(cfg, level='network')}
-    assert re.match('ValueError: .*depth: expected one of', found['network'].text)
-    statuses = [found[name].status for name in ('network', 'weights', 'loss', 'disk', 'schedule')]
-    assert statuses == ['error', 'skipped', 'skipped', 'skipped', 'ok']
-    with pytest.raises(ValueError, match='depth: expected one of'):
-        raise_errors(found.values())
-
-
 @pytest.mark.parametrize(
     ('backbone', 'leading'),
     [
@@ -368,20 +221,6 @@ def test_packages_that_do_not_load_end_it(monkeypatch):
     monkeypatch.setattr('gcp_mm.checks.machine.numpy_error', lambda: 'broken')
     found = check_config(resolve_config(CLS))
     assert {finding.check for finding in found} == {'packages'}
-
-
-def test_what_a_check_raises_is_an_error(tmp_path):
-    """An `init_cfg` whose keys are wrong, and a hook that no registry has."""
-    torch.save(dict(state_dict={}), tmp_path / 'a.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'), prefx='backbone.')
-    cfg = resolve_config(CLS)
-    cfg.work_dir = str(tmp_path)
-    cfg.model.backbone.init_cfg = init_cfg
-    cfg.default_hooks.checkpoint.type = 'Nothing'
-    found = check_config(cfg, level='network')
-    errors = {finding.check: finding.text for finding in found if finding.status == 'error'}
-    assert 'prefx' in errors['weights']
-    assert 'Nothing' in errors['disk']
 
 
 def test_checkpoint_hook_of_another_kind(tmp_path):

@@ -1,5 +1,7 @@
 """Schedules and checkpoints that do not fit the training are told, others are not."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 
@@ -56,79 +58,65 @@ def test_schedules_that_fit(schedulers):
 
 
 @pytest.mark.parametrize(
-    ('schedulers', 'message'),
+    ('schedulers', 'place', 'words', 'remedy'),
     [
-        (
-            [dict(STEPS, milestones=[8, 20, 30], end=20)],
-            'param_scheduler[0].milestones=[8, 20, 30]: counted from begin=0 to 20 of 20 epochs, '
-            'none comes to 20, 30: set milestones below 20',
-        ),
+        ([dict(STEPS, milestones=[8, 20, 30], end=20)], '[0].milestones', 'to 20, 30:', 'below 20'),
         (
             [dict(STEPS, milestones=[3], begin=2, end=5)],
-            'param_scheduler[0].milestones=[3]: counted from begin=2 to 5 of 20 epochs, none comes '
-            'to 3: set milestones below 3, or param_scheduler[0].end=20',
+            '[0].milestones',
+            'from begin=2 to 5 of 20 epochs, none comes to 3:',
+            'below 3, or param_scheduler[0].end=20',
         ),
         (
             [dict(STEPS, milestones=[14, 15], begin=5, end=30)],
-            'param_scheduler[0].milestones=[14, 15]: counted from begin=5 to 20 of 20 epochs, none '
-            'comes to 15: set milestones below 15',
+            '[0].milestones',
+            'to 15',
+            'below 15',
         ),
-        (
-            [dict(STEPS, milestones=[14, 17])],  # the training and they were made longer
-            'param_scheduler[0].milestones=[14, 17]: counted from begin=0 to 12 of 20 epochs, none '
-            'comes to 14, 17: set milestones below 12, or param_scheduler[0].end=20',
-        ),
+        # the training and they were made longer
+        ([dict(STEPS, milestones=[14, 17])], '[0].milestones', 'to 14, 17:', '[0].end=20'),
         # the training was made longer, the schedule was not
-        (
-            [STEPS],
-            'param_scheduler[0].end=12: MultiStepLR ends at 12 of 20 epochs, the rest has its last '
-            'learning rate, 0.001: set param_scheduler[0].end=20',
-        ),
+        ([STEPS], '[0].end=12', 'ends at 12 of 20 epochs, .* rate, 0.001:', '[0].end=20'),
         (
             [WARM_UP, dict(type='PolyLR', begin=5, end=15, power=1)],
-            'param_scheduler[1].end=15: PolyLR ends at 15 of 20 epochs, the rest has its last '
-            'learning rate, 0: set param_scheduler[1].end=20',
+            '[1].end=15',
+            'ends at 15 of 20 epochs, .* rate, 0:',
+            '[1].end=20',
         ),
         # or shorter: epoch 20 of the formula 0.1 (1 - t / 39), as mmengine counts t
         (
             [dict(type='PolyLR', power=1, end=40)],
-            'param_scheduler[0].end=40: PolyLR ends at 40, after the 20 epochs of the training, '
-            'which stops at a learning rate of 0.0513, 51% of the highest: set '
-            'param_scheduler[0].end=20 or less',
+            '[0].end=40',
+            '0.0513, 51% of',
+            '[0].end=20 or less',
         ),
-        (
-            [dict(WARM_UP, end=30)],
-            'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
-            'which stops at a learning rate of 0.069, 100% of the highest: set '
-            'param_scheduler[0].end=20 or less',
-        ),
-        (
-            [dict(type='ConstantLR', end=30)],
-            'param_scheduler[0].end=30: ConstantLR ends at 30, after the 20 epochs of the '
-            'training, which stops at a learning rate of 0.0333, 100% of the highest: set '
-            'param_scheduler[0].end=20 or less',
-        ),
+        ([dict(WARM_UP, end=30)], '[0].end=30', '0.069, 100% of', '[0].end=20 or less'),
+        ([dict(type='ConstantLR', end=30)], '[0].end=30', '0.0333, 100% of', '[0].end=20 or less'),
         (
             [dict(type='LinearLR', start_factor=1, end_factor=0.1, end=30)],  # goes down
-            'param_scheduler[0].end=30: LinearLR ends at 30, after the 20 epochs of the training, '
-            'which stops at a learning rate of 0.041, 41% of the highest: set '
-            'param_scheduler[0].end=20 or less',
+            '[0].end=30',
+            'after the 20 epochs .* 0.041, 41% of',
+            '[0].end=20 or less',
         ),
         (
             [WARM_UP, dict(type='CosineAnnealingLR', T_max=5, begin=5, end=20)],
-            'param_scheduler[1].T_max=5: CosineAnnealingLR comes to its end at 10 of 20 epochs, '
-            'and rises again: set param_scheduler[1].T_max=15',
+            '[1].T_max=5',
+            'at 10 of 20 epochs, and rises again',
+            '[1].T_max=15',
         ),
         (
             [dict(type='CosineAnnealingLR', T_max=100)],
-            'param_scheduler[0].T_max=100: CosineAnnealingLR ends at 100, after the 20 epochs of '
-            'the training, which stops at a learning rate of 0.0914, 91% of the highest: set '
-            'param_scheduler[0].T_max=20 or less',
+            '[0].T_max=100',
+            '0.0914, 91% of',
+            '[0].T_max=20 or less',
         ),
     ],
 )
-def test_schedules_that_do_not(schedulers, message):
-    assert schedule(*schedulers) == [message]
+def test_schedules_that_do_not(schedulers, place, words, remedy):
+    (text,) = schedule(*schedulers)
+    assert text.startswith(f'param_scheduler{place}')
+    assert re.search(words, text)
+    assert text.endswith(remedy)
 
 
 def test_a_training_without_a_length():
@@ -238,7 +226,7 @@ def test_other_schedulers_of_steps(of_folders):
 
 
 def test_warm_up_of_a_detector(scenes):
-    """The list of its images is read once, with its annotations."""
+    """In all checks, and in this one alone."""
     cfg = resolve_config('faster-rcnn_r18_fpn_4e_digits')
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].dataset.data_root = str(scenes)
@@ -246,7 +234,7 @@ def test_warm_up_of_a_detector(scenes):
     warnings = [each.text for each in check_config(cfg) if each.check == 'schedule']
     (text,) = warnings
     assert text.startswith('param_scheduler[0].end=50: LinearLR ends at 50, after the 4 iterations')
-    assert texts('warning', check_schedule, cfg) == []
+    assert texts('warning', check_schedule, cfg) == warnings
 
 
 def test_a_rate_of_zero_and_schedulers_of_a_framework():
