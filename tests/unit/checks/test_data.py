@@ -135,7 +135,8 @@ def test_every_part_of_a_config_is_checked(digits):
     assert re.search(r'train_dataloader.*nowhere', train)
     assert re.search(r'^val_evaluator\.ann_file: .*nowhere\.json', evaluator)
     for split, text in (('val', val), ('test', test)):
-        assert text == f'{split}_dataloader: CustomDataset in {digits}/val, 360 images of 10 classes'
+        assert text.startswith(f'{split}_dataloader: CustomDataset in {digits}/val, ')
+        assert text.endswith(', 360 images of 10 classes')
     assert check_config(cfg, level='images')[-1].status == 'skipped'
     cfg.pop('test_evaluator')
     assert not [f for f in check_config(cfg, level='data') if 'test_dataloader' in f.text]
