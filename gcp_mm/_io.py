@@ -76,8 +76,9 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         return []
     kind = path.suffix[:3]  # '.pt' and '.pth' are one
     names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
-    near = difflib.get_close_matches(path.name, names, n=limit)
-    return [str(path.with_name(name)) for name in near]
+    near = [name for name in names if name.startswith(f'{path.stem}-')]  # with a hash
+    near += difflib.get_close_matches(path.name, names, n=limit)
+    return [str(path.with_name(name)) for name in dict.fromkeys(near)][:limit]
 
 
 def plain(value: object) -> object:

@@ -7,6 +7,7 @@ prefix trains from random weights and says so in one line among thousands.
 import re
 from pathlib import Path
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
@@ -101,11 +102,11 @@ def read_weights(
         )
     if not all(isinstance(key, str) for key in state):
         raise ValueError(f'checkpoint {str(checkpoint)!r} names its weights by other than strings')
-    strange = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    strange = [key for key, value in state.items() if not _is_plain(value)]
     if strange:
         raise ValueError(
-            f'checkpoint {str(checkpoint)!r} holds other things than tensors among its weights: '
-            f'{some(strange)}'
+            f'checkpoint {str(checkpoint)!r} holds other things than tensors with values among '
+            f'its weights: {some(strange)}'
         )
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
@@ -129,6 +130,13 @@ def count_matches(module: nn.Module, weights: dict, prefix: str = '') -> int:
     prefix = prefix and prefix.removesuffix('.') + '.'
     pairs = ((weights.get(prefix + name), own) for name, own in module.state_dict().items())
     return sum(isinstance(found, Tensor) and found.shape == own.shape for found, own in pairs)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor with a number for each of its elements."""
+    if not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and not value.is_meta and not value.is_quantized
 
 
 def _explain(own: dict[str, Tensor], state: dict[str, Tensor]) -> str:

@@ -4,7 +4,7 @@ import inspect
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import product, zip_longest
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -116,9 +116,14 @@ def open_dataset(context: Context, config: dict, loader: str) -> Opened:
         dataset = build_dataset(config, context.scope, lazy_init=True)
         if dataset is None or not read or getattr(dataset, 'download', False):
             return Opened(config, dataset, [])
-        missing = dataset.ann_file and missing_file(dataset.ann_file, f'{name}.ann_file')
-        if missing:
-            return Opened(config, None, [Finding('data', 'error', missing)])
+        # Of class folders, reading says it; of lists, some are never looked into.
+        folders = dataset.data_prefix.values() if dataset.ann_file else ()
+        absent = [each for each in folders if each and not osp.isdir(each)]
+        texts = [f'{name}: the folder {each!r} does not exist; {REMEDY}' for each in absent]
+        texts.append(dataset.ann_file and missing_file(dataset.ann_file, f'{name}.ann_file'))
+        if any(texts):
+            found = [Finding('data', 'error', text) for text in texts if text]
+            return Opened(config, None, found)
         if dataset._fully_initialized:
             return Opened(config, dataset, [])
         path = dataset.ann_file or next(iter(dataset.data_prefix.values()), '')
@@ -153,7 +158,7 @@ def check_data(context: Context) -> list[Finding]:
     warnings = [Finding('data', 'warning', text) for text in warnings]
     if errors or not number:
         return errors or [Finding('data', 'skipped', 'the config names no files')]
-    text = f'folders and lists of {number} datasets are there and not empty'
+    text = f'{number} datasets can be built, and the lists of this run read'
     text += '' if context.every_image else '; tools/check_data.py looks for every image'
     return warnings or [Finding('data', 'ok', text)]
 
@@ -269,7 +274,7 @@ def check_evaluation(context: Context) -> list[Finding]:
 
     The label of a detector's class is the place of its name in metainfo.classes. In class folders
     it is the place of its folder among the others: with one missing, all behind it would be
-    compared with the class before. Classes missing at the end shift nothing.
+    compared with the class before. Folders missing at the end shift nothing.
     """
     cfg = context.cfg
     split = 'val' if context.split == 'train' else 'test'
@@ -286,16 +291,19 @@ def check_evaluation(context: Context) -> list[Finding]:
     metrics = {name_of(node) for _, node in walk(cfg.get(f'{split}_evaluator'))}
     compared, both = False, ('train_dataloader', loader)
     for trained, names in product(*(_names(context, each, metrics) for each in both)):
-        pairs = [*zip(trained, names, strict=False)]
+        detector = context.scope == 'mmdet'  # whose metrics want a category for each label
+        pairs = [*zip_longest(trained, names)] if detector else [*zip(trained, names, strict=False)]
         compared |= bool(pairs)
-        other = next((label for label, (one, two) in enumerate(pairs) if one != two), None)
-        if other is not None:
+        for label, (one, two) in enumerate(pairs):
+            if one == two:
+                continue
             texts.append(
-                f'{loader}: label {other} is {names[other]!r}, in train_dataloader '
-                f'{trained[other]!r}, and all results would be of other classes. A label is the '
-                'place of a class folder, or of a name in metainfo.classes: give both the same, an '
-                'empty folder if need be, in the same order'
+                f'{loader}: label {label} is {two!r}, in train_dataloader {one!r}, and all results '
+                'would be of other classes. A label is the place of a class folder, or of a name '
+                'in metainfo.classes: give both the same, an empty folder if need be, in the same '
+                'order'
             )
+            break
     if texts:
         return [Finding('evaluation', 'error', text) for text in dict.fromkeys(texts)]
     has = ', and has the classes of the training' if compared else ''

@@ -151,7 +151,7 @@ def _describe(dataset):
 def check_annotations(context: Context) -> list[Finding]:
     """Look into the lists of a run's datasets, and into what its metrics evaluate by.
 
-    At the levels of the data, every image is looked for, and the contents are counted.
+    At the levels of the data, every image is looked for, and lists without a fault are told too.
     """
     if not is_first_process(context.cfg):
         return [Finding('annotations', 'skipped', 'the first process of the run reads them')]

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
-from mmengine.registry import HOOKS, LOOPS, Registry
+from mmengine.registry import HOOKS, LOOPS, OPTIMIZERS, Registry
 from mmengine.runner import Runner
 
-from .context import Context, Finding
+from .context import Context, Finding, walk
 
 RUNNER_PARTS = {*inspect.signature(Runner).parameters}
 # What is read of a config besides the arguments of the Runner, by the Runner itself or a script
@@ -21,12 +21,12 @@ ALSO_READ = (
 
 
 def check_keys(context: Context) -> list[Finding]:
-    """Look for misspelt parts of the Runner, and loops and hooks that fail.
+    """Look for misspelt parts of the Runner, and loops, hooks and optimizers that fail.
 
     Keys beneath them are arguments: classes refuse those that they do not take when they are built.
     """
     cfg, found = context.cfg, []
-    for look in (_misspelt_parts, _unusable_loops, _unusable_hooks):
+    for look in (_misspelt_parts, _unusable_loops, _unusable_hooks, _unusable_optimizers):
         found += look(cfg)
     return found or [Finding('keys', 'ok', 'no part of the Runner is misspelled')]
 
@@ -124,3 +124,17 @@ def _unusable_hooks(cfg) -> Iterator[Finding]:
                 HOOKS.build(copy.deepcopy(config))
             except Exception as error:  # a class raises whatever it likes about its arguments
                 yield Finding('keys', 'error', f'{path}: {error}')
+
+
+def _unusable_optimizers(cfg) -> Iterator[Finding]:
+    """Optimizers that nothing registers, and learning rates that are no number.
+
+    mmengine would say 'None is not a callable object', or a scheduler fails.
+    """
+    for path, node in walk(cfg.get('optim_wrapper'), 'optim_wrapper'):
+        kind = node.get('type')
+        if path.endswith('.optimizer') and kind and class_of(kind, OPTIMIZERS) is None:
+            text = f'{path}.type: nothing registers {kind!r}: correct it, or add its module to '
+            yield Finding('keys', 'error', f'{text}custom_imports')
+        if isinstance(rate := node.get('lr'), str):
+            yield Finding('keys', 'error', f'{path}.lr={rate!r}: expected a number')

@@ -180,7 +180,7 @@ def check_disk(context: Context) -> list[Finding]:
     if number is None:
         text = 'how many checkpoints there will be is not known'
         return [Finding('disk', 'skipped', text)]
-    # An optimizer keeps about a number for each weight: SGD its momentum, Adam two.
+    # An optimizer keeps a number for each weight, SGD its momentum; Adam would be a second one.
     size = (1 + hook.save_optimizer) * sum(each.nbytes for each in model.state_dict().values())
     there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
     names = (template.format('*'), 'best_*.pth')

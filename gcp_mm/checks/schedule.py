@@ -195,15 +195,14 @@ def _check_schedulers(context, length, unit) -> Iterator[str]:
         rises = key == 'T_max' and stop < min(total, end)
         if not rises and stop < total and stop / total < last:
             continue  # others go on
-        share = _share(_simulate(1.0, [each], length, steps))  # 1 of a warm-up or constant rate
         if rises:
             what = f'comes to its end at {stop} of {total} {unit}, and rises again'
-        elif stop > total and (share == 1 or _share(rates()) >= LOW):
+        elif stop > total and (_alone(each, length, steps) == 1 or _share(rates()) >= LOW):
             what = (
                 f'ends at {stop}, after the {total} {unit} of the training, which stops at a '
                 f'learning rate of {rates()[-1]:.3g}, {_share(rates()):.0%} of the highest'
             )
-        elif stop < total and share != 1:
+        elif stop < total and _share(rates()) != 1:  # not a warm-up to a constant rate
             what = (
                 f'ends at {stop} of {total} {unit}, the rest has its last learning rate, '
                 f'{rates()[-1]:.3g}'
@@ -223,8 +222,13 @@ def _span(config, total, steps):
     """The key of a scheduler that says where its shape ends, its begin and end, and that place."""
     _build(config, _optimizer(1.0), total, steps)  # which raises for what it does not take
     begin, end = config.get('begin', 0), config.get('end', total)
-    stop = begin + config.get('T_max', end - begin)
+    stop = begin + (config.get('T_max') or end - begin)
     return 'end' if stop == end else 'T_max', begin, end, stop
+
+
+def _alone(config, length, steps):
+    """The last share of the highest rate that one scheduler would come to: 1 of a warm-up."""
+    return _share(_simulate(1.0, [config], length, steps))
 
 
 def _share(rates):

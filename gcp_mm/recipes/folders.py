@@ -54,8 +54,9 @@ def find_folders(root: Path, seed: int = 0) -> Folders:
         seed: of the random split, where the folder is not split already.
 
     Raises:
-        ValueError: if there are no such folders, fewer than two classes, or classes without a
-            picture to train on or, of a split at random, to validate.
+        ValueError: if there are no such folders, fewer than two classes, other classes to validate
+            than to train on, or classes without a picture to train on or, of a split at random, to
+            validate.
     """
     names = _folders(root)
     train = find_split(names, TRAIN)
@@ -80,6 +81,15 @@ def find_split(names: Sequence[str], words: Sequence[str]) -> str | None:
 
 def _given(root, train, val):
     (trained, left_out), (others, more_left_out) = _classes(root / train), _classes(root / val)
+    if trained.keys() != others.keys():
+        missing, more = trained.keys() - others.keys(), others.keys() - trained.keys()
+        parts = [f'missing {sorted(missing)}'] if missing else []
+        parts += [f'besides {sorted(more)}'] if more else []
+        raise ValueError(
+            f'{str(root)!r}: the class folders of {val} are not those of {train}: '
+            f'{", ".join(parts)}. Labels are places among the folders: add the missing ones, empty '
+            'if need be, and remove what is no class'
+        )
     for folder in (root / train, root / val):
         hidden = next((path for path in folder.rglob('.*') if path.is_dir()), None)
         if hidden:  # which MMPretrain reads
@@ -109,18 +119,27 @@ def _split(root, seed):
             f'{single[0]!r}, and none would be left to validate; add pictures, or split them '
             'yourself into train/ and val/'
         )
-    indented = [name for name in found if name != name.lstrip()]
-    if indented:  # MMPretrain strips the lines of a list
-        raise ValueError(f'{str(root / indented[0])!r}: the name begins with a blank; rename it')
     rng = np.random.default_rng(seed)
     samples = dict(train=[], val=[])
     for label, (name, pictures) in enumerate(found.items()):
         chosen = set(rng.permutation(len(pictures))[: max(1, len(pictures) // SHARE)])
         for i, picture in enumerate(pictures):
+            _check_name(root, f'{name}/{picture}')
             samples['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
     notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.', *left_out]
     prefixes = dict(train='', val='')
     return Folders(root, tuple(found), prefixes, samples, True, tuple(notes))
+
+
+def _check_name(root, name):
+    """A line of a list is a name, a blank and a label."""
+    broken = name != name.strip() or len(name.splitlines()) != 1
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        broken = True
+    if broken:
+        raise ValueError(f'{str(root / name)!a}: no list of files can hold this name; rename it')
 
 
 def _check_classes(found, root):

@@ -1,7 +1,8 @@
 """Measure robustness to common corruptions and perturbations: ImageNet-C, ImageNet-P and COCO-C.
 
-The metrics are in `errors` (mCE, Relative mCE and, of detectors, mPC and rPC) and `stability` (mFR,
-mT5D). `baseline` has the numbers of AlexNet, which normalize those of classifiers.
+`errors` has the errors on corrupted images (and mPC and rPC of detectors), `stability` the numbers
+of perturbed ones, `baseline` those of AlexNet, and `report` the means in percent of a baseline:
+mCE, Relative mCE, mFR and mT5D.
 """
 
 from mmengine.registry import DATASETS, LOOPS, METRICS, TRANSFORMS

@@ -8,7 +8,7 @@ The loop gives the metrics logits: MMPretrain's classifiers predict softmax prob
 underflow, so that classes tie. Of each file a metric keeps a few numbers, not the logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -32,7 +32,7 @@ from .stability import video_stability
 # ids. Names and order agree with MMPretrain's list of class names.
 IMAGENET_WNIDS = tuple(Path(__file__).with_name('imagenet_wnids.txt').read_text().split())
 
-GROUPS = 50  # of files, for intervals of means, also of means over several parts
+GROUPS = 50  # of the sequences, at random; the spread of their means gives the intervals
 
 
 class ClassFolders(BaseDataset):
@@ -236,7 +236,7 @@ class LogitsLoop(TestLoop):
 
 
 class FileMetric(BaseMetric):
-    """Means over files, and over groups of them, of the numbers that :meth:`measure` gives.
+    """Mean over files of the numbers that :meth:`measure` gives.
 
     Args:
         skip_bad: leave out and list the files that are unreadable or give NaN, instead of raising.
@@ -277,9 +277,8 @@ class FileMetric(BaseMetric):
         """Means over the files.
 
         Returns:
-            The means over all files; `groups`, the means over each of `GROUPS` random groups of
-            files, which are the same groups in parts of as many files, or empty where one lost all
-            its files; the number of `files`; and `skipped`: a list of ``{file, reason}``.
+            The means, the number of `files` they are over, and `skipped`: a list of
+            ``{file, reason}``.
 
         Raises:
             ValueError: if no file is left.
@@ -288,17 +287,7 @@ class FileMetric(BaseMetric):
         skipped = [file for numbers, file in results if not numbers]
         if not measured:
             raise ValueError(f'all {len(skipped)} files were skipped; {skipped[0]["reason"]}')
-        order = np.random.default_rng(0).permutation(len(results))
-        groups = [
-            [results[i][0] for i in group if results[i][0]]
-            for group in np.array_split(order, min(GROUPS, len(order)))
-        ]
-        means, of_groups = {}, {}
-        for name in measured[0]:
-            means[name] = fmean(numbers[name] for numbers in measured)
-            if all(groups):
-                of_groups[name] = [fmean(n[name] for n in group) for group in groups]
-        return dict(means, groups=of_groups, files=len(measured), skipped=skipped)
+        return dict(means_of(measured), files=len(measured), skipped=skipped)
 
 
 @METRICS.register_module(force=True)
@@ -336,3 +325,23 @@ class PerturbationStability(FileMetric):
     def measure(self, logits, sample):
         flips, distance = video_stability(logits, noise='noise' in self.dataset_meta['folder'])
         return dict(flip_probability=flips, top5_distance=distance)
+
+    def compute_metrics(self, results):
+        """As :class:`FileMetric`, and `groups`: the means over random groups of files, by number.
+
+        The groups are the same in all perturbations of as many files, those that were left out
+        counted. There are none where all files of a group were left out.
+        """
+        order = np.random.default_rng(0).permutation(len(results))
+        groups = [
+            [results[i][0] for i in group if results[i][0]]
+            for group in np.array_split(order, min(GROUPS, len(order)))
+        ]
+        means = [means_of(group) for group in groups] if all(groups) else []
+        of_groups = {name: [each[name] for each in means] for name in (means or [{}])[0]}
+        return dict(super().compute_metrics(results), groups=of_groups)
+
+
+def means_of(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each number over files."""
+    return {name: fmean(numbers[name] for numbers in measured) for name in measured[0]}

@@ -53,6 +53,12 @@ def corrupt(image: np.ndarray, name: str, severity: int, rng: np.random.Generato
         AttributeError, KeyError, ValueError: for another name, severity, dtype or shape.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
     """
+    size = len(image)
+    if image.dtype != np.uint8 or image.shape != (size, size, 3) or size < SMALLEST:
+        raise ValueError(
+            f'image: expected a square, (S, S, 3) uint8 with S at least {SMALLEST}, got '
+            f'{image.shape} {image.dtype}; resize and crop it first'
+        )
     if name == 'elastic_transform':
         return elastic_transform(image, severity, rng)
     return corrupt_scene(image, name, severity, rng)
@@ -101,7 +107,7 @@ def versions() -> dict[str, str]:
     return dict(
         gcp_mm=gcp_mm.__version__,
         opencv=cv2.__version__,
-        **{package: metadata.version(package) for package in PACKAGES},
+        **{name: metadata.version(name) for name in PACKAGES},
     )
 
 
@@ -136,11 +142,6 @@ ELASTIC = {
 def elastic_transform(image, severity, rng):
     """A random affine map, then a smooth random displacement of every pixel."""
     size = len(image)
-    if image.dtype != np.uint8 or image.shape != (size, size, 3):
-        raise ValueError(
-            f'image: expected a square, (S, S, 3) uint8, got {image.shape} {image.dtype}; resize '
-            'and crop it first'
-        )
     # The published code writes 244 where it means 224, and ImageNet-C was made so.
     alpha, sigma, shift = size * 244 / 224 * np.array(ELASTIC[severity])
     # Smoothing over fewer pixels leaves more of the noise: distort by the same part of the side.

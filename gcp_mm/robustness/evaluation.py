@@ -164,9 +164,9 @@ def run_part(runner: Runner, dataloader: dict, evaluator: dict | Evaluator) -> d
     loop.dataloader = runner.build_dataloader(dataloader)
     loop.evaluator = runner.build_evaluator(evaluator)
     loop.evaluator.dataset_meta = loop.dataloader.dataset.metainfo
-    scalars = runner.message_hub.log_scalars
-    for key in [key for key in scalars if key.startswith('test/')]:
-        del scalars[key]  # of the part before, which would be logged again
+    for logged in (runner.message_hub.log_scalars, runner.message_hub.runtime_info):
+        for key in [key for key in logged if key.startswith('test/')]:
+            del logged[key]  # of the part before, which would be logged again
     return loop.run()
 
 
@@ -215,20 +215,26 @@ def find_parts(roots: Mapping[str, str]) -> dict[str, Path]:
         roots: folder by benchmark of `FOLDERS`.
 
     Raises:
-        FileNotFoundError: if a root is absent.
+        FileNotFoundError: if a root is absent, or lacks a severity or its class folders.
         ValueError: if there is no root, or one holds no part.
     """
     if not roots:
         raise ValueError('nothing to evaluate: give clean, imagenet_c or imagenet_p')
     parts = {}
     for benchmark, root in roots.items():
-        root, names = Path(root).expanduser(), FOLDERS[benchmark]
-        found = {f'{benchmark}/{name}'.rstrip('/'): root / name for name in names}
-        found = {key: folder for key, folder in found.items() if folder.is_dir()}
-        if not found:
-            others = ', '.join(sorted(path.name for path in root.iterdir())[:5]) or 'nothing'
+        root = Path(root).expanduser()
+        found = sorted(path.name for path in root.iterdir())
+        names = [name for name in FOLDERS[benchmark] if name.split('/')[0] in ['', *found]]
+        if not names:
             raise ValueError(
-                f'{benchmark}: {str(root)!r} holds {others}; expected folders such as {names[0]}'
+                f'{benchmark}: {str(root)!r} holds {", ".join(found[:5]) or "nothing"}; expected '
+                f'folders such as {FOLDERS[benchmark][0]}'
             )
-        parts |= found
+        for name in names:
+            folder = root / name
+            if not any(path.is_dir() for path in folder.glob('*')):
+                raise FileNotFoundError(
+                    f'{benchmark}: there are no class folders in {str(folder)!r}'
+                )
+            parts[f'{benchmark}/{name}'.rstrip('/')] = folder
     return parts

@@ -40,7 +40,10 @@ def perturb(image: np.ndarray, name: str, size: int, rng: np.random.Generator) -
     Raises:
         KeyError: for another name.
         ModuleNotFoundError: if the package imagecorruptions-imaug is not installed.
+        ValueError: for a smaller image.
     """
+    if min(image.shape[:2]) < size:
+        raise ValueError(f'image: expected at least {size} pixels a side, got {image.shape[:2]}')
     if name in GEOMETRIC:
         frames = (crop(frame, size) for frame in GEOMETRIC[name](image))
     else:

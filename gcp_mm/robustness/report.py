@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import nan, sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 from scipy.stats import t as student
@@ -129,7 +129,8 @@ def report(network: Robustness, baseline: Robustness, parts: Mapping[str, dict] 
         page += [
             '## Perturbations',
             'Flip probability (%) and mean top-5 distance (0 to 18); FR and T5D in percent of '
-            f'{baseline.name}.{_intervals_of_means(parts, baseline)}',
+            f'{baseline.name}. ± is half of an interval of 95 % over the sequences.'
+            f'{_intervals_of_means(parts, baseline)}',
             markdown_table(['perturbation', 'FP', 'uT5D', 'FR', 'T5D'], perturbations),
         ]
     page += _left_out('files', [item for part in parts.values() for item in part['skipped']])
@@ -143,31 +144,28 @@ def _with_interval(value, groups, digits, scale=1):
 
 
 def _half_interval(groups):
-    """Half of the 95 % interval of a mean, from the means over groups of equal size."""
+    """Half of the 95 % interval of a mean, from the means over groups of about equal size."""
     quantile = float(student.ppf(0.975, len(groups) - 1))
-    return quantile * stdev(groups) / sqrt(len(groups))
+    return quantile * float(np.std(groups, ddof=1)) / sqrt(len(groups))
 
 
 def _intervals_of_means(parts, baseline):
-    """The sentence on the intervals of mFR and mT5D, where the groups of sequences are known."""
+    """A sentence on the intervals of mFR and mT5D, if all perturbations have the same groups."""
+    found = [parts.get(f'imagenet-p/{name}', {}) for name in PERTURBATIONS]
+    counts = {part.get('files', 0) + len(part.get('skipped', ())) for part in found}
+    if len(counts) > 1 or not all(part.get('groups') for part in found) or counts == {1}:
+        return ''
     halves = []
     for key in ('flip_probability', 'top5_distance'):
         reference = getattr(baseline, key)
-        groups = {
-            name: parts.get(f'imagenet-p/{name}', {}).get('groups', {}).get(key, [])
-            for name in PERTURBATIONS
-        }
-        counts = {len(each) for each in groups.values()}
-        if len(counts) > 1 or min(counts) < 2:
-            return ''
         # A group is of the same images in every perturbation, so that what their errors have in
         # common is in its mean.
-        ratios = [np.divide(each, reference.get(name) or nan) for name, each in groups.items()]
+        ratios = [
+            np.divide(part['groups'][key], reference.get(name) or nan)
+            for name, part in zip(PERTURBATIONS, found, strict=True)
+        ]
         halves.append(number(_half_interval(100 * np.mean(ratios, 0))))
-    return (
-        f' ± is half of an interval of 95 % over the sequences; that of mFR is {halves[0]}, that '
-        f'of mT5D {halves[1]}.'
-    )
+    return f' That of mFR is {halves[0]}, that of mT5D {halves[1]}.'
 
 
 def report_detector(results: Mapping) -> str:

@@ -179,31 +179,40 @@ def continue_schedule(runner: Runner, checkpoint: dict) -> None:
     schedulers = _listed(runner.param_schedulers)
     saved = _listed(checkpoint.get('param_schedulers'))
     states = [scheduler.state_dict() for scheduler in schedulers]
-    if any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers):
-        same = [*map(_settings, states)] == [*map(_settings, saved)]
-        if start != saved_at or not same or 'optimizer' not in checkpoint:
+    changed = [*map(_settings, states)] != [*map(_settings, saved)]
+    follows = any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
+    if follows:
+        moved = start != saved_at and not all(scheduler.by_epoch for scheduler in schedulers)
+        if moved or changed or 'optimizer' not in checkpoint:
             raise ValueError(
                 'a scheduler that follows the metrics, such as ReduceOnPlateauLR, can only go on '
                 "with the optimizer's state, the batch, the number of processes and the "
                 f'param_scheduler of the checkpoint, which was saved at iteration {saved_at} after '
                 f'{meta["epoch"]} epochs; an epoch of this run has {len(loop.dataloader)}'
             )
-        return
+    meta['iter'] = start
     if start != saved_at:
         runner.logger.warning(
             f'the checkpoint was saved at iteration {saved_at}, after {meta["epoch"]} epochs; this '
             f'run goes on at iteration {start} of {loop.max_iters}, with epochs of {length}'
         )
+    if follows:
+        return
     if 'optimizer' not in checkpoint:
         runner.logger.warning(
             'the checkpoint holds no state of the optimizer, such as its momentum: it begins anew'
         )
     _step(schedulers, start, length)
-    meta['iter'] = start
     checkpoint.pop('param_schedulers', None)
     # With their initial, largest and smallest values; 'betas' hold the momentum of Adam.
     names = {'lr', 'momentum', 'betas', *(state['param_name'] for state in (*states, *saved))}
-    _set_values(runner.optim_wrapper, checkpoint.get('optimizer', {}), tuple(names))
+    others = _set_values(runner.optim_wrapper, checkpoint.get('optimizer', {}), tuple(names))
+    if changed or (others and start == saved_at):
+        rates = [f'{name} {rate[0]:.3g}' for name, rate in runner.optim_wrapper.get_lr().items()]
+        runner.logger.warning(
+            'optim_wrapper and param_scheduler give other learning rates or momenta than those of '
+            f'the checkpoint: the run goes on with its own, now {", ".join(rates)}'
+        )
 
 
 def _listed(schedulers):
@@ -230,11 +239,19 @@ def _step(schedulers, start, length):
 
 
 def _set_values(wrapper, state, names):
-    """Set the values in the state of optimizers whose keys end in `names` to what they are now."""
+    """Set the values in the state of optimizers whose keys end in `names` to what they are now.
+
+    Returns:
+        Whether one of them was another.
+    """
     if isinstance(wrapper, OptimWrapperDict):
-        for name, each in wrapper.items():
-            _set_values(each, state.get(name), names)
-    elif state:
+        changed = [_set_values(each, state.get(name), names) for name, each in wrapper.items()]
+        return any(changed)
+    changed = False
+    if state:
         groups = [*state['param_groups'], state.get('base_param_settings') or {}]
         for group, now in zip(groups, wrapper.param_groups, strict=False):
-            group.update({key: value for key, value in now.items() if key.endswith(names)})
+            values = {key: value for key, value in now.items() if key.endswith(names)}
+            changed |= any(key in group and group[key] != value for key, value in values.items())
+            group.update(values)
+    return changed

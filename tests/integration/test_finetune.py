@@ -144,7 +144,7 @@ def test_cub_recipe(cub, tmp_path):
 
 
 @pytest.mark.parametrize('config', [CUB, FOLDER])
-def test_images_are_their_center_at_448(config):
+def test_pipelines_at_448(config):
     """Short side to 448, the center cut out, in training flipped or not."""
     cfg = config_of(ROOT / config)
     center = [

@@ -47,7 +47,7 @@ def test_taken_without_an_error(call_tool, tmp_path, monkeypatch, capsys, make, 
     said = capsys.readouterr().out
     assert not end.value.code, said
     assert 'written: my_config.py' in said
-    assert 'loss        ok      of 2 images of train_dataloader' in said
+    assert 'step        ok      loss ' in said
     assert 'tools/train.py my_config.py' in said.splitlines()[-1]
 
 

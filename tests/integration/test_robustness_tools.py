@@ -104,8 +104,6 @@ def test_results_are_those_of_a_direct_evaluation(evaluated, network, trees):
         wrong = logits.argmax(1) != [label for _, label in files]
         seen |= set(logits.argmax(1))
         part = results['parts'][f'imagenet-c/fog/{severity}']
-        groups = part.pop('groups')['error']  # of one file each
-        assert sorted(groups) == sorted(wrong)
         assert part == dict(error=wrong.mean(), files=5, skipped=[])
     assert seen == set(LABELS)  # or the labels would not have mattered
     read = read_baseline([evaluated / 'robustness.json'])
@@ -113,8 +111,8 @@ def test_results_are_those_of_a_direct_evaluation(evaluated, network, trees):
     assert read.corruption_error['fog'] == [part['error'] for part in parts]
     for name, reference in (('shot_noise', lambda j: 0), ('tilt', lambda j: j - 1)):
         flips, distances = [], []
-        for path in trees.glob(f'p/{name}/*/*'):
-            logits = scores(model, ImageNetP.read(None, path).permute(0, 2, 3, 1).numpy())
+        for item in ImageNetP(data_root=str(trees / f'p/{name}'), crop_size=32):
+            logits = scores(model, item['inputs'].permute(0, 2, 3, 1).flip(-1).numpy())
             ranks = [rankdata(-x, method='ordinal') for x in logits]
             pairs = [(reference(j), j) for j in range(1, len(logits))]
             flips.append(np.mean([logits[i].argmax() != logits[j].argmax() for i, j in pairs]))

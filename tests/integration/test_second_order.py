@@ -33,6 +33,7 @@ def test_tool_compares_the_gradients(call_tool, digits, tmp_path, capsys):
     assert (results['images'], results['head_images']) == (24, 60)
     assert results['layer'] == 'neck.reduction.0.conv'
     formulas = {row['dL/dX by']: row for row in results['formulas']}
+    assert formulas['autograd, exact square root']['min'] > 0.9999
     assert formulas['autograd, 5 Newton-Schulz iterations']['min'] > 0.9
     assert (results['positions'], results['channels']) == (4, 12)
     weak, strong = results['weight'][-2:]

@@ -126,7 +126,7 @@ NOWHERE = 'train_dataloader.dataset.data_root=nowhere'
     [
         ('train', ['--cfg-options', WIDTH], r'set model\.head\.in_channels=8256'),
         ('test', ['--cfg-options', WIDTH], r'set model\.head\.in_channels=8256'),
-        ('train', ['--cfg-options', NOWHERE], r"train_dataloader\.dataset: .*folder 'nowhere/t"),
+        ('train', ['--cfg-options', NOWHERE], r"train_dataloader\.dataset: .*'nowhere/train'"),
         pytest.param(
             *('train', ['--amp'], '--amp needs an accelerator'),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU'),

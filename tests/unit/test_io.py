@@ -135,6 +135,7 @@ def test_other_json_is_named(tmp_path, text):
     [
         ('run/epoch_5.pth', ['run/epoch_4.pth']),
         ('run/resnet50.pth', ['run/resnet50-0123abcd.pth']),
+        ('run/a.pth', ['run/a-0123abcd.pth']),
         ('run/Epoch_4.pt', ['run/epoch_4.pth']),
         ('run/confg.py', ['run/config.py']),
         ('rum/epoch_4.pth', ['run']),
@@ -144,7 +145,13 @@ def test_other_json_is_named(tmp_path, text):
 )
 def test_near_paths(path, near, tmp_path, monkeypatch):
     (tmp_path / 'run').mkdir()
-    for name in ('epoch_4.pth', 'resnet50-0123abcd.pth', 'config.py', 'config.log'):
+    for name in (
+        'epoch_4.pth',
+        'resnet50-0123abcd.pth',
+        'a-0123abcd.pth',
+        'config.py',
+        'config.log',
+    ):
         (tmp_path / 'run' / name).touch()
     assert near_paths(tmp_path / path) == [str(tmp_path / each) for each in near]
     monkeypatch.chdir(tmp_path)

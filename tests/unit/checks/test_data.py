@@ -65,6 +65,7 @@ def test_dataset_that_is_there(coco, digits, tmp_path):
         (dict(ann_file='none.json'), r"train_dataloader\.dataset\.ann_file: .*none\.json' does no"),
         (dict(ann_file='empty.json'), r"empty\.json' is empty"),
         (dict(data_prefix=dict(img='none')), r'train_dataloader\.dataset: .*none.*data_root'),
+        (dict(data_prefix=dict(img='train', seg='none')), r"the folder .*none' does not exist"),
         (dict(data_prefix=dict(img='folders')), r'least 1 of 1 images do not .*folders/1\.jpg'),
         (
             dict(type='ImageNet', split='val', data_prefix='', ann_file=''),
@@ -267,6 +268,10 @@ def test_classes_of_a_detector_in_another_order(kind, tmp_path):
     for split in ('train', 'test'):
         (text,) = texts('error', check_evaluation, cfg, split)
         assert "label 0 is 'b', in train_dataloader 'a'" in text
+    fewer = dict(train, metainfo=dict(classes=('a',)))
+    short = config(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=fewer))
+    (text,) = texts('error', check_evaluation, short)
+    assert "label 1 is None, in train_dataloader 'b'" in text
     cfg.model.language_model = dict(type='BertModel')
     assert findings(check_evaluation, cfg)[0].status == 'ok'
 

@@ -45,6 +45,7 @@ WARM_UP = dict(type='LinearLR', start_factor=0.1, begin=0, end=5)
         [WARM_UP],  # then constant
         [WARM_UP, dict(type='CosineAnnealingLR', T_max=15, begin=5, end=20)],
         [WARM_UP, dict(type='CosineAnnealingLR', begin=5)],
+        [dict(type='CosineAnnealingLR', T_max=None)],
         [WARM_UP, dict(type='CosineAnnealingLR', T_max=15, begin=5)],
         [dict(WARM_UP, by_epoch=False, end=500), dict(STEPS, end=20)],
         [dict(type='PolyLR', by_epoch=False, end=500)],  # of unknown length in epochs
@@ -97,6 +98,12 @@ def test_schedules_that_fit(schedulers):
             '[0].end=30',
             'after the 20 epochs .* 0.041, 41% of',
             '[0].end=20 or less',
+        ),
+        (  # the one that ends last goes up
+            [dict(type='CosineAnnealingLR', end=5), dict(WARM_UP, begin=5, end=10)],
+            '[1].end=10',
+            'ends at 10 of 20 epochs, .* rate, 0.00',
+            '[1].end=20',
         ),
         (
             [WARM_UP, dict(type='CosineAnnealingLR', T_max=5, begin=5, end=20)],

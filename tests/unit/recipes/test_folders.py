@@ -70,10 +70,12 @@ def test_labels_are_those_of_mmpretrain(tmp_path):
         (many('cat'), ["'cat'", 'two']),
         (['sets/cat/1.png', 'sets/dog/1.png'], ["one class folder, 'sets'", 'or name']),
         ([*many('cat'), 'dog/1.png'], ['single', "'dog'"]),
+        ([*many('train/cat'), *many('train/dog'), *many('val/cat')], ["['dog']"]),
         ([*many('train/.x'), *many('train/dog'), *many('val/.x'), *many('val/dog')], ['.x']),
         ([*many('seg_train/cat'), *many('seg_test/cat')], ['seg_train', 'train and val']),
         ([*many('Train/a'), *many('unlabeled/b')], ['Train', 'train and val']),
-        ([*many('cat'), *many(' dog')], ["/ dog'", 'blank']),
+        ([*many('cat'), *many(' dog')], ['/ dog/']),
+        ([*many('cat'), *many('dog\nx')], ['dog']),
     ],
 )
 def test_what_is_refused(tmp_path, names, words):

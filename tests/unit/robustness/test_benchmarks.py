@@ -247,23 +247,11 @@ def label(value):
 def test_corruption_error_counts_each_file_once():
     samples = [(0, [3.0, 2, 1], label(2)), (1, [0.0, 2, 1], label(1)), (2, [3.0, 2, 1], label(0))]
     repeated = samples[0]  # by a distributed sampler
-    found = errors(*samples, repeated)
-    assert sorted(found.pop('corruption/groups')['error']) == [0, 0, 1]  # of one file each
-    assert found == {
+    assert errors(*samples, repeated) == {
         'corruption/error': pytest.approx(1 / 3),
         'corruption/files': 3,
         'corruption/skipped': [],
     }
-
-
-def test_groups_share_the_files_at_random_and_alike():
-    """The first half of 200 files is wrong: in groups of neighbors the deviation would be 0.5."""
-    samples = [(i, [1.0, 0, 0], label(int(i < 100))) for i in range(200)]
-    groups = errors(*samples)['corruption/groups']['error']
-    assert len(groups) == 50
-    assert np.mean(groups) == pytest.approx(0.5)  # they are of equal size
-    assert 0 < np.std(groups) < 0.4
-    assert errors(*samples)['corruption/groups']['error'] == groups
 
 
 def test_nan_is_named_or_listed():
@@ -275,7 +263,6 @@ def test_nan_is_named_or_listed():
     samples = (bad, (8, None, dict(unreadable='8: why')), (9, [0, 1, 0], label(0)))
     assert errors(*samples, skip_bad=True) == {
         'corruption/error': 1,
-        'corruption/groups': {},  # two of the three have no file left
         'corruption/files': 1,
         'corruption/skipped': [
             dict(file='7.JPEG', reason='7.JPEG: the network gives NaN'),
@@ -298,3 +285,20 @@ def test_stability_follows_the_perturbation(perturbation, expected):
     metrics = evaluate(kind, dict(folder=perturbation), (0, video, {}))
     assert metrics['perturbation/flip_probability'] == pytest.approx(expected)
     assert metrics['perturbation/top5_distance'] == pytest.approx(2 * expected)
+
+
+def test_groups_share_the_sequences_at_random_and_alike():
+    """The first half of 200 flips: in groups of neighbors the deviation would be 0.5."""
+    videos = [[[1.0, 0], [0.0, 1]], [[1.0, 0], [1.0, 0]]]
+    samples = [(i, videos[i >= 100], {}) for i in range(200)]
+    kind = dict(type='PerturbationStability', skip_bad=True)
+    metrics = evaluate(kind, dict(folder='tilt'), *samples)
+    groups = metrics['perturbation/groups']['flip_probability']
+    assert len(groups) == 50
+    assert np.mean(groups) == pytest.approx(0.5)  # they are of equal size
+    assert 0 < np.std(groups) < 0.4
+    assert evaluate(kind, dict(folder='snow'), *samples) == metrics
+    # Of 60 sequences a group has one or two; one whose sequences are all left out ends them.
+    few = [(i, None if i < 40 else videos[0], dict(unreadable='why')) for i in range(60)]
+    few = [(i, logits, {} if logits else fields) for i, logits, fields in few]
+    assert evaluate(kind, dict(folder='tilt'), *few)['perturbation/groups'] == {}

@@ -6,6 +6,8 @@ from gcp_mm.robustness.errors import CORRUPTIONS, EXTRA_CORRUPTIONS
 from gcp_mm.robustness.evaluation import find_parts, part_config
 from gcp_mm.robustness.stability import PERTURBATIONS
 
+FOG = [f'c/fog/{severity}/cat' for severity in range(1, 6)]
+
 
 def roots(root, folders):
     for folder in folders:
@@ -22,11 +24,6 @@ def test_parts_are_those_of_the_benchmarks(tmp_path):
     p = {f'imagenet-p/{each}': tmp_path / 'p' / each for each in PERTURBATIONS}
     expected = {'clean': tmp_path / 'clean'} | c | p
     assert list(parts.items()) == list(expected.items())
-
-
-def test_a_severity_that_is_absent_is_no_part(tmp_path):
-    parts = find_parts(roots(tmp_path, ['clean', 'c/fog/2', 'p/tilt']))
-    assert list(parts) == ['clean', 'imagenet-c/fog/2', 'imagenet-p/tilt']
 
 
 def test_datasets_and_batches_of_the_parts(tmp_path):
@@ -46,10 +43,12 @@ def test_datasets_and_batches_of_the_parts(tmp_path):
 @pytest.mark.parametrize(
     ('folders', 'error', 'message'),
     [
+        (['c/fog/2/cat'], FileNotFoundError, 'c/fog/1'),  # a severity
+        ([*FOG, 'p/tilt'], FileNotFoundError, 'p/tilt'),  # the class folders
         (['c/mist/1/cat'], ValueError, '/c. holds mist; expected .*gaussian_noise'),
-        (['c/fog/1', 'p/group/tilt/cat'], ValueError, '/p. holds group; expected .*gaussian'),
-        (['c/fog/1', 'p'], ValueError, '/p. holds nothing; expected .*gaussian'),
-        (['c/fog/1'], FileNotFoundError, '/p'),
+        ([*FOG, 'p/group/tilt/cat'], ValueError, '/p. holds group; expected .*gaussian'),
+        ([*FOG, 'p'], ValueError, '/p. holds nothing; expected .*gaussian'),
+        (FOG, FileNotFoundError, '/p'),
     ],
 )
 def test_other_layouts_are_refused(tmp_path, folders, error, message):

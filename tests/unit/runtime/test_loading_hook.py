@@ -23,6 +23,7 @@ PLATEAU = dict(type='ReduceOnPlateauLR', monitor='loss')
 SGD = dict(type='SGD', lr=0.1, momentum=0.9)
 GROUPS = dict(custom_keys=dict(other=dict(lr_mult=0.5)))
 MOVED = 'the checkpoint was saved at iteration '
+OTHERS = 'than those of the checkpoint: the run goes on with its own, now lr '
 
 
 @pytest.fixture
@@ -217,6 +218,29 @@ def test_another_iteration_is_told(tmp_path, said, change, place):
     assert re.search(place, text)
 
 
+@pytest.mark.parametrize(
+    ('scheduler', 'options', 'rate'),
+    [
+        (dict(STEPS, gamma=0.5), {}, '0.05'),
+        (dict(STEPS, milestones=[2, 5]), {}, '0.01'),  # which the rate does not tell yet
+        (STEPS, dict(optim_wrapper=LOWER), '0.005'),
+        (STEPS, {}, None),
+    ],
+)
+def test_another_schedule_is_told(tmp_path, said, scheduler, options, rate):
+    train(tmp_path, STEPS)
+    train(tmp_path, scheduler, resume='epoch_2.pth', **options)
+    found = [text.split(OTHERS)[1] for text in said if OTHERS in text]
+    assert found == ([rate] if rate else [])
+
+
+def test_metrics_are_followed_from_the_middle_of_an_epoch(tmp_path, said):
+    train(tmp_path, PLATEAU, hook=dict(by_epoch=False, interval=8))
+    resumed = train(tmp_path, PLATEAU, resume='iter_8.pth')
+    assert list(resumed.values) == [*range(2, EPOCHS + 1)]
+    assert any(MOVED in text for text in said)
+
+
 def test_an_optimizer_without_its_state_is_told(tmp_path, said):
     train(tmp_path, STEPS, hook=dict(save_optimizer=False))
     train(tmp_path, STEPS, resume='epoch_2.pth')
@@ -235,7 +259,7 @@ def test_same_settings_go_on_bit_for_bit(tmp_path, said, schedulers):
     saved = train(tmp_path, *schedulers)
     resumed = train(tmp_path, *schedulers, resume='epoch_2.pth')
     assert resumed.values == {epoch: saved.values[epoch] for epoch in range(3, EPOCHS + 1)}
-    assert not [text for text in said if MOVED in text]
+    assert not [text for text in said if MOVED in text or OTHERS in text]
 
 
 def test_config_in_a_checkpoint_is_not_executed(tmp_path):

@@ -57,7 +57,6 @@ def test_runs_of_other_seeds_are_refused():
         ((-1, 1), 'undecided'),
         ((0, 1), 'undecided'),
         ((0, 0), 'undecided'),
-        ((float('nan'), float('nan')), 'undecided'),
     ],
 )
 def test_verdict(interval, expected):
