@@ -246,6 +246,7 @@ class FileMetric(BaseMetric):
     def __init__(self, skip_bad: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.skip_bad = skip_bad
+        self.groups: dict[str, list[float]] = {}  # too long for the log that metrics go to
 
     def measure(self, logits: Tensor, sample: dict) -> dict[str, float]:
         """The numbers of one file."""
@@ -326,8 +327,8 @@ class PerturbationStability(FileMetric):
         flips, distance = video_stability(logits, noise='noise' in self.dataset_meta['folder'])
         return dict(flip_probability=flips, top5_distance=distance)
 
-    def compute_metrics(self, results):
-        """As :class:`FileMetric`, and `groups`: the means over random groups of files, by number.
+    def compute_metrics(self, results: list) -> dict:
+        """As :class:`FileMetric`; sets `groups`, the means over random groups of files, by number.
 
         The groups are the same in all perturbations of as many files, those that were left out
         counted. There are none where all files of a group were left out.
@@ -338,8 +339,8 @@ class PerturbationStability(FileMetric):
             for group in np.array_split(order, min(GROUPS, len(order)))
         ]
         means = [means_of(group) for group in groups] if all(groups) else []
-        of_groups = {name: [each[name] for each in means] for name in (means or [{}])[0]}
-        return dict(super().compute_metrics(results), groups=of_groups)
+        self.groups = {name: [each[name] for each in means] for name in (means or [{}])[0]}
+        return super().compute_metrics(results)
 
 
 def means_of(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -94,7 +94,9 @@ def evaluate(
             if is_main_process():
                 results.setdefault('files', {})[key] = files_hash(folders[key])
             found = run_part(runner, *parts[key])
-            return {name.split('/')[-1]: value for name, value in found.items()}
+            found = {name.split('/')[-1]: value for name, value in found.items()}
+            (metric,) = runner.test_loop.evaluator.metrics
+            return dict(found, groups=metric.groups) if metric.groups else found
 
         return run_missing(cfg, checkpoint, out, results, parts, measure, trust=trust)
 

@@ -226,7 +226,7 @@ def test_what_is_no_image_is_left_out_and_said(tmp_path, log):
 
 def evaluate(metric, meta, *samples):
     """The results of a metric; a sample is of a file, logits or None, and other fields."""
-    metric = METRICS.build(metric)
+    metric = METRICS.build(metric) if isinstance(metric, dict) else metric
     metric.dataset_meta = meta
     for index, logits, fields in samples:
         given = {} if logits is None else dict(logits=torch.as_tensor(logits))
@@ -287,18 +287,22 @@ def test_stability_follows_the_perturbation(perturbation, expected):
     assert metrics['perturbation/top5_distance'] == pytest.approx(2 * expected)
 
 
+def groups_of(folder, *samples):
+    metric = METRICS.build(dict(type='PerturbationStability', skip_bad=True))
+    assert 'groups' not in ' '.join(evaluate(metric, dict(folder=folder), *samples))
+    return metric.groups
+
+
 def test_groups_share_the_sequences_at_random_and_alike():
     """The first half of 200 flips: in groups of neighbors the deviation would be 0.5."""
     videos = [[[1.0, 0], [0.0, 1]], [[1.0, 0], [1.0, 0]]]
     samples = [(i, videos[i >= 100], {}) for i in range(200)]
-    kind = dict(type='PerturbationStability', skip_bad=True)
-    metrics = evaluate(kind, dict(folder='tilt'), *samples)
-    groups = metrics['perturbation/groups']['flip_probability']
-    assert len(groups) == 50
-    assert np.mean(groups) == pytest.approx(0.5)  # they are of equal size
-    assert 0 < np.std(groups) < 0.4
-    assert evaluate(kind, dict(folder='snow'), *samples) == metrics
+    found = groups_of('tilt', *samples)
+    assert list(found) == ['flip_probability', 'top5_distance']
+    assert len(found['flip_probability']) == 50
+    assert np.mean(found['flip_probability']) == pytest.approx(0.5)  # they are of equal size
+    assert 0 < np.std(found['flip_probability']) < 0.4
+    assert groups_of('snow', *samples) == found
     # Of 60 sequences a group has one or two; one whose sequences are all left out ends them.
-    few = [(i, None if i < 40 else videos[0], dict(unreadable='why')) for i in range(60)]
-    few = [(i, logits, {} if logits else fields) for i, logits, fields in few]
-    assert evaluate(kind, dict(folder='tilt'), *few)['perturbation/groups'] == {}
+    bad = [(i, None, dict(unreadable='why')) for i in range(40)]
+    assert groups_of('tilt', *bad, *((i, videos[0], {}) for i in range(40, 60))) == {}
