@@ -103,9 +103,8 @@ def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
     with path.open('a') as file:
         file.write('{"iter": 3, "los')
     copy = shutil.copytree(work_dir, tmp_path / 'resumed')
-    options = {'resume': True, 'load_from': str(copy / 'epoch_1.pth')}
-    options |= {'train_cfg.max_epochs': 2, 'param_scheduler.end': 2}
-    train(hooks, copy, **options)
+    options = {'train_cfg.max_epochs': 2, 'param_scheduler.end': 2}
+    train(hooks, copy, resume=str(copy / 'epoch_1.pth'), **options)
     records = read_jsonl(copy / 'landscape.jsonl')
     assert [(record['iter'], record['epoch']) for record in records] == [
         *((0, 0), (1, 0), (2, 1), (3, 1))
