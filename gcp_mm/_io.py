@@ -67,7 +67,8 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         limit: number of paths at most.
 
     Returns:
-        Those beside it with a similar name, such as 'epoch_4.pth' for 'epoch_5.pth'.
+        Those beside it with the same name and a hash ('a-0123abcd.pth' for 'a.pth'), then those
+        with a similar one, such as 'epoch_4.pth' for 'epoch_5.pth'.
     """
     path = Path(path).expanduser()
     while not path.parent.is_dir() and path != path.parent:
@@ -76,7 +77,7 @@ def near_paths(path: str | Path, limit: int = 3) -> list[str]:
         return []
     kind = path.suffix[:3]  # '.pt' and '.pth' are one
     names = sorted(each.name for each in path.parent.iterdir() if each.suffix[:3] == kind)
-    near = [name for name in names if name.startswith(f'{path.stem}-')]  # with a hash
+    near = [name for name in names if name.startswith(f'{path.stem}-')]
     near += difflib.get_close_matches(path.name, names, n=limit)
     return [str(path.with_name(name)) for name in dict.fromkeys(near)][:limit]
 

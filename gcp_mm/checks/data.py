@@ -294,16 +294,15 @@ def check_evaluation(context: Context) -> list[Finding]:
         detector = context.scope == 'mmdet'  # whose metrics want a category for each label
         pairs = [*zip_longest(trained, names)] if detector else [*zip(trained, names, strict=False)]
         compared |= bool(pairs)
-        for label, (one, two) in enumerate(pairs):
-            if one == two:
-                continue
+        wrong = ((label, *pair) for label, pair in enumerate(pairs) if pair[0] != pair[1])
+        if first := next(wrong, None):
+            label, one, two = first
             texts.append(
                 f'{loader}: label {label} is {two!r}, in train_dataloader {one!r}, and all results '
                 'would be of other classes. A label is the place of a class folder, or of a name '
                 'in metainfo.classes: give both the same, an empty folder if need be, in the same '
                 'order'
             )
-            break
     if texts:
         return [Finding('evaluation', 'error', text) for text in dict.fromkeys(texts)]
     has = ', and has the classes of the training' if compared else ''

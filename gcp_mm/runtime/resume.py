@@ -246,7 +246,7 @@ def _set_values(wrapper, state, names):
     """
     if isinstance(wrapper, OptimWrapperDict):
         changed = [_set_values(each, state.get(name), names) for name, each in wrapper.items()]
-        return any(changed)
+        return any(changed)  # after all of them are set
     changed = False
     if state:
         groups = [*state['param_groups'], state.get('base_param_settings') or {}]
