@@ -116,8 +116,8 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     """Add `config` and `--cfg-options`."""
     parser.add_argument(
         'config',
-        help='config file, of a classifier or of a detector, or the name of one that comes with '
-        'their framework, such as mmpretrain::resnet/resnet152_8xb32_in1k.py',
+        help='config file; the name of a config of this project, such as '
+        'resnet18-gcp_1xb64-5e_digits; or gcp_mm::..., mmpretrain::..., mmdet::...',
     )
     add_options_argument(parser)
 
@@ -157,9 +157,12 @@ def add_run_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     add_trust_argument(parser)
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='mixed precision, on a GPU')
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='of jobs'
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='how the processes are started; default: %(default)s',
     )
     # torch.distributed.launch passes this; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)

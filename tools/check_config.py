@@ -1,4 +1,4 @@
-"""Say what is wrong with a config, and with the packages, data and disk it needs, before a job."""
+"""Check a config, and the packages, data and disk space that it needs, before a job."""
 
 import argparse
 
@@ -18,10 +18,12 @@ def parse_args():
     parser.add_argument('--work-dir', help='where logs and checkpoints will go')
     add_trust_argument(parser)
     parser.add_argument(
-        '--gpus', type=int, default=world_size('pytorch'), help='processes of the job, by default 1'
+        '--gpus', type=int, default=world_size('pytorch'), help='processes of the job; default: 1'
     )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='as the job will have it: see tools/train.py'
+        '--auto-scale-lr',
+        action='store_true',
+        help='check a job that is started with --auto-scale-lr',
     )
     args = parser.parse_args()
     check_integer('--gpus', args.gpus)

@@ -1,4 +1,4 @@
-"""Say what a config's data are, and what is missing of them, before a job starts."""
+"""Check the datasets of a config, and report missing files."""
 
 import argparse
 

@@ -20,7 +20,7 @@ ACCURACY = 'accuracy/top1'
 
 
 def network_of(table, name):
-    """Config, options and trunk of a network: those of the one that it is `like`, then its own."""
+    """Config, options and backbone of a network, on top of those of the one it is `like`."""
     network = table['networks'][name]
     base = network_of(table, network['like']) if 'like' in network else {'options': {}}
     return {**base, **network, 'options': base['options'] | network.get('options', {})}

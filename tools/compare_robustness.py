@@ -21,7 +21,7 @@ def parse_args():
         'results',
         nargs='+',
         metavar='[NAME=]RESULTS.json',
-        help='what tools/test_robustness.py wrote; by default the name is the one in it',
+        help='results of tools/test_robustness.py; default of NAME: the name in the file',
     )
     parser.add_argument(
         '--baseline',
@@ -35,7 +35,7 @@ def parse_args():
         '--out',
         type=Path,
         default=Path('work_dirs/robustness'),
-        help='where to write .md and .png, without the ending; by default %(default)s',
+        help='path of the .md and .png files, without the suffix; default: %(default)s',
     )
     return parser.parse_args()
 

@@ -13,17 +13,17 @@ from gcp_mm.checkpoints import convert_checkpoint, read_checkpoint
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', type=Path, help='checkpoint; its key map is recognized')
-    parser.add_argument('target', type=Path, help='file to write, a name in .pth')
+    parser.add_argument('source', type=Path, help='checkpoint; the tool recognizes its network')
+    parser.add_argument('target', type=Path, help='.pth file to write')
     parser.add_argument('--backbone-only', action='store_true', help='without neck and head')
     parser.add_argument(
-        '--reverse', action='store_true', help="from one of this project's ResNets, the way back"
+        '--reverse', action='store_true', help="from this project's names to those of torchvision"
     )
     add_trust_argument(parser)
     parser.add_argument(
         '--publish', action='store_true', help="add 8 digits of the file's hash to its name"
     )
-    parser.add_argument('--force', action='store_true', help='write over an earlier target')
+    parser.add_argument('--force', action='store_true', help='overwrite an earlier target')
     args = parser.parse_args()
     path = convert_checkpoint(**vars(args))
     if not args.reverse:

@@ -121,9 +121,11 @@ def main():
     )
     parser.add_argument('--no-time', action='store_true', help='leave out the measured times')
     parser.add_argument('--batch', type=int, default=32, help='images in a timed step')
-    parser.add_argument('--size', type=int, default=224, help='of the timed images, pixels')
+    parser.add_argument('--size', type=int, default=224, help='side of the timed images, pixels')
     parser.add_argument('--repeats', type=int, default=5, help='timed turns of each network')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/cost_table'), help='folder')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/cost_table'), help='folder for the results'
+    )
     args = parser.parse_args()
     if min(args.batch, args.size, args.repeats) < 1:
         parser.error('--batch, --size and --repeats: expected positive numbers')

@@ -27,8 +27,8 @@ def parse_args():
         nargs='+',
         type=float,
         default=[0.1, 1, 10, 100],
-        help='of the linear SVMs on vectors of norm 1; of several, the one that is best on a fifth '
-        'of TRAIN held out; default: 0.1 1 10 100',
+        help='C of the linear SVMs; the best of several values is chosen on a held-out fifth of '
+        'TRAIN; default: 0.1 1 10 100',
     )
     return parser.parse_args()
 

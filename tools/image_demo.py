@@ -1,8 +1,8 @@
-"""Classify pictures and videos, or detect objects in them, and draw what was found.
+"""Classify images and videos, or detect objects in them, and draw what was found.
 
 The network is CONFIG and CHECKPOINT, or a file of tools/export.py (.onnx, .pt2 or .pt). The output
 folder gets vis/, the inputs with what was found drawn, and predictions.json. With
---covariance it also gets covariance/, for each picture the matrix that the pooling layer gave and
+--covariance it also gets covariance/, for each image the matrix that the pooling layer gave and
 the channels that decided its class. See docs/guides/prediction.md.
 """
 
@@ -45,12 +45,16 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, usage=USAGE)
     add = parser.add_argument
     add('config', metavar='CONFIG', help='config file, or the name of a config; or EXPORTED')
-    add('inputs', nargs='+', metavar='INPUT', help='pictures, videos, and folders of them')
+    add('inputs', nargs='+', metavar='INPUT', help='images, videos, and folders of them')
     add_options_argument(parser)
     add('--out-dir', type=Path, required=True, help='where the results go')
     add('--force', action='store_true', help='write to a folder that is not empty')
     add('--device', type=device, help=f'default: {get_device()}')
-    add('--score-thr', type=float, help='detectors: of drawn objects; default: 0.3')
+    add(
+        '--score-thr',
+        type=float,
+        help='detectors: leave out objects with this score or a lower one; default: 0.3',
+    )
     add('--covariance', action='store_true', help='GCP classifiers: draw what decided each class')
     add_trust_argument(parser)
     args = parser.parse_intermixed_args()
@@ -84,14 +88,14 @@ def find_inputs(paths):
             files.append(path)
     if not files:
         names = ', '.join(repr(str(path)) for path in paths)
-        raise ValueError(f'inputs: no picture or video is in {names}')
+        raise ValueError(f'inputs: no image or video is in {names}')
     files = {Path(os.path.abspath(file)): file for file in files}
     common = os.path.commonpath([full.parent for full in files])
     return {file: full.relative_to(common) for full, file in files.items()}
 
 
 def read_frames(file, loader):
-    """Yield (number, image) of each frame of a video, or (None, a picture), as loader gives it."""
+    """Yield (number, image) of each frame of a video, or (None, an image), as loader gives it."""
     if file.suffix.lower() in VIDEO_EXTENSIONS:
         video = mmcv.VideoReader(str(file))
         gray = str(loader.color_type).startswith('grayscale')
@@ -111,7 +115,7 @@ def read_frames(file, loader):
 
 
 def draw(predict, file, path, out_dir, records):
-    """Draw what the network finds in a picture or in each frame, and add it to the records."""
+    """Draw what the network finds in an image or in each frame, and add it to the records."""
     video, before, target = None, len(records), out_dir / f'vis/{path}.mp4'
     part = target.with_name(f'{target.stem}.{os.getpid()}.part.mp4')
     try:

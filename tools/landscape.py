@@ -43,20 +43,27 @@ def parse_args():
     )
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', type=Path, help='folder; by default landscape/ by the checkpoint')
     parser.add_argument(
-        '--images', type=int, default=128, help="for training, at random, in val's pipeline"
+        '--out', type=Path, help='folder; default: landscape/ beside the checkpoint'
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=128,
+        help='number of random training images, loaded by the validation pipeline',
     )
     parser.add_argument('--batch-size', type=int, default=64, help='images at a time')
-    parser.add_argument('--seed', type=int, default=0, help='of the images and the directions')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='random seed of the images and directions'
+    )
     parser.add_argument(
         '--products',
         type=int,
         default=40,
-        help='of the Hessian with a vector, for its density, and as many for its trace',
+        help='Hessian-vector products for the density, and as many for the trace',
     )
     parser.add_argument(
-        '--tolerance', type=float, default=0.01, help='of the eigenvalues, relative'
+        '--tolerance', type=float, default=0.01, help='relative tolerance of the eigenvalues'
     )
     parser.add_argument('--grid', type=int, default=21, help='points from -1 to 1 along each axis')
     add_trust_argument(parser)

@@ -1,7 +1,7 @@
-"""Write a config for your own pictures, check it, and say how to train with it.
+"""Write a config for your own images, check it, and print the training command.
 
-DATA is a folder. To classify: <class>/<picture>, or train/ and val/ of such folders. To detect or
-segment: files in COCO's format, for training and validation or one to be split, with the pictures.
+DATA is a folder. To classify: <class>/<image>, or train/ and val/ with such folders. To detect or
+segment: COCO files for training and validation, or one file that is split, and the images.
 """
 
 import argparse
@@ -24,13 +24,13 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('data', type=Path, metavar='DATA', help='folder of the pictures')
+    parser.add_argument('data', type=Path, metavar='DATA', help='folder of the images')
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument(
         '--network',
         default='resnet18-gcp',
-        help='resnet18, 34, 50 or 101, with -gcp for covariance pooling, of a detector also -gcp-d '
-        'or -gcp-m (default: resnet18-gcp)',
+        help='resnet18, 34, 50 or 101, with -gcp for covariance pooling; detectors also take '
+        '-gcp-d and -gcp-m (default: resnet18-gcp)',
     )
     parser.add_argument(
         '--weights', metavar='FILE', help='checkpoint to start from; by default random weights'
@@ -38,12 +38,15 @@ def parse_args():
     parser.add_argument(
         '--size',
         type=int,
-        help='side of the images, of a detector the longest, pixels; by default what fits them',
+        help='side of the images in pixels, at least 32 (detectors: the longest side); default: '
+        'chosen from the data',
     )
     parser.add_argument('--gpus', type=int, default=1, help='processes of the training')
-    parser.add_argument('--seed', type=int, default=0, help='of the split, where DATA has none')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of a random split, if DATA has no validation set'
+    )
     parser.add_argument('--out', type=Path, default='my_config.py', help='config to write')
-    parser.add_argument('--force', action='store_true', help='replace what exists')
+    parser.add_argument('--force', action='store_true', help='replace existing files')
     add_trust_argument(parser)
     return parser.parse_args()
 

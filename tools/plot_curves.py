@@ -63,16 +63,24 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('runs', nargs='*', metavar='RUN_DIR', help='work dirs; GAP before GCP')
-    parser.add_argument('--names', nargs='+', help='of the runs; by default those of their dirs')
-    parser.add_argument('--metric', default='accuracy/top1', help='as the validation logs it')
-    parser.add_argument('--lr', nargs='+', default=[], metavar='CONFIG', help='configs to draw')
+    parser.add_argument('--names', nargs='+', help='names of the runs; default: their folder names')
+    parser.add_argument('--metric', default='accuracy/top1', help='name of the metric in the log')
+    parser.add_argument(
+        '--lr',
+        nargs='+',
+        default=[],
+        metavar='CONFIG',
+        help='draw the learning rates of these configs',
+    )
     parser.add_argument(
         '--images',
         type=int,
         default=1_281_167,
         help="size of the configs' training set (ImageNet), for schedules that go by iterations",
     )
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/curves'), help='folder')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/curves'), help='folder for the results'
+    )
     args = parser.parse_args()
     if not args.runs and not args.lr:
         parser.error('name RUN_DIRs, or configs after --lr')

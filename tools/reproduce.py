@@ -72,17 +72,17 @@ def hold_out(folder, prefix):
 
 
 def train_seeds(table, out, needed, rates, processes):
-    """{(set, network): runs, one for each seed}, all trained, trunks before their detectors."""
+    """{(set, network): runs, one for each seed}, all trained, backbones before their detectors."""
     runs = {}
-    trunks = {each: network_of(table, each[1]).get('from') for each in needed}
+    backbones = {each: network_of(table, each[1]).get('from') for each in needed}
     for phase in (False, True):
-        now = [each for each in needed if bool(trunks[each]) == phase]
+        now = [each for each in needed if bool(backbones[each]) == phase]
         for dataset, network in now:
             of_seeds = []
             for k, seed in enumerate(table['seeds']):
                 options = {}
-                if trunk := trunks[dataset, network]:
-                    checkpoint = str(runs[tuple(trunk)][k].checkpoint)
+                if backbone := backbones[dataset, network]:
+                    checkpoint = str(runs[tuple(backbone)][k].checkpoint)
                     options['model.backbone.init_cfg.checkpoint'] = checkpoint
                 rate = rates[dataset, network]
                 of_seeds.append(Run(table, out, dataset, network, rate, seed, **options))
@@ -100,11 +100,11 @@ def networks_in(part):
 
 
 def needed_for(table, part):
-    """(set, network) pairs that a part trains, a trunk before the detectors that start from it."""
+    """(set, network) pairs that a part trains, backbones before the detectors of them."""
     needed = []
     for dataset, network in itertools.product(part['sets'], networks_in(part)):
-        trunk = network_of(table, network).get('from')
-        needed += [tuple(trunk)] if trunk else []
+        backbone = network_of(table, network).get('from')
+        needed += [tuple(backbone)] if backbone else []
         needed.append((dataset, network))
     return list(dict.fromkeys(needed))
 
@@ -223,9 +223,12 @@ def reproduce(table, name, out, docs, processes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('parts', nargs='*', metavar='PART', help='of the table, all by default')
+    parser.add_argument('parts', nargs='*', metavar='PART', help='parts to run; default: all')
     parser.add_argument(
-        '--table', type=Path, default=Path('tools/claims.yml'), help='what is declared'
+        '--table',
+        type=Path,
+        default=Path('tools/claims.yml'),
+        help='YAML file of the networks, datasets and claims',
     )
     parser.add_argument(
         '--out', type=Path, default=Path('work_dirs/claims'), help='folder of the runs'

@@ -30,7 +30,7 @@ def parse_args():
     )
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write images with the predictions drawn into this dir')
-    parser.add_argument('--interval', type=int, default=1, help='draw every so many images')
+    parser.add_argument('--interval', type=int, default=1, help='draw every N-th image')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds to show an image')
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.json')):

@@ -46,7 +46,7 @@ def parse_args():
     add('--imagenet-c', metavar='ROOT', help='folder of <corruption>/<severity>/')
     add('--imagenet-p', metavar='ROOT', help='folder of <perturbation>/')
     add('--clean', metavar='ROOT', help='folder of clean images, for Relative mCE')
-    add('--crop-size', type=int, help='of all images; by default 224')
+    add('--crop-size', type=int, help='width and height of the center crop; default: 224')
     add(
         '--resize',
         type=int,
@@ -59,14 +59,14 @@ def parse_args():
         nargs='+',
         metavar='NAME',
         choices=CORRUPTIONS,
-        help=f'of {", ".join(CORRUPTIONS)}; by default all',
+        help=f'corruptions to evaluate; default: all of {", ".join(CORRUPTIONS)}',
     )
     add(
         '--severities',
         nargs='+',
         type=int,
         choices=SEVERITIES,
-        help='of the corruptions; by default all',
+        help='severities to evaluate; default: all',
     )
     args = parser.parse_args()
     if args.amp:

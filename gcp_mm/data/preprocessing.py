@@ -169,7 +169,7 @@ class Preprocessing:
             )
             raise ValueError(
                 f'the file takes images of {expected} (channels, height, width), and its test '
-                f'pipeline gives {got}: resize the picture, or export with another --size'
+                f'pipeline gives {got}: resize the image, or export with another --size'
             )
         images = inputs[None].float()
         if self.order == 'RGB':

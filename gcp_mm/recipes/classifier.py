@@ -1,4 +1,4 @@
-"""The config of a classifier of own pictures, as text."""
+"""The config of a classifier of own images, as text."""
 
 import inspect
 
@@ -20,10 +20,10 @@ MANY = 50  # classes, of which the five most likely are evaluated too
 
 
 def choose_size(sizes: np.ndarray) -> tuple[int, str]:
-    """Side of the images to train with, in pixels: a multiple of 32 that enlarges few pictures.
+    """Side of the images to train with, in pixels: a multiple of 32 that enlarges few images.
 
     Args:
-        sizes: (n, 2), widths and heights of the pictures.
+        sizes: (n, 2), widths and heights of the images.
 
     Returns:
         The side, and why.
@@ -32,8 +32,8 @@ def choose_size(sizes: np.ndarray) -> tuple[int, str]:
     if size < SIZES[0]:
         return SIZES[0], 'smaller ones leave a map of few positions'
     if size > SIZES[1]:
-        return SIZES[1], "the paper's, and the pictures are no smaller"
-    return size, 'a multiple of 32 that nine in ten pictures reach'
+        return SIZES[1], "the paper's, and the images are no smaller"
+    return size, 'a multiple of 32 that nine in ten images reach'
 
 
 def choose_channels(positions: int) -> int:
@@ -63,10 +63,10 @@ def classifier(
 
     Args:
         folders: the dataset.
-        sizes: (n, 2), widths and heights of its pictures.
-        lists: file of each split that lists its pictures, where the dataset was split.
+        sizes: (n, 2), widths and heights of its images.
+        lists: file of each split that lists its images, where the dataset was split.
         network: ResNet, pooling and weights.
-        size: side of the images in pixels; None for one that fits the pictures.
+        size: side of the images in pixels; None for one that fits the images.
         processes: of the training.
         workers: processes that load images, for each process of the training.
 
@@ -88,7 +88,7 @@ def classifier(
     low, high = sizes.min(), sizes.max()
     counts = {split: len(files) for split, files in folders.samples.items()}
     about = comment(
-        f'{folders.root}: {number} classes, {counts["train"]:,} pictures to train on and '
+        f'{folders.root}: {number} classes, {counts["train"]:,} images to train on and '
         f'{counts["val"]:,} to validate, {up_to(low, high)} pixels wide and high.',
         *folders.notes,
     )
@@ -105,7 +105,7 @@ size = {size}  # pixels; {reason}
 {_model(network, size, number, top)}
 load = dict(type='LoadImageFromFile')
 pack = dict(type='PackInputs')
-# The whole picture is resized, at its aspect ratio, and padded: nothing of it is cut off.
+# The whole image is resized, at its aspect ratio, and padded: nothing of it is cut off.
 train_pipeline = [
     load,
     dict(type='RandomResize', scale=(size, size), ratio_range=(0.7, 1.0), keep_ratio=True),

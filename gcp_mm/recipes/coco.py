@@ -1,4 +1,4 @@
-"""Files in COCO's format with their pictures, training and validation apart or to be split."""
+"""Files in COCO's format with their images, training and validation apart or to be split."""
 
 import json
 import os
@@ -19,14 +19,14 @@ PARTS = {'images', 'annotations', 'categories'}
 
 @dataclass(frozen=True)
 class Objects:
-    """Pictures with objects.
+    """Images with objects.
 
     Attributes:
         root: the folder of the dataset.
         classes: names of the categories that have an object to train on, as the files order them.
-        annotation_files: of the training and of the validation, below `root`; {} where the pictures
+        annotation_files: of the training and of the validation, below `root`; {} where the images
             of one file were split at random.
-        prefixes: folder of their pictures, below `root`.
+        prefixes: folder of their images, below `root`.
         contents: what the files hold.
         notes: what whoever trains with them should know, a sentence each.
     """
@@ -44,11 +44,11 @@ class Objects:
 
     @property
     def was_split(self) -> bool:
-        """Whether the pictures of one file were split."""
+        """Whether the images of one file were split."""
         return not self.annotation_files
 
     def infos(self, split: str) -> list[dict]:
-        """Path, height and width of the pictures of a split."""
+        """Path, height and width of the images of a split."""
         folder = self.root / self.prefixes[split]
         return [
             dict(
@@ -69,13 +69,13 @@ def find_objects(root: Path, seed: int = 0, own: Sequence[Path] = ()) -> Objects
     """Find a dataset in COCO's format: files for training and validation, or one to be split.
 
     Args:
-        root: folder that holds the files, in it or in a folder of it, and the pictures.
+        root: folder that holds the files, in it or in a folder of it, and the images.
         seed: of the random split.
         own: files of an earlier split, which are none of the dataset's.
 
     Raises:
         ValueError: if there are no such files or several of a kind, for what MMDetection would
-            fail at or misread in them, or if there is no object to train on or no picture.
+            fail at or misread in them, or if there is no object to train on or no image.
     """
     read, notes = {}, []
     files = _find_files(root, read, {path.resolve() for path in own})
@@ -94,7 +94,7 @@ def find_objects(root: Path, seed: int = 0, own: Sequence[Path] = ()) -> Objects
     if not given:
         contents = _split(contents['train'], root, seed)
         files['val'] = files['train']
-        notes.append(f'One picture in {SHARE}, drawn with seed {seed}, validates.')
+        notes.append(f'One image in {SHARE}, drawn with seed {seed}, validates.')
     prefixes = {split: _prefix(root, path, contents[split]) for split, path in files.items()}
     names = {split: path.relative_to(root).as_posix() for split, path in files.items()}
     given_files = names if given else {}
@@ -110,7 +110,7 @@ def _find_files(root, read, own):
     if not found:
         raise ValueError(
             f"{str(root)!r} holds no file in COCO's format; expected annotations/instances_train"
-            '.json and annotations/instances_val.json, or one file beside the pictures'
+            '.json and annotations/instances_val.json, or one file beside the images'
         )
     if len(found) == 1:
         return dict(train=found[0])
@@ -152,11 +152,11 @@ def _content(path, read, evaluated):
 
 
 def _split(content, root, seed):
-    """One picture in :data:`SHARE` for the validation, of those with objects and of the others.
+    """One image in :data:`SHARE` for the validation, of those with objects and of the others.
 
-    A category keeps a picture to train on.
+    A category keeps an image to train on.
     """
-    categories = defaultdict(set)  # by picture
+    categories = defaultdict(set)  # by image
     for name, each in _used(content):
         categories[each['image_id']].add(name)
     left = Counter(name for names in categories.values() for name in names)
@@ -165,7 +165,7 @@ def _split(content, root, seed):
     for image in images:
         groups[image['id'] in categories].append(image['id'])
     if len(groups[1]) < 2:
-        raise ValueError(f'{str(root)!r}: {len(groups[1])} pictures have objects, expected two')
+        raise ValueError(f'{str(root)!r}: {len(groups[1])} images have objects, expected two')
     rng, chosen = np.random.default_rng(seed), set()
     for group in filter(None, groups):
         wanted = len(chosen) + max(1, len(group) // SHARE)
@@ -193,10 +193,10 @@ def _used(content):
 
 
 def _prefix(root, path, content):
-    """The folder, below `root`, that holds the pictures of a file."""
+    """The folder, below `root`, that holds the images of a file."""
     images = content['images']
     if not images:
-        raise ValueError(f'{str(path)!r} lists no picture')
+        raise ValueError(f'{str(path)!r} lists no image')
     name, stem = images[0]['file_name'], path.stem.removeprefix('instances_')
     places = [stem, f'images/{stem}', path.parent.relative_to(root).as_posix(), 'images', '.']
     for split in (*TRAIN, *VAL):
@@ -205,7 +205,7 @@ def _prefix(root, path, content):
     folder = next((place for place in places if (root / place / name).is_file()), None)
     if folder is None:
         raise ValueError(
-            f'{str(path)!r}: its first picture, {name!r}, is in none of '
+            f'{str(path)!r}: its first image, {name!r}, is in none of '
             f'{", ".join(repr(str(root / place)) for place in dict.fromkeys(places))}'
         )
     return '' if folder == '.' else folder

@@ -1,4 +1,4 @@
-"""The config of a detector of own pictures, as text."""
+"""The config of a detector of own images, as text."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from .network import Network
 from .schedule import Regime, comment, literal, plan, schedule_text, up_to
 
 LARGEST = (1333, 800)  # of MMDetection's COCO configs, pixels
-SMALL = 320  # longer side up to which pictures get narrow heads
+SMALL = 320  # longer side up to which images get narrow heads
 BATCH = 4
 # From random weights; and from pretrained ones, 0.02 for 16 images as MMDetection has it
 SCRATCH = Regime(rate=0.02, batch=BATCH, highest=0.04, steps=400, epochs=(24, 300))
@@ -17,13 +17,13 @@ FINE = Regime(rate=0.005, batch=BATCH, highest=0.02, steps=300, epochs=(12, 100)
 ANCHORS = (2, 8)  # least and largest scale; MMDetection's is 8: 32 pixels on the finest map
 
 
-def picture_scale(sizes: np.ndarray) -> tuple[int, int]:
-    """Longest and shortest side to resize pictures to, in pixels, at their aspect ratio.
+def image_scale(sizes: np.ndarray) -> tuple[int, int]:
+    """Longest and shortest side to resize images to, in pixels, at their aspect ratio.
 
     The larger ones keep their size, to a multiple of 32, up to MMDetection's 1333x800.
 
     Args:
-        sizes: (n, 2), widths and heights of the pictures.
+        sizes: (n, 2), widths and heights of the images.
     """
     sides = np.sort(sizes, 1)  # shorter, longer
     short, long = (int(-(-np.quantile(side, 0.75) // 32) * 32) for side in sides.T)
@@ -31,8 +31,8 @@ def picture_scale(sizes: np.ndarray) -> tuple[int, int]:
 
 
 def scale_to(longest: int, sizes: np.ndarray) -> tuple[int, int]:
-    """The scale of :func:`picture_scale`, reduced or enlarged to a longest side in pixels."""
-    long, short = picture_scale(sizes)
+    """The scale of :func:`image_scale`, reduced or enlarged to a longest side in pixels."""
+    long, short = image_scale(sizes)
     return longest, max(1, round(longest * short / long))
 
 
@@ -41,7 +41,7 @@ def anchor_scale(boxes: np.ndarray, factor: float) -> int:
 
     Args:
         boxes: (n, 2), widths and heights of the objects in pixels.
-        factor: by which pictures are resized.
+        factor: by which images are resized.
     """
     small = factor * np.quantile(np.sqrt(boxes.prod(1)), 0.1)
     power = int(2 ** np.floor(np.log2(max(small / 4, 1))))
@@ -63,10 +63,10 @@ def detector(
 
     Args:
         objects: the dataset.
-        sizes: (n, 2), widths and heights of its pictures.
+        sizes: (n, 2), widths and heights of its images.
         lists: annotation file of each split, where the dataset was split.
         network: ResNet and weights.
-        size: longest side of the resized pictures; None for what fits them.
+        size: longest side of the resized images; None for what fits them.
         processes: of the training.
         workers: processes that load images, for each process of the training.
         masks: whether to find masks too.
@@ -75,8 +75,8 @@ def detector(
         ValueError: if there are not two images to train on for each process.
     """
     files = lists or objects.annotation_files
-    reason = 'as asked for' if size else 'most pictures are no larger'
-    scale = scale_to(size, sizes) if size else picture_scale(sizes)
+    reason = 'as asked for' if size else 'most images are no larger'
+    scale = scale_to(size, sizes) if size else image_scale(sizes)
     used = {split: objects.objects(split) for split in files}
     images = len({each['image_id'] for each in used['train']})
     regime = FINE if network.weights else SCRATCH
@@ -91,9 +91,9 @@ def detector(
     root = Path() if objects.was_split else objects.root
     low, high = sizes.min(), sizes.max()
     about = comment(
-        f'{objects.root}: {len(objects.classes)} classes, {counts["train"]:,} pictures with '
+        f'{objects.root}: {len(objects.classes)} classes, {counts["train"]:,} images with '
         f'{numbers["train"]:,} objects to train on, {counts["val"]:,} with {numbers["val"]:,} to '
-        f'validate; pictures of {up_to(low, high)} pixels wide and high, most objects of '
+        f'validate; images of {up_to(low, high)} pixels wide and high, most objects of '
         f'{up_to(*np.quantile(sides, [0.1, 0.9]))}.',
         *objects.notes,
     )
@@ -148,7 +148,7 @@ def _base(masks, narrow):
     """The line that names the model's base."""
     name = 'mask-rcnn' if masks else 'faster-rcnn'
     if narrow:
-        return f"'gcp_mm::_base_/models/{name}_narrow.py',  # wide enough for pictures this small"
+        return f"'gcp_mm::_base_/models/{name}_narrow.py',  # wide enough for images this small"
     return f"'mmdet::_base_/models/{name}_r50_fpn.py',"
 
 

@@ -12,19 +12,19 @@ from ..data import IMAGE_SUFFIXES, count_suffixes
 # Names of the folders of a split, in any case
 TRAIN = ('train', 'training')
 VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testing')
-SHARE = 5  # of its pictures, each class gives one to the validation
+SHARE = 5  # of its images, each class gives one to the validation
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Pictures by class.
+    """Images by class.
 
     Attributes:
         root: the folder of the dataset.
         classes: names, in the order of their labels.
         prefixes: folder below `root` of the training and of the validation, both '' where the
-            pictures were split.
-        samples: their pictures, paths below that folder with labels.
+            images were split.
+        samples: their images, paths below that folder with labels.
         was_split: whether they were split at random.
         notes: what whoever trains with them should know, a sentence each.
     """
@@ -37,17 +37,17 @@ class Folders:
     notes: tuple[str, ...] = ()
 
     def listing(self, split: str) -> str:
-        """What a list of a split holds: a line with path and label for each picture."""
+        """What a list of a split holds: a line with path and label for each image."""
         return ''.join(f'{name} {label}\n' for name, label in self.samples[split])
 
     def infos(self, split: str) -> list[dict]:
-        """Path of each picture of a split."""
+        """Path of each image of a split."""
         folder = self.root / self.prefixes[split]
         return [dict(img_path=str(folder / name)) for name, _ in self.samples[split]]
 
 
 def find_folders(root: Path, seed: int = 0) -> Folders:
-    """Find the pictures in class folders: ``root/{train,val}/<class>/`` or ``root/<class>/``.
+    """Find the images in class folders: ``root/{train,val}/<class>/`` or ``root/<class>/``.
 
     Args:
         root: the folder.
@@ -55,7 +55,7 @@ def find_folders(root: Path, seed: int = 0) -> Folders:
 
     Raises:
         ValueError: if there are no such folders, fewer than two classes, other classes to validate
-            than to train on, or classes without a picture to train on or, of a split at random, to
+            than to train on, or classes without an image to train on or, of a split at random, to
             validate.
     """
     names = _folders(root)
@@ -115,18 +115,18 @@ def _split(root, seed):
     single = [name for name, files in found.items() if len(files) < 2]
     if single:
         raise ValueError(
-            f'{str(root)!r}: {len(single)} classes have a single picture, the first is '
-            f'{single[0]!r}, and none would be left to validate; add pictures, or split them '
+            f'{str(root)!r}: {len(single)} classes have a single image, the first is '
+            f'{single[0]!r}, and none would be left to validate; add images, or split them '
             'yourself into train/ and val/'
         )
     rng = np.random.default_rng(seed)
     samples = dict(train=[], val=[])
-    for label, (name, pictures) in enumerate(found.items()):
-        chosen = set(rng.permutation(len(pictures))[: max(1, len(pictures) // SHARE)])
-        for i, picture in enumerate(pictures):
-            _check_name(root, f'{name}/{picture}')
-            samples['val' if i in chosen else 'train'].append((f'{name}/{picture}', label))
-    notes = [f'One picture in {SHARE} of each class, drawn with seed {seed}, validates.', *left_out]
+    for label, (name, images) in enumerate(found.items()):
+        chosen = set(rng.permutation(len(images))[: max(1, len(images) // SHARE)])
+        for i, image in enumerate(images):
+            _check_name(root, f'{name}/{image}')
+            samples['val' if i in chosen else 'train'].append((f'{name}/{image}', label))
+    notes = [f'One image in {SHARE} of each class, drawn with seed {seed}, validates.', *left_out]
     prefixes = dict(train='', val='')
     return Folders(root, tuple(found), prefixes, samples, True, tuple(notes))
 
@@ -146,8 +146,8 @@ def _check_classes(found, root):
     name = repr(str(root))
     if not found:
         raise ValueError(
-            f'{name} holds no class folders; expected <class>/<picture> or '
-            '{train,val}/<class>/<picture>'
+            f'{name} holds no class folders; expected <class>/<image> or '
+            '{train,val}/<class>/<image>'
         )
     if len(found) == 1:
         inner = root / next(iter(found))
@@ -159,24 +159,24 @@ def _check_classes(found, root):
     empty = [folder for folder, files in found.items() if not files]
     if empty:
         raise ValueError(
-            f'{name}: class folders without a picture ({", ".join(IMAGE_SUFFIXES)}): {len(empty)}, '
+            f'{name}: class folders without an image ({", ".join(IMAGE_SUFFIXES)}): {len(empty)}, '
             f'the first is {empty[0]!r}; add some, or remove the folder'
         )
 
 
 def _classes(root):
-    """Pictures of each class folder, as paths below it, and notes on the other files there.
+    """Images of each class folder, as paths below it, and notes on the other files there.
 
     Both are sorted as MMPretrain sorts them.
     """
     files = {folder: sorted(_files(root / folder)) for folder in _folders(root)}
-    found = {folder: list(filter(_is_picture, names)) for folder, names in files.items()}
-    others = [name for names in files.values() for name in names if not _is_picture(name)]
+    found = {folder: list(filter(_is_image, names)) for folder, names in files.items()}
+    others = [name for names in files.values() for name in names if not _is_image(name)]
     notes = [f'Left out in {root.name}/ by suffix: {count_suffixes(others)}.'] if others else []
     return found, notes
 
 
-def _is_picture(name):
+def _is_image(name):
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -185,8 +185,8 @@ def _folders(root):
 
 
 def _holds_folders_alone(folder):
-    """Whether a folder holds folders, and no picture beside them."""
-    beside = any(_is_picture(path.name) for path in folder.iterdir() if path.is_file())
+    """Whether a folder holds folders, and no image beside them."""
+    beside = any(_is_image(path.name) for path in folder.iterdir() if path.is_file())
     return bool(_folders(folder)) and not beside
 
 

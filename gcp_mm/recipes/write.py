@@ -1,4 +1,4 @@
-"""From a folder of pictures to a config."""
+"""From a folder of images to a config."""
 
 from functools import partial
 from pathlib import Path
@@ -10,8 +10,8 @@ from .classifier import classifier
 from .coco import find_objects
 from .detector import detector
 from .folders import find_folders
+from .images import inspect_images
 from .network import find_network
-from .pictures import inspect_pictures
 
 TASKS = ('classify', 'detect', 'segment')
 
@@ -68,7 +68,7 @@ def write_config(
     for path in [out, *lists.values()]:
         if path.exists() and not force:
             raise FileExistsError(f'{str(path)!r} exists; name another --out, or pass --force')
-    sizes = inspect_pictures([*found.infos('train'), *found.infos('val')])
+    sizes = inspect_images([*found.infos('train'), *found.infos('val')])
     names = {split: str(path) for split, path in lists.items()}
     workers = min(8, max(1, number_of_cores() // processes // 2))
     text = make(found, sizes, names, chosen, size=size, processes=processes, workers=workers)

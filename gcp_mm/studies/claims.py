@@ -19,18 +19,19 @@ from .curves import panels
 
 HEAD = """# Claims and their spread
 
-`tools/reproduce.py` trains networks from several seeds and compares them pair by pair. This page
-and `claims.json` beside it are its output. A table declares the networks, sets and claims.
+`tools/reproduce.py` trains networks from several seeds and compares them seed by seed. It writes
+this page and `claims.json` beside it. `tools/claims.yml` lists the networks, datasets and claims.
 
 The learning rate of each network is the best of a grid, by the accuracy on a held-out fifth of the
-training images, unless the part says otherwise. Then the network is trained on all of them from
-each seed, and validated.
+training images, unless the part says otherwise. Then the network is trained on all training images
+from each seed, and validated.
 
-A difference is how much better the network named first is than the other, from the same seed: by a
-lower value where lower is better. Its interval has 95 % confidence (Student's t). A claim is
-supported if the whole interval is positive, not supported if it is negative, and undecided at this
-size if it contains 0. Of 20 intervals, expect one to miss. The spread is that of the seeds: the
-choice of the learning rate is made once."""
+For each seed, the result of the second network is subtracted from that of the first. The sign is
+chosen so that a positive difference means that the first network is better. The interval is the
+95 % confidence interval of the mean difference (Student's t). A claim is supported if the whole
+interval is positive, not supported if the whole interval is negative, and undecided at this size if
+it contains 0. About one in 20 such intervals misses the true value. The intervals cover the
+variation between seeds, not the choice of the learning rate."""
 PLOTS = {
     'curves': 'Median and range by epoch',
     'densities': "Density of the Hessian's eigenvalues at the end of each run",
@@ -140,7 +141,8 @@ def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
     """
     measured, parts = dict.fromkeys(claim['part'] for claim in claims), table['parts']
     titles = {name: part['title'] for name, part in parts.items()}
-    sections = [HEAD, table['text'].strip(), 'Verdicts, each metric and set counted:']
+    sections = [HEAD, table['text'].strip()]
+    sections += ['Number of verdicts. Each claim counts once for each metric and dataset.']
     sections += [verdicts_table(claims, titles)]
     if missing := [titles[name] for name in parts if name not in measured]:
         sections.append(

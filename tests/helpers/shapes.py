@@ -1,4 +1,4 @@
-"""Pictures of shapes: class folders, and a set in COCO's format, as people have them."""
+"""Images of shapes: class folders, and a set in COCO's format, as people have them."""
 
 import json
 from pathlib import Path
@@ -20,15 +20,15 @@ def write_folders(root: Path, train: int = 60, val: int = 20, classes=CLASSES, s
             for i in range(number):
                 width = int(rng.integers(80, 300, endpoint=True))
                 height = int(np.clip(width * rng.uniform(0.7, 1.4), 80, 300))
-                picture = background(width, height, rng)
-                draw(picture, name, rng)
-                picture.save(folder / f'{i:03d}{(".jpg", ".png")[i % 2]}')
+                image = background(width, height, rng)
+                draw(image, name, rng)
+                image.save(folder / f'{i:03d}{(".jpg", ".png")[i % 2]}')
 
 
 def write_coco(root: Path, train: int = 40, val: int = 20, classes=('circle', 'star'), seed=0):
     """Write ``root/{train,val}/*.jpg`` and ``root/annotations/instances_{train,val}.json``.
 
-    Each picture, of 96 to 160 pixels each way, has one to three shapes, with boxes and polygons.
+    Each image, of 96 to 160 pixels each way, has one to three shapes, with boxes and polygons.
     Ids of the categories are not in a row, as those of COCO.
     """
     rng = np.random.default_rng(seed)
@@ -38,10 +38,10 @@ def write_coco(root: Path, train: int = 40, val: int = 20, classes=('circle', 's
         images, annotations = [], []
         for i in range(number):
             width, height = (int(side) for side in rng.integers(96, 160, 2, endpoint=True))
-            picture, taken = background(width, height, rng), []
+            image, taken = background(width, height, rng), []
             for _ in range(rng.integers(1, 3, endpoint=True)):
                 label = int(rng.integers(len(classes)))
-                outline = draw(picture, classes[label], rng, (0.3, 0.6), taken)
+                outline = draw(image, classes[label], rng, (0.3, 0.6), taken)
                 if outline is None:
                     continue
                 (left, top), (right, bottom) = outline.min(0), outline.max(0)
@@ -58,7 +58,7 @@ def write_coco(root: Path, train: int = 40, val: int = 20, classes=('circle', 's
                     )
                 )
             name = f'{i:03d}.jpg'
-            picture.save(root / split / name)
+            image.save(root / split / name)
             images.append(dict(id=i + 1, file_name=name, width=width, height=height))
         categories = [dict(id=3 * i + 2, name=name) for i, name in enumerate(classes)]
         content = dict(images=images, annotations=annotations, categories=categories)
@@ -66,20 +66,20 @@ def write_coco(root: Path, train: int = 40, val: int = 20, classes=('circle', 's
 
 
 def background(width, height, rng):
-    """A dark picture of noise on a color that goes from one to another."""
+    """A dark image of noise on a color that goes from one to another."""
     start, end = rng.uniform(10, 110, (2, 1, 1, 3))
     slope = np.linspace(0, 1, width)[None, :, None]
     pixels = start + slope * (end - start) + rng.normal(0, 12, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def draw(picture, name, rng, scale=(0.5, 0.95), taken=None):
+def draw(image, name, rng, scale=(0.5, 0.95), taken=None):
     """Draw a shape, of a share `scale` of the shorter side, where no box of `taken` is.
 
     Returns:
         Its outline, (n, 2) pixels; None if there was no room.
     """
-    width, height = picture.size
+    width, height = image.size
     for _ in range(20):
         size = rng.uniform(*scale) * min(width, height)
         center = rng.uniform(size / 2, np.array([width, height]) - size / 2)
@@ -98,7 +98,7 @@ def draw(picture, name, rng, scale=(0.5, 0.95), taken=None):
     for value, outline in zip((255, 0), outlines, strict=False):
         ImageDraw.Draw(mask).polygon([tuple(point) for point in outline * SHARP], fill=value)
     color = rng.uniform(140, 255, 3)
-    picture.paste(tuple(int(value) for value in color), mask=mask.resize((width, height)))
+    image.paste(tuple(int(value) for value in color), mask=mask.resize((width, height)))
     return outlines[0].clip(0, [width, height])
 
 

@@ -1,4 +1,4 @@
-"""tools/make_config.py on people's own pictures: what it writes passes the checks, and trains."""
+"""tools/make_config.py on people's own images: what it writes passes the checks, and trains."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.helpers.shapes import CLASSES, write_coco, write_folders
 def unicode(root):
     write_folders(root, train=4, val=2, classes=CLASSES[:3])
     for path in sorted(root.glob('*/circle')):
-        for picture in path.glob('*.*'):
-            picture.rename(path / f'größe 人 {picture.name}')
+        for image in path.glob('*.*'):
+            image.rename(path / f'größe 人 {image.name}')
         path.rename(path.with_name('Ölbild, 人'))
 
 

@@ -56,7 +56,7 @@ MISTAKES = [
     ('image_demo', [CLS, GONE, GONE, '--out-dir', '{}/out'], 'gone'),
     ('image_demo', [CLS, GONE, '--out-dir', 'x'], 'expected CONFIG CHECKPOINT INPUT'),
     ('image_demo', [CLS, 'x.onnx', 'a.png', '--out-dir', 'x'], f'leave out {CLS}'),
-    ('image_demo', [CLS, GONE, '{}', '--out-dir', '{}/out'], 'no picture or video'),
+    ('image_demo', [CLS, GONE, '{}', '--out-dir', '{}/out'], 'no image or video'),
     ('image_demo', [FASTER, GONE, '{}', '--out-dir', 'x', '--covariance'], 'is for classifiers'),
     ('image_demo', [CLS, GONE, '{}', '--out-dir', 'x', '--score-thr', '0'], 'is for detectors'),
     ('image_demo', ['x.pt', 'a.png', '--out-dir', 'x', '--covariance'], 'give CONFIG CHECKPOINT'),

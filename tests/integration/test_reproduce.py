@@ -76,7 +76,7 @@ def made(tmp_path):
 
 
 def test_final_values_and_epochs_to_the_target(measure, made):
-    """The target is the better trunk's mean final accuracy: 80 of b, not 70 of a."""
+    """The target is the better backbone's mean final accuracy: 80 of b, not 70 of a."""
     curves = {
         'a': [{1: 10, 2: 60}, {1: 20, 2: 80}],
         'b': [{1: 75, 2: 79}, {1: 80, 2: 81}],
@@ -229,7 +229,7 @@ def test_the_same_network_in_both_roles_is_undecided(reproduce, tmp_path):
     assert json.loads((docs / 'claims.json').read_text()) == claims
 
     detected = reproduce('detectors').stdout
-    assert 'train: 2, of which 0 are to do' in detected  # the trunks
+    assert 'train: 2, of which 0 are to do' in detected  # the backbones
     assert 'train: 4, of which 4 are to do' in detected
     claims = json.loads((docs / 'claims.json').read_text())
     assert claims[-1]['verdict'] == 'undecided'

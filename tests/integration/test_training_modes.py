@@ -107,7 +107,7 @@ def test_mixed_precision(plain_step):
         assert torch.cosine_similarity(gradient.flatten(), right.flatten(), 0) > 0.5, name
 
 
-def test_checkpointing_of_the_trunk_changes_nothing(plain_step):
+def test_checkpointing_of_the_backbone_changes_nothing(plain_step):
     """Activations computed again in the backward, for memory."""
     calls = []
     model = classifier(with_cp=True)

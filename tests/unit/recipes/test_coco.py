@@ -1,4 +1,4 @@
-"""Files in COCO's format are found with their pictures, split, and refused with the reason."""
+"""Files in COCO's format are found with their images, split, and refused with the reason."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from PIL import Image
 from gcp_mm.recipes.coco import find_objects
 
 
-def write(root, name='annotations/instances_train.json', pictures='train', number=5, **changes):
-    """A file of `number` pictures with an object each, of three categories, one of them unused."""
+def write(root, name='annotations/instances_train.json', folder='train', number=5, **changes):
+    """A file of `number` images with an object each, of three categories, one of them unused."""
     images = [dict(id=i, file_name=f'{i}.png', width=8, height=8) for i in range(1, number + 1)]
     annotations = [
         dict(
@@ -33,9 +33,9 @@ def write(root, name='annotations/instances_train.json', pictures='train', numbe
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
-    (root / pictures).mkdir(parents=True, exist_ok=True)
+    (root / folder).mkdir(parents=True, exist_ok=True)
     for image in images:
-        Image.new('RGB', (8, 8)).save(root / pictures / image['file_name'])
+        Image.new('RGB', (8, 8)).save(root / folder / image['file_name'])
     return path
 
 
@@ -48,26 +48,25 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize(('train', 'pictures', 'val', 'others'), LAYOUTS)
-def test_layouts(tmp_path, train, pictures, val, others):
-    write(tmp_path, train, pictures)
+@pytest.mark.parametrize(('train', 'images', 'val', 'others'), LAYOUTS)
+def test_layouts(tmp_path, train, images, val, others):
+    write(tmp_path, train, images)
     write(tmp_path, f'{train.rpartition("/")[0]}/{val}'.lstrip('/'), others)
     found = find_objects(tmp_path)
     assert found.classes == ('dog', 'cat')  # as the file orders them
     assert (found.annotation_files['train'], found.was_split) == (train, False)
     assert [(tmp_path / found.prefixes[s]).resolve() for s in ('train', 'val')] == [
-        (tmp_path / place).resolve() for place in (pictures, others)
+        (tmp_path / place).resolve() for place in (images, others)
     ]
     assert len(found.objects('val')) == 5
     assert "['none']" in ' '.join(found.notes)
 
 
 def test_one_file_is_split(tmp_path):
-    path = write(tmp_path, 'labels.json', 'pictures', number=11)
+    path = write(tmp_path, 'labels.json', 'images', number=11)
     content = json.loads(path.read_text())
-    content['annotations'] = content['annotations'][:10]  # a picture without an object
+    content['annotations'] = content['annotations'][:10]  # an image without an object
     path.write_text(json.dumps(content))
-    (tmp_path / 'pictures').rename(tmp_path / 'images')
     found, again, other = (find_objects(tmp_path, seed) for seed in (0, 0, 1))
     assert found.was_split
     assert found.contents == again.contents != other.contents
@@ -93,11 +92,11 @@ def test_words_within_others_name_no_split(tmp_path):
     assert 'test.json validates' in ' '.join(found.notes)
 
 
-def test_each_category_keeps_a_picture_to_train_on(tmp_path):
+def test_each_category_keeps_an_image_to_train_on(tmp_path):
     path = write(tmp_path, 'labels.json', '.', number=10)
     content = json.loads(path.read_text())
     for i, annotation in enumerate(content['annotations']):
-        annotation['category_id'] = 7 if i == 3 else 8  # a picture of a cat
+        annotation['category_id'] = 7 if i == 3 else 8  # an image of a cat
     path.write_text(json.dumps(content))
     for seed in range(10):
         found = find_objects(tmp_path, seed)
@@ -153,7 +152,7 @@ def test_faults_of_annotations(tmp_path, changes, words):
         find_objects(tmp_path)
 
 
-def test_absent_files_and_pictures(tmp_path):
+def test_absent_files_and_images(tmp_path):
     with pytest.raises(ValueError, match='no file in COCO'):
         find_objects(tmp_path)
     (tmp_path / 'package.json').write_text('{}')

@@ -27,7 +27,7 @@ def many(folder, number=5):
 def test_given_splits(tmp_path, train, val):
     touch(tmp_path, *many(f'{train}/b'), f'{train}/a/deep/er/x.JPG', f'{val}/a/y.webp')
     (tmp_path / val / 'b').mkdir()
-    (tmp_path / train / 'a/notes.txt').write_text('no picture')
+    (tmp_path / train / 'a/notes.txt').write_text('no image')
     found = find_folders(tmp_path)
     assert (found.classes, found.was_split) == (('a', 'b'), False)
     assert found.prefixes == dict(train=train, val=val)

@@ -14,7 +14,7 @@ from gcp_mm.checks import check_config, learning_rates
 from gcp_mm.models.gcp_resnet import GCPResNet
 from gcp_mm.recipes import write_config
 from gcp_mm.recipes.classifier import choose_channels, choose_size
-from gcp_mm.recipes.detector import anchor_scale, picture_scale, scale_to
+from gcp_mm.recipes.detector import anchor_scale, image_scale, scale_to
 from gcp_mm.recipes.schedule import Regime, plan
 from gcp_mm.runtime import load_config
 from tests.helpers.shapes import write_coco, write_folders
@@ -77,8 +77,8 @@ def test_schedule(images, processes, least):
 
 def test_scale_and_anchors_of_a_detector():
     sizes = np.array([[100, 140], [150, 120], [90, 130], [60, 50]])
-    assert picture_scale(sizes) == (160, 128)
-    assert picture_scale(10 * sizes) == (1333, 800)
+    assert image_scale(sizes) == (160, 128)
+    assert image_scale(10 * sizes) == (1333, 800)
     assert scale_to(80, sizes) == (80, 64)
     boxes = np.full((10, 2), 40.0)
     assert [anchor_scale(boxes, factor) for factor in (0.1, 0.5, 1, 3)] == [2, 4, 8, 8]
@@ -124,7 +124,7 @@ def test_a_detector(write, tmp_path, task, pretrained):
     assert [f for f in findings if f.status in ('error', 'warning')] == []
     assert cfg.model.backbone.conv5 == 'stride'
     assert cfg.model.roi_head.bbox_head.num_classes == 2
-    assert cfg.model.neck.out_channels == 128  # of small pictures
+    assert cfg.model.neck.out_channels == 128  # of small images
     assert cfg.train_dataloader.dataset.metainfo.classes == ('circle', 'star')
     frozen = cfg.model.backbone.frozen_stages, cfg.model.backbone.norm_eval
     assert frozen == ((1, True) if pretrained else (-1, False))
@@ -178,7 +178,7 @@ def test_gpus_share_the_batch(write):
     assert rates == {batch: pytest.approx(min(0.02 * batch / 4, 0.04)) for batch in rates}
 
 
-def without_pictures(data):
+def without_images(data):
     for path in data.glob('val/*/*'):
         path.unlink()
 
@@ -199,7 +199,7 @@ def with_objects(**values):
 @pytest.mark.parametrize(
     ('name', 'task', 'change', 'words'),
     [
-        ('shapes', 'classify', without_pictures, 'Found 0 files'),
+        ('shapes', 'classify', without_images, 'Found 0 files'),
         ('coco', 'detect', with_objects(iscrowd=1), 'nothing to evaluate'),
         ('coco', 'segment', with_objects(segmentation=None), 'segmentation=None'),
     ],

@@ -145,7 +145,7 @@ def test_a_wrong_table_is_refused(keys, value, words):
         reproduce['check_table'](table)
 
 
-def test_a_network_like_another_has_its_trunk():
+def test_a_network_like_another_has_its_backbone():
     table = {'networks': {'a': {'config': 'x', 'from': ['s', 't']}, 'b': {'like': 'a'}}}
     found = reproduce['network_of'](table, 'b')
     assert (found['config'], found['from'], found['options']) == ('x', ['s', 't'], {})

@@ -1,4 +1,4 @@
-"""The pictures of a dataset: that they can be used, and their sizes."""
+"""The images of a dataset: that they can be used, and their sizes."""
 
 import io
 import warnings
@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from ..data import LoadCheckedImage, check_intact_image
 
-HEADERS = 5000  # pictures whose size is read
+HEADERS = 5000  # images whose size is read
 DECODED = 64  # of which these are decoded
 
 
-def inspect_pictures(infos: Sequence[dict]) -> np.ndarray:
-    """Read the sizes of pictures, of some of them if there are many, and decode a few.
+def inspect_images(infos: Sequence[dict]) -> np.ndarray:
+    """Read the sizes of images, of some of them if there are many, and decode a few.
 
     Args:
         infos: `img_path` of each and, where it is known, its `height` and `width`; at least one.
@@ -30,7 +30,7 @@ def inspect_pictures(infos: Sequence[dict]) -> np.ndarray:
     """
     sizes, bad = [], []
     for info in tqdm(
-        _sample(infos, HEADERS), desc='pictures', unit='picture', leave=False, disable=None
+        _sample(infos, HEADERS), desc='images', unit='image', leave=False, disable=None
     ):
         path = Path(info['img_path'])
         try:
@@ -38,17 +38,17 @@ def inspect_pictures(infos: Sequence[dict]) -> np.ndarray:
                 warnings.simplefilter('ignore', Image.DecompressionBombWarning)
                 content = path.read_bytes()
                 check_intact_image(content)
-                with Image.open(io.BytesIO(content)) as picture:
-                    sizes.append(picture.size)
+                with Image.open(io.BytesIO(content)) as image:
+                    sizes.append(image.size)
         except Image.DecompressionBombError as error:
             raise ValueError(f'{str(path)!r}: {error}; scale it down, or remove it') from error
         except UnidentifiedImageError:
-            bad.append(f'{str(path)!r}: it is no picture')
+            bad.append(f'{str(path)!r}: it is no image')
         except (OSError, SyntaxError, ValueError) as error:
             bad.append(f'{str(path)!r}: {error}')
     if bad:
         raise ValueError(
-            f'{len(bad):,} of {len(sizes) + len(bad):,} pictures cannot be read: replace or remove '
+            f'{len(bad):,} of {len(sizes) + len(bad):,} images cannot be read: replace or remove '
             f'them. The first is {bad[0]}'
         )
     _check_values(_sample(infos, DECODED))
@@ -64,7 +64,7 @@ def _sample(infos, number):
 
 
 def _check_values(infos):
-    """Raise if the loader would cut the values of pictures."""
+    """Raise if the loader would cut the values of images."""
     loader, top, deepest = LoadCheckedImage(), 0, None
     for info in infos:
         name = repr(info['img_path'])
@@ -74,12 +74,12 @@ def _check_values(infos):
         if pixels.ndim == 3 and pixels.shape[2] > 4:
             raise ValueError(
                 f'{name}: it has {pixels.shape[2]} channels, and the networks take three; make '
-                'pictures of three channels of it'
+                'images of three channels of it'
             )
         if pixels.dtype not in (np.uint8, np.uint16):
             raise ValueError(
                 f'{name}: its values are {pixels.dtype} up to {pixels.max()}, and loading as 8 '
-                'bits would leave little of them; convert the pictures to 8 bits'
+                'bits would leave little of them; convert the images to 8 bits'
             )
         try:
             loader.load(info)
@@ -90,5 +90,5 @@ def _check_values(infos):
     if deepest and top < 2**15:
         raise ValueError(
             f'{deepest}: its values are uint16 up to {top}, and loading as 8 bits would leave '
-            f'{top // 256 + 1} levels of them; convert the pictures to 8 bits'
+            f'{top // 256 + 1} levels of them; convert the images to 8 bits'
         )

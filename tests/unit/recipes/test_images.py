@@ -1,14 +1,14 @@
-"""Pictures that a training could not use, or would use otherwise than it seems, are found."""
+"""Images that a training could not use, or would use otherwise than it seems, are found."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gcp_mm.recipes.pictures import inspect_pictures
+from gcp_mm.recipes.images import inspect_images
 
 
 def look_at(paths, **size):
-    return inspect_pictures([dict(img_path=str(path), **size) for path in paths])
+    return inspect_images([dict(img_path=str(path), **size) for path in paths])
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_values_that_eight_bits_cut(save, pixels, name, words):
         look_at([save(pixels, name)])
 
 
-def test_a_dark_picture_among_those_of_full_range(save):
+def test_a_dark_image_among_those_of_full_range(save):
     paths = [save(np.full((4, 4), top, np.uint16), f'{top}.png') for top in (60_000, 0, 200)]
     assert len(look_at(paths)) == 3
 
@@ -70,14 +70,14 @@ def test_damaged_files_are_counted(save, tmp_path):
         look_at([good, tmp_path / 'absent.png', *bad])
 
 
-def test_huge_pictures(save, monkeypatch):
+def test_huge_images(save, monkeypatch):
     path = save(np.zeros((300, 100, 3), np.uint8))
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10_000)
     with pytest.raises(ValueError, match=r'x\.png.*scale it down'):
         look_at([path])
 
 
-def test_of_many_pictures_some_are_looked_at(save, monkeypatch):
+def test_of_many_images_some_are_looked_at(save, monkeypatch):
     path = save(np.zeros((4, 4, 3), np.uint8))
-    monkeypatch.setattr('gcp_mm.recipes.pictures.HEADERS', 10)
+    monkeypatch.setattr('gcp_mm.recipes.images.HEADERS', 10)
     assert len(look_at([path] * 1000)) == 10
