@@ -5,7 +5,6 @@ same seeds; the interval is that of the mean paired difference, by Student's t-d
 """
 
 import statistics
-import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -174,20 +173,21 @@ def page(claims: Sequence[Claim], table: Mapping[str, dict]) -> str:
 
 
 def draw_runs(path: Path, claims: Sequence[Claim]) -> None:
-    """Draw every run as a point: a row for each metric, a panel for each set."""
+    """Draw every run as a point, and the means: a row for each metric, a panel for each set."""
     metrics = _by_metric(claims)
     sets = list(dict.fromkeys(claim['set'] for claim in claims))
-    figure, rows = panels(len(sets), len(metrics))
+    names = list(dict.fromkeys(name for _, name in _runs(claims)))
+    figure, rows = panels(len(sets), len(metrics), height=1 + 0.3 * len(names))
     for row, (metric, of_metric) in zip(rows, metrics.items(), strict=True):
         runs = _runs(of_metric)
         for axes, here in zip(row, sets, strict=True):
-            shown = {name: values for (place, name), values in runs.items() if place == here}
-            for column, values in enumerate(shown.values()):
-                axes.plot([column] * len(values), values, 'o', alpha=0.6)
-                axes.plot([column - 0.25, column + 0.25], [statistics.fmean(values)] * 2, 'k-')
-            labels = [textwrap.fill(name, 16) for name in shown]
-            axes.set_xticks(range(len(shown)), labels, rotation=45, ha='right')
-            axes.set(title=here, ylabel=metric)
+            for place, name in enumerate(names):
+                values = runs[here, name]
+                axes.plot(values, [place] * len(values), 'o', alpha=0.6)
+                axes.plot([statistics.fmean(values)] * 2, [place - 0.3, place + 0.3], 'k-')
+            axes.set(title=here, xlabel=metric)
+            axes.set_yticks(range(len(names)), names if here == sets[0] else [''] * len(names))
+            axes.invert_yaxis()
     write_figure(path, figure, dpi=120)
 
 

@@ -63,9 +63,11 @@ def first_reaching(curve: dict[int, float], target: float) -> int | None:
     return min((epoch for epoch, value in curve.items() if value >= target), default=None)
 
 
-def panels(columns: int, rows: int = 1, width: float = 4.5) -> tuple[Figure, np.ndarray]:
-    """A figure, and its axes, (rows, columns), each `width` times 4 inches."""
-    figure = Figure(figsize=(1 + width * columns, 4 * rows), layout='constrained')
+def panels(
+    columns: int, rows: int = 1, width: float = 4.5, height: float = 4
+) -> tuple[Figure, np.ndarray]:
+    """A figure, and its axes, (rows, columns), each `width` times `height` inches."""
+    figure = Figure(figsize=(1 + width * columns, height * rows), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False)
     for each in axes.flat:
         each.grid(alpha=0.3)
