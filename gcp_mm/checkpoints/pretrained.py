@@ -36,7 +36,7 @@ def load_pretrained(
     Keys of other parts of a network (`fc.weight`, `head.fc.weight`) are ignored. A key that begins
     with the name of a child of `module` must exist in `module`, so the file of a deeper network is
     refused, too. Weights that only training uses may be absent: those whose names begin with an
-    entry of `module.optional_weights`, a tuple, which the module may have.
+    entry of `optional_weights`, a tuple, which `module` or a module in it may have.
 
     Args:
         module: the module to fill, in place.
@@ -68,7 +68,11 @@ def load_pretrained(
             f'{where} holds none of the weights of {type(module).__name__}, such as '
             f'{next(iter(own))!r}; {_suggest_prefix(weights, children)}'
         )
-    optional = getattr(module, 'optional_weights', ())
+    optional = tuple(
+        f'{name}.{each}'.lstrip('.')
+        for name, part in module.named_modules()
+        for each in getattr(part, 'optional_weights', ())
+    )
     state = {key: w for key, w in own.items() if key.startswith(optional)} | state
     if difference := differences(own, state):
         raise ValueError(

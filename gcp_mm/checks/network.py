@@ -24,7 +24,17 @@ GIB = 2**30
 
 
 def check_head(context: Context) -> list[Finding]:
-    """Check that the head takes vectors of the length that the GCP neck before it gives."""
+    """Check that what follows the GCP neck or backbone fits what that gives."""
+    backbone = context.cfg.model.get('backbone') or {}
+    if context.scope == 'mmdet' and name_of(backbone) == 'GCPResNet':
+        if backbone.get('conv5', 'none') != 'none':
+            return [Finding('head', 'ok', 'the last map of the backbone has stride 32')]
+        text = (
+            "model.backbone.conv5='none': the last two maps of the backbone have stride 16, and "
+            "MMDetection's detectors expect 16 and 32: set conv5='maxpool' (GCP_M) or 'stride' "
+            '(GCP_D)'
+        )
+        return [Finding('head', 'warning', text)]
     neck, head = context.cfg.model.get('neck'), context.cfg.model.get('head')
     if isinstance(neck, list | tuple):
         neck = neck[-1] if neck else None

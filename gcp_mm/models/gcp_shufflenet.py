@@ -8,17 +8,17 @@ from mmengine.registry import MODELS
 from mmpretrain.models.backbones import ShuffleNetV2
 from torch import nn
 
-from .pretrained import pretrained_entries
+from .pretrained import StrictlyPretrained, pretrained_entries
 
 
 # force: the class takes the place of the function that imported this module.
 @MODELS.register_module(force=True)
-class GCPShuffleNetV2(ShuffleNetV2):
+class GCPShuffleNetV2(StrictlyPretrained, ShuffleNetV2):
     """MMPretrain's ShuffleNetV2 with PyTorch's own initialization of its convolutions.
 
     The paper's networks are torchvision's, which initialize nothing by hand. Its parent does, and
-    lets no `init_cfg` but a `Pretrained` one prevail. Weights, names and arguments are the
-    parent's.
+    lets no `init_cfg` but a `Pretrained` one prevail. Here that has to fill the whole network.
+    Weights, names and arguments are the parent's.
     """
 
     def init_weights(self) -> None:

@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from . import circuit_pooling, extension
 from .circuit import Circuit
-from .precision import autocast_off
+from .precision import full_products
 from .tracing import is_traced
 
 
@@ -98,7 +98,7 @@ class _CircuitPool(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        with autocast_off(grad.device.type):
+        with full_products(grad):
             if torch.is_grad_enabled():  # to be differentiated again: by autograd
                 with torch.enable_grad():
                     out = circuit_pooling.pool_plainly(x, ctx.circuit)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .arguments import check_square
-from .precision import autocast_off, full_precision
+from .precision import full_precision, full_products
 from .psd_eigh import psd_spectrum, symmetric_part
 
 
@@ -53,7 +53,7 @@ class _SqrtEigh(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        with autocast_off(grad.device.type):
+        with full_products(grad):
             return _Lyapunov.apply(*ctx.saved_tensors, grad)
 
 
@@ -74,6 +74,6 @@ class _Lyapunov(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         root, u, s, x = ctx.saved_tensors
-        with autocast_off(grad.device.type):
+        with full_products(grad):
             z = _Lyapunov.apply(root, u, s, grad)  # the solution operator is its own adjoint
             return -(z @ x + x @ z), None, None, z

@@ -14,7 +14,7 @@ from .precision import full_precision
 
 
 @full_precision
-def log_cholesky(cov: Tensor, eps: float = EPS) -> Tensor:
+def log_cholesky(cov: Tensor, /, eps: float = EPS) -> Tensor:
     """Log-Cholesky coordinates of symmetric positive semi-definite matrices.
 
     Computed in float64. It depends on the order of the channels, and there is no way through the

@@ -145,15 +145,16 @@ class GlobalCovariancePool2d(nn.Module):
                 f'inputs: expected (B, {self.in_channels}, H, W) features, got {tuple(x.shape)}; '
                 f'{REMEDIES.get(x.dim(), REMEDIES[4])}'
             )
-        if not is_traced(x) and self._is_to_look(x) and not torch.isfinite(x).all():
+        dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
+        finite = is_traced(x) or not self._is_to_look(x) or bool(torch.isfinite(x).all())
+        if finite or self.dropcov is not None:  # for whose exchange other processes wait
+            x = self.reduction(x)
+            x = x if self.dropcov is None else self.dropcov(x)
+        if not finite:
             raise ValueError(
                 'inputs: the features hold NaN or infinity, so they have no covariance; lower the '
                 'learning rate, clip the gradients or check the input images'
             )
-        dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
-        x = self.reduction(x)
-        if self.dropcov is not None:
-            x = self.dropcov(x)
         if self.training and x.shape[2:].numel() == 1 and not is_traced(x):
             warnings.warn(ONE_POSITION, stacklevel=2)
         pooled = global_covariance_pooling(

@@ -8,11 +8,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from .tracing import is_traced
+
 Op = TypeVar('Op', bound=Callable[..., Tensor])
 
 
 def full_precision(op: Op) -> Op:
-    """Decorate `op` to run with autocast off on a first argument of at least float32.
+    """Decorate `op` to run with :func:`full_products` on a first argument of at least float32.
 
     Second-order statistics square the range of their input, and the Newton-Schulz iteration
     subtracts nearly equal matrices: half precision loses the result whatever the network around
@@ -31,27 +33,80 @@ def full_precision(op: Op) -> Op:
                 f'{op.__name__}: expected a floating-point tensor as first argument, got {got}; '
                 'convert it with .float()'
             )
-        with autocast_off(x.device.type):
+        with full_products(x):
             return op(x if x.dtype == torch.float64 else x.float(), *args, **kwargs)
 
     return cast(Op, wrapper)
 
 
-def autocast_off(device_type: str) -> contextlib.AbstractContextManager:
-    """Context in which autocast casts nothing; the backward of a Function needs its own."""
+def full_products(x: Tensor) -> contextlib.AbstractContextManager:
+    """Context in which products on the device of `x` have the precision of their arguments.
+
+    Autocast casts nothing there and, unless a compiler or an exporter records, float32 is not
+    rounded to TF32 or bfloat16. The backward of a Function needs its own.
+    """
     # Tensors on 'meta' (shape inference, operation counting) have no autocast to turn off.
-    if device_type == 'meta':
+    if x.is_meta:
         return contextlib.nullcontext()
-    return torch.autocast(device_type, enabled=False)
+    autocast_off = torch.autocast(x.device.type, enabled=False)
+    return autocast_off if is_traced(x) else _in_both(autocast_off)
+
+
+@contextlib.contextmanager
+def _in_both(autocast_off: contextlib.AbstractContextManager) -> Iterator[None]:
+    with autocast_off, _float32_products():
+        yield
 
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Context without TF32, whose relative error of 1e-3 hides small differences."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    with _float32_products(), _float32_convolutions():
+        yield
+
+
+@contextlib.contextmanager
+def _float32_products() -> Iterator[None]:
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set by the names of PyTorch 2.9, which do not go with the older ones
+        backends: Any = torch.backends
+        with _ieee(backends.cuda.matmul, backends.mkldnn.matmul):
+            yield
+        return
+    if before == 'highest':
+        yield
+        return
+    torch.set_float32_matmul_precision('highest')
     try:
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def _float32_convolutions() -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # as above
+        with _ieee(cudnn.conv, cudnn.rnn):
+            yield
+        return
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def _ieee(*backends: Any) -> Iterator[None]:
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = 'ieee'
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value

@@ -34,7 +34,7 @@ def second_moment(x: Tensor) -> Tensor:
 
 
 @full_precision
-def signed_sqrt_l2(m: Tensor) -> Tensor:
+def signed_sqrt_l2(m: Tensor, /) -> Tensor:
     """Signed square root of each entry, sign(m) sqrt(abs(m) + 1e-10), and matrices of norm 1.
 
     Args:

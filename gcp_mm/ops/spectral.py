@@ -18,12 +18,12 @@ from torch.autograd.function import once_differentiable
 from .arguments import check_number, check_square
 from .covariance import center, flatten_positions, scatter
 from .eigenvalues import EPS, Log, Power
-from .precision import autocast_off, full_precision
+from .precision import full_precision, full_products
 from .psd_eigh import psd_spectrum, symmetric_part
 
 
 @full_precision
-def matrix_power(cov: Tensor, exponent: float) -> Tensor:
+def matrix_power(cov: Tensor, /, exponent: float) -> Tensor:
     """Power of symmetric positive semi-definite matrices; 1/2 is the exact square root.
 
     Computed in float64. For the root alone, :func:`matrix_sqrt_eigh` is faster and has second
@@ -49,7 +49,7 @@ def matrix_power(cov: Tensor, exponent: float) -> Tensor:
 
 
 @full_precision
-def matrix_log(cov: Tensor, eps: float = EPS) -> Tensor:
+def matrix_log(cov: Tensor, /, eps: float = EPS) -> Tensor:
     """Logarithm of symmetric positive semi-definite matrices, log(A + eps I).
 
     Computed in float64. The logarithm needs full rank, which a covariance of fewer positions than
@@ -102,7 +102,7 @@ class _MatrixFunction(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         lam, u = ctx.saved_tensors
-        with autocast_off(grad.device.type):
+        with full_products(grad):
             differences = ctx.function.differences(lam[..., :, None], lam[..., None, :])
             inner = u.mT @ symmetric_part(grad.double()) @ u
             return (u @ (differences * inner) @ u.mT).to(grad.dtype), None
@@ -135,7 +135,7 @@ class _PoolBySpectrum(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         features, lam, u = ctx.saved_tensors
         n = features.shape[2]
-        with autocast_off(grad.device.type):
+        with full_products(grad):
             gradient = symmetric_part(grad.double())
             ahead = gradient @ u
             inner = u.mT @ ahead

@@ -1,4 +1,4 @@
-"""Whether an operation runs, or is being recorded by a compiler or an exporter."""
+"""Whether an operation runs, or is recorded by a compiler, an exporter or torch.func."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,19 @@ else:
 
 
 def is_traced(x: Tensor) -> bool:
-    """Whether a compiler or an exporter watches what is done to `x`.
+    """Whether a compiler, an exporter or torch.func watches what is done to `x`.
 
-    Then only plain operations will do: no cached tensors, which belong to the outside, and no
-    autograd function, which not all of them follow.
+    Then only plain operations will do: no cached tensors, which belong to the outside, no autograd
+    function, which not all of them follow, and no branch on values.
     """
-    if torch.jit.is_tracing() or is_compiling():
+    if torch.jit.is_tracing() or is_compiling() or _is_in_func():
         return True
     # Tensors without data: of shape inference, of torch.export, which come as subclasses.
     return x.is_meta or type(x) not in (Tensor, Parameter)
+
+
+def _is_in_func() -> bool:
+    """Whether a transform of torch.func runs; PyTorch has no public name for it."""
+    functorch = getattr(torch._C, '_functorch', None)
+    peek = getattr(functorch, 'peek_interpreter_stack', lambda: None)
+    return peek() is not None

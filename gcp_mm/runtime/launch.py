@@ -184,12 +184,13 @@ def launch(
         timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
         waiting = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
         dist.init_process_group('gloo', **waiting)
-        cfg.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,  # not left out: mmengine would fill in the local rank
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
+        cfg.model_wrapper_cfg = {
+            'type': 'MMDistributedDataParallel',
+            'broadcast_buffers': False,
+            'find_unused_parameters': cfg.get('find_unused_parameters', False),
+            **(cfg.get('model_wrapper_cfg') or {}),
+            'device_ids': None,  # not left out: mmengine would fill in the local rank
+        }
     try:
         runner = QuietRunner.from_cfg(cfg)
         runner.register_hook(SummaryHook())

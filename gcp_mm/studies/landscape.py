@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .._io import append_jsonl, drop_jsonl
 from ..ops.arguments import check_integer
-from ..ops.precision import autocast_off, full_float32, full_precision
+from ..ops.precision import full_float32, full_precision, full_products
 from ..runtime.network import untouched, unwrap
 
 FILE = 'landscape.jsonl'  # of LandscapeHook, in the work dir
@@ -221,7 +221,7 @@ def measure_step(
         M_l and M_g, (len(etas),), the same in every process.
     """
     processes = get_world_size()
-    with untouched(model), autocast_off(next(model.parameters()).device.type):
+    with untouched(model), full_products(next(model.parameters())):
         # A copy: the preprocessor writes mixed labels into the samples.
         data = model.data_preprocessor(copy.deepcopy(data_batch), True)
         x, rest = split_at(model, stem, lambda: model(**data, mode='loss'))

@@ -1,10 +1,10 @@
-"""DropCov in two processes: one probability, that of all their images."""
+"""DropCov in two processes: one probability, that of all their images; and no endless wait."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from gcp_mm.ops import dropcov_probability
+from gcp_mm.ops import GlobalCovariancePool2d, dropcov_probability
 from tests.helpers.runs import run_pair
 
 SIZES = (3, 1)  # images of each process
@@ -22,6 +22,12 @@ def process(rank, folder):
     dist.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
     x, attention = (part.split(SIZES)[rank] for part in images())
     torch.save(dropcov_probability(x, attention), f'{folder}/{rank}.pth')
+    layer = GlobalCovariancePool2d(64, (), norm='none', dropcov=True)
+    try:
+        found = str(layer(x * torch.nan if rank else x).isnan().all().item())
+    except ValueError as error:
+        found = str(error)
+    torch.save(found, f'{folder}/{rank}-nan.pth')
     dist.destroy_process_group()
 
 
@@ -34,3 +40,5 @@ def test_two_processes_have_one_probability(tmp_path):
     torch.testing.assert_close(first, expected)
     own = dropcov_probability(*(part.split(SIZES)[1] for part in images()))
     assert own != pytest.approx(expected.item())
+    first, second = (torch.load(tmp_path / f'{rank}-nan.pth') for rank in (0, 1))
+    assert (first, 'features hold NaN' in second) == ('True', True)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from gcp_mm.checkpoints import load_pretrained
 from gcp_mm.models import GCPResNet, GlobalCovariancePooling
@@ -129,6 +130,9 @@ def test_weights_that_only_training_uses_may_be_absent(tmp_path):
     assert torch.equal(neck.dropcov.attention.weight, attention)
     for name, value in trained.state_dict().items():
         assert torch.equal(neck.state_dict()[name], value)
+    network = nn.Sequential(nn.Identity(), neck)  # the same in a whole network
+    torch.save({f'1.{key}': w for key, w in trained.state_dict().items()}, tmp_path / 'net.pth')
+    load_pretrained(network, tmp_path / 'net.pth')
     torch.save({'dropcov.attention.weight': attention}, tmp_path / 'neck.pth')
     with pytest.raises(ValueError, match='reduction'):
         load_pretrained(neck, tmp_path / 'neck.pth')

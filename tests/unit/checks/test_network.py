@@ -52,6 +52,17 @@ def test_head_and_neck(model, words):
     assert not found or re.search(words, found[0])
 
 
+@pytest.mark.parametrize(
+    ('conv5', 'number'), [('none', 1), (None, 1), ('stride', 0), ('maxpool', 0)]
+)
+def test_stride_of_a_detectors_backbone(conv5, number):
+    backbone = dict(type='GCPResNet', depth=18) | (dict(conv5=conv5) if conv5 else {})
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=backbone)))
+    found = texts('warning', check_head, cfg)
+    assert len(found) == number
+    assert all("conv5='none'" in text and "'maxpool'" in text for text in found)
+
+
 def test_pretrained_checkpoint_has_to_exist_for_training_alone():
     cfg = Config(dict(model=dict(backbone=dict(type='GCPResNet', depth=18))))
     init_cfg = dict(type='Pretrained', checkpoint='work_dirs/none.pth')

@@ -189,11 +189,14 @@ def test_dropout_head_drops_in_training_alone():
         DropoutLinearClsHead(num_classes=3, in_channels=4, dropout=2)
 
 
-def test_shufflenet_keeps_a_pretrained_backbone(tmp_path):
-    weights = GCPShuffleNetV2().state_dict()
-    torch.save(weights, tmp_path / 'backbone.pth')
-    net = GCPShuffleNetV2(
-        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'backbone.pth'))
-    )
+@pytest.mark.parametrize('several', [False, True])
+def test_shufflenet_keeps_a_pretrained_backbone(several, tmp_path):
+    weights, path = GCPShuffleNetV2().state_dict(), tmp_path / 'backbone.pth'
+    torch.save(weights, path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    net = GCPShuffleNetV2(init_cfg=[init_cfg] if several else init_cfg)
     net.init_weights()
     assert all(torch.equal(weights[key], value) for key, value in net.state_dict().items())
+    torch.save({key: weights[key] for key in [*weights][:-9]}, path)
+    with pytest.raises(ValueError, match='missing keys'):
+        net.init_weights()
