@@ -115,21 +115,25 @@ def seconds_to(epochs, curves, seconds):
 
 
 def time_epochs(runs):
-    """Time the training steps of an epoch of each run, one thread, in turns; once for a run."""
-    left = {run: run.folder / SECONDS for run in runs if not (run.folder / SECONDS).exists()}
-    if not left:
+    """Time the training steps of an epoch of each run, one thread, in turns: of all, or of none."""
+    if all((run.folder / SECONDS).exists() for run in runs):
         return
+    for run in runs:  # times of one session only are compared
+        (run.folder / SECONDS).unlink(missing_ok=True)
     torch.set_num_threads(1)
-    steps = {run: training_step(read_config(run.config)) for run in left}
+    steps = {run: training_step(read_config(run.config)) for run in runs}
     timed = {run: step for run, (step, _) in steps.items()}
     for run, seconds in interleave(timed, 10, torch.device('cpu'), progress=tqdm).items():
         content = {'seconds': seconds * steps[run][1]}
-        write_atomically(left[run], json.dumps(content).encode())
+        write_atomically(run.folder / SECONDS, json.dumps(content).encode())
 
 
 def training_step(cfg):
     """A training step on the first images, a function; and how many of them are an epoch."""
     init_default_scope(cfg.default_scope)
+    cfg.optim_wrapper.optimizer.lr = 0  # as long a step, and no network diverges on one batch
+    if cfg.get('data_preprocessor'):
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -55,7 +55,7 @@ def read_networks(runs):
         raise ValueError('the runs have no step in common at which all of them were measured')
     networks = {}
     for label, path, records in found:
-        if records[steps[0]]['etas'] != found[0][2][steps[0]]['etas']:
+        if any(records[step]['etas'] != found[0][2][steps[0]]['etas'] for step in steps):
             first = str(found[0][1])
             raise ValueError(f'{str(path)!r} was measured with another eta_range than {first!r}')
         network = networks.setdefault(label, {key: [] for key in QUANTITIES})

@@ -162,6 +162,7 @@ class Preprocessing:
             ValueError: for an image of other channels, or whose size the steps do not make `size`.
         """
         shape = image.shape[:2]
+        image = image.astype(np.float32) if self.loader.to_float32 else image
         inputs = self.transforms(dict(img=image, img_shape=shape, ori_shape=shape))['inputs']
         if tuple(inputs.shape) != (self.channels, *self.size):
             expected, got = (

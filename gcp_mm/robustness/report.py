@@ -231,8 +231,11 @@ def compare(groups: Mapping[str, Sequence[Robustness]], baseline: Robustness) ->
         ]
         return markdown_table(['network', *columns], rows)
 
-    count = max(map(len, groups.values()))
-    several = f' Mean ± standard deviation of {count} runs.' if count > 1 else ''
+    counts = {len(runs) for runs in groups.values()}
+    several = ''
+    if counts != {1}:
+        runs = '-'.join(map(str, sorted({min(counts), max(counts)})))
+        several = f' Mean ± standard deviation of {runs} runs.'
     sections = [
         f'In percent of {baseline.name}; lower is better.{several}',
         table(dict.fromkeys(NORMALIZED, 1)),

@@ -7,9 +7,10 @@ directions are vectors of all weights, (P,), in the order of the parameters.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
@@ -80,7 +81,7 @@ def spectrum_of(
     Args:
         hessian: P rows.
         products: with a vector, for the trace and for the density each; even and less than P.
-        tolerance: of the ends, relative.
+        tolerance: of the ends, relative to each; to the largest eigenvalue if an end is near zero.
 
     Returns:
         ``smallest_eigenvalue``, ``largest_eigenvalue`` and ``trace``; ``density``, a dict of
@@ -89,16 +90,7 @@ def spectrum_of(
     Raises:
         ValueError: if ARPACK does not reach the tolerance.
     """
-    start = torch.randn(hessian.shape[0], dtype=hessian.dtype).numpy()
-    options = dict(k=2, which='BE', tol=tolerance, maxiter=100, v0=start)
-    try:
-        ends = eigsh(hessian.to_scipy(), return_eigenvectors=False, **options)
-    except ArpackNoConvergence:
-        raise ValueError(
-            f'tolerance={tolerance}: the eigenvalues of the Hessian are not found to that; '
-            'give a larger one'
-        ) from None
-    low, high = map(float, ends)
+    low, high = _ends_of(hessian, tolerance)
     grid, density = lanczos_approximate_spectrum(hessian, products, boundaries=(low, high))
     return dict(
         smallest_eigenvalue=low,
@@ -106,6 +98,28 @@ def spectrum_of(
         trace=xtrace(hessian, products).item(),
         density=dict(eigenvalues=grid.tolist(), values=density.tolist()),
     )
+
+
+def _ends_of(hessian, tolerance):
+    operator = hessian.to_scipy()
+    start = torch.randn(hessian.shape[0], dtype=hessian.dtype).numpy()
+    find = partial(
+        eigsh, tol=tolerance, maxiter=100, v0=start, k=1, which='LA', return_eigenvectors=False
+    )
+    try:
+        return [*map(float, find(operator, k=2, which='BE'))]
+    except ArpackNoConvergence:  # as for a smallest one near zero, to which the error is relative
+        pass
+    try:
+        (high,) = find(operator)
+        identity = LinearOperator(operator.shape, matvec=lambda v: v, dtype=operator.dtype)
+        (distance,) = find(float(high) * identity - operator)
+    except ArpackNoConvergence:
+        raise ValueError(
+            f'tolerance={tolerance}: the eigenvalues of the Hessian are not found to that; give a '
+            'larger one'
+        ) from None
+    return float(high) - float(distance), float(high)
 
 
 def smoothness_along_gradient(

@@ -101,11 +101,12 @@ class Classifier:
             )
         if covariance and not (
             isinstance(neck, GlobalCovariancePooling)
+            and neck.class_tokens is None
             and isinstance(getattr(head, 'fc', None), nn.Linear)
         ):
             raise ValueError(
-                'covariance: expected the neck GlobalCovariancePooling and a linear head, got '
-                f'{type(neck).__name__} and {type(head).__name__}'
+                'covariance: expected the neck GlobalCovariancePooling of maps and a linear head, '
+                f'got {type(neck).__name__} and {type(head).__name__}'
             )
         self.model, self.covariance = model, covariance
         self.loader = _loader_of(model._config)
@@ -114,7 +115,8 @@ class Classifier:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, Figure | None]:
         """Classify an image."""
-        (data,) = self.inferencer.preprocess([image])
+        loaded = image.astype(np.float32) if self.loader.to_float32 else image
+        (data,) = self.inferencer.preprocess([loaded])
         _check_channels(self.model, data['inputs'][0])
         head, classes = getattr(self.model, 'head', None), self.inferencer.classes
         (sample,) = self.inferencer.forward(data)

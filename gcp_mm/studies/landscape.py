@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from .._io import append_jsonl, drop_jsonl
+from .._io import append_jsonl, drop_jsonl, read_jsonl
 from ..ops.arguments import check_integer
 from ..ops.precision import full_float32, full_precision, full_products
 from ..runtime.network import untouched, unwrap
@@ -183,10 +183,17 @@ class LandscapeHook(Hook):
                 "'backbone.conv1' of MobileNetV2"
             ) from error
         self.path = osp.join(runner.work_dir, FILE)
-        if is_main_process() and (dropped := drop_jsonl(self.path, runner.iter)):
+        if not is_main_process() or not osp.exists(self.path):
+            return
+        if dropped := drop_jsonl(self.path, runner.iter):
             runner.logger.warning(
                 f'{self.path}: dropped {dropped} measurements from iteration {runner.iter} on, '
                 'which are made again'
+            )
+        if any(record['etas'] != self.etas for record in read_jsonl(self.path, etas=list)):
+            raise ValueError(
+                f'eta_range or num_points: {self.path!r} holds measurements with others; set those '
+                'again, or remove the file'
             )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):

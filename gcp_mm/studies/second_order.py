@@ -69,7 +69,8 @@ def compare_gradients(
         'weight' (dL/dW). An image whose gradient is zero has no cosine and is left out.
 
     Raises:
-        ValueError: if the model has another neck, or one without a reduction that K-FAC covers.
+        ValueError: if the model has another neck, one without a reduction that K-FAC covers, or
+            one of tokens or without a square root.
     """
     neck = getattr(model, 'neck', None)
     layers = kfac_layers(neck) if isinstance(neck, GlobalCovariancePooling) else {}
@@ -77,6 +78,11 @@ def compare_gradients(
         raise ValueError(
             'model: expected the neck GlobalCovariancePooling with a reduction that is trained, '
             f'got {type(neck).__name__}'
+        )
+    if neck.norm not in ('newton_schulz', 'eigh') or neck.class_tokens is not None:
+        raise ValueError(
+            "model.neck: expected norm='newton_schulz' or 'eigh' and no class_tokens, got "
+            f'norm={neck.norm!r} and class_tokens={neck.class_tokens}'
         )
     name, conv = list(layers.items())[-1]
     model.eval()

@@ -111,6 +111,13 @@ def test_resumed_run_measures_again_what_was_lost(train, tmp_path):
     ]
     assert records[:2] == first
     assert records[2]['losses'] != first[0]['losses']
+    with pytest.raises(ValueError, match=r'eta_range.*landscape.jsonl'):
+        train(
+            hooks.replace('1.5', '2'),
+            copy,
+            resume=str(copy / 'epoch_2.pth'),
+            **{'train_cfg.max_epochs': 3, 'param_scheduler.end': 3},
+        )
 
 
 def test_wrong_stem_is_refused_before_training(train, tmp_path):

@@ -64,6 +64,16 @@ def test_runs_that_cannot_be_compared(call_tool, tmp_path, other, words):
     assert not (tmp_path / 'out').exists()
 
 
+def test_run_that_was_resumed_with_other_steps(call_tool, tmp_path):
+    first = write_run(tmp_path / 'a', (1, 1), (1, 1))
+    second = write_run(tmp_path / 'b', (1,), (1,))
+    write_run(tmp_path / 'c', (1,), (1,), etas=(0.1, 1), start=10)
+    with (second / 'landscape.jsonl').open('a') as file:
+        file.write((tmp_path / 'c/landscape.jsonl').read_text())
+    with pytest.raises(ValueError, match='another eta_range'):
+        call_tool('tools/plot_landscape.py', first, second, '--out', tmp_path / 'out')
+
+
 @pytest.mark.parametrize(
     ('key', 'bad'),
     [

@@ -50,3 +50,7 @@ def test_tool_wants_gcp(call_tool, short_cls, tmp_path):
     torch.save(dict(state_dict=get_model(config).state_dict()), checkpoint)
     with pytest.raises(ValueError, match=r'neck GlobalCovariancePooling .*GlobalAverage'):
         call_tool(TOOL, config, checkpoint, '--out', tmp_path, '--cfg-options', *short_cls)
+    options = (*short_cls, 'model.neck.norm=none')
+    torch.save(dict(state_dict=get_model(CLS).state_dict()), checkpoint)
+    with pytest.raises(ValueError, match=r"got norm='none'"):
+        call_tool(TOOL, CLS, checkpoint, '--out', tmp_path, '--cfg-options', *options)

@@ -154,7 +154,9 @@ def test_exported_file_that_says_too_little(demo, export, pictures, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_network_without_covariance(demo, pictures, tmp_path):
+def test_network_without_covariance(demo, other, pictures, tmp_path):
+    with pytest.raises(ValueError, match='GlobalCovariancePooling of maps'):
+        demo(other(model=dict(neck=dict(class_tokens=0))), pictures, '--covariance')
     with pytest.raises(ValueError, match=r'GlobalCovariancePooling .*GlobalAveragePooling'):
         demo(GAP, pictures, '--covariance')
     assert not (tmp_path / 'out').exists()

@@ -71,6 +71,14 @@ def test_input_is_that_of_the_network(steps, to_rgb):
     torch.testing.assert_close(given if to_rgb else given.flip(1), expected)
 
 
+def test_images_as_float32_are_resized_without_rounding():
+    model = classifier(STEPS[1], dict(LOAD, to_float32=True), mean=MEAN, std=STD)
+    image = picture()
+    expected = network_input(model, image.astype(np.float32))
+    assert torch.equal(Preprocessing(described(model))(image), expected)
+    assert not torch.equal(network_input(model, image), expected)
+
+
 @pytest.mark.parametrize('channels', [1, 5])
 def test_input_of_other_channels(channels):
     mean, std = list(range(channels)), [50.0] * channels

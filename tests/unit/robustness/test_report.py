@@ -98,6 +98,7 @@ def test_tables_and_picture_of_several_networks(alexnet, tmp_path):
     page = compare(groups, alexnet)
     assert '| whole | 100.0 | 100.0 | 100.0 | 100.0 |' in page
     assert '| both | 75.0 ± 35.4 |' in page
+    assert 'deviation of 1-2 runs' in page
     plot(groups, alexnet, tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').read_bytes()[:4] == b'\x89PNG'
     with pytest.raises(ValueError, match='nothing to draw'):

@@ -96,6 +96,18 @@ def test_density_and_trace():
     assert (density * grid).sum() * width == pytest.approx(values.mean().item(), abs=0.3)
 
 
+def test_smallest_eigenvalue_near_zero():
+    """To which an error cannot be relative."""
+    params = [nn.Parameter(torch.zeros(3000))]
+    values = torch.rand(3000, generator=torch.Generator().manual_seed(0)) ** 8
+    values[:3] = torch.tensor([26.0, 20, 9])
+    values[3:1000] = 0
+    torch.manual_seed(0)
+    found = spectrum_of(Hessian([lambda: (values * params[0] ** 2).sum() / 2], params), 4)
+    assert found['largest_eigenvalue'] == pytest.approx(26, rel=0.01)
+    assert found['smallest_eigenvalue'] == pytest.approx(0, abs=0.01 * 26)
+
+
 def test_eigenvalues_that_are_not_found():
     """Many of them close to both ends."""
     params = [nn.Parameter(torch.zeros(400, dtype=torch.float64))]
