@@ -193,7 +193,8 @@ def config_of(args: Namespace) -> Config:
 def run_config_of(args: Namespace) -> Config:
     """Load the config of :func:`add_run_arguments`, with files read safely from here on."""
     install_safe_readers(args.trust)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank))
+    os.environ.setdefault('LOCAL_RANK', local_rank)
     cfg = load_config(
         args.config, args.cfg_options, work_dir=args.work_dir, amp=args.amp, launcher=args.launcher
     )

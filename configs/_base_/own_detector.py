@@ -4,7 +4,8 @@ _base_ = './det_runtime.py'
 train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True),
+    # Not drop_last=True, with which MMDetection gives fewer batches than it says.
+    batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(filter_cfg=dict(filter_empty_gt=True)),
 )
 val_dataloader = dict(
@@ -20,4 +21,5 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(enable=False)
 default_hooks = dict(checkpoint=dict(save_best='auto', max_keep_ckpts=1))  # the best and the last
+custom_hooks = [dict(type='SyncBuffersHook')]  # all processes validate the same network
 randomness = dict(seed=0)

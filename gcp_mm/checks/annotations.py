@@ -197,11 +197,14 @@ def _name_classes(dataset, content):
     right = tuple(kept if len(kept) == len(classes) else names)
     own = type(dataset).METAINFO.get('classes')
     whose = f'the {len(own)} of {type(dataset).__name__}' if own == tuple(classes) else classes
-    return (
+    text = (
         f'its categories are {names}, and metainfo.classes are {whose}: labels would mean other '
         f'classes than their names say: set metainfo=dict(classes={right!r}) in the datasets of '
         f'all splits, and num_classes={len(right)} in the heads'
     )
+    if kept and own != tuple(classes):  # those of another split's file
+        text += f'; or give this file the categories {classes}, in this order: their ids can stay'
+    return text
 
 
 def _compare(content, dataset, loaders, left_out) -> Iterator[str]:
@@ -321,7 +324,7 @@ def inspect_evaluator(
     if path and own.keys() != {osp.realpath(path)}:
         text = (
             f"{where}.ann_file={path!r} is not the file of all the dataloader's datasets, "
-            f'{", ".join(own.values())}: name theirs, or leave it out'
+            f'{", ".join(own.values())}: name theirs'
         )
         return [Finding('annotations', 'error', text)]
     classes, objects, texts = set(datasets[0].metainfo['classes']), [], []
@@ -350,8 +353,8 @@ def inspect_evaluator(
     if len(given) < len(content['images']):
         warnings.append(
             f'lists {len(content["images"]):,} images, of which the dataloader gives '
-            f'{len(given):,}: all objects in the others will count as missed; leave out ann_file '
-            "to evaluate by the datasets' own"
+            f'{len(given):,}: all objects in the others will count as missed; evaluate all images, '
+            "or leave out ann_file and add 'instances' to the meta_keys of PackDetInputs"
         )
     if any(each['id'] == 0 for each in objects):
         warnings.append(

@@ -105,12 +105,12 @@ size = {size}  # pixels; {reason}
 {_model(network, size, number, top)}
 load = dict(type='LoadImageFromFile')
 pack = dict(type='PackInputs')
-# The whole image is resized, at its aspect ratio, and padded: nothing of it is cut off.
+# The whole image is resized, at its aspect ratio, and padded right and below: nothing is cut off.
 train_pipeline = [
     load,
     dict(type='RandomResize', scale=(size, size), ratio_range=(0.7, 1.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),  # leave it out where a mirror image is of another class
-    dict(type='RandomCrop', crop_size=size, pad_if_needed=True),  # somewhere in size x size pixels
+    dict(type='Pad', size=(size, size)),
     pack,
 ]
 test_pipeline = [

@@ -91,11 +91,16 @@ def find_objects(root: Path, seed: int = 0, own: Sequence[Path] = ()) -> Objects
         raise ValueError(f'{str(files["train"])!r} holds no object to train on')
     if unused:
         notes.append(f'Left out are categories without an object to train on: {unused}.')
-    if not given:
+    if given:
+        _check_order(files, contents, classes)
+    else:
         contents = _split(contents['train'], root, seed)
         files['val'] = files['train']
         notes.append(f'One image in {SHARE}, drawn with seed {seed}, validates.')
-    prefixes = {split: _prefix(root, path, contents[split]) for split, path in files.items()}
+    prefixes = {
+        split: _prefix(root, path, contents[split], split if given else '')
+        for split, path in files.items()
+    }
     names = {split: path.relative_to(root).as_posix() for split, path in files.items()}
     given_files = names if given else {}
     return Objects(root, classes, given_files, prefixes, contents, tuple(notes))
@@ -156,6 +161,12 @@ def _split(content, root, seed):
 
     A category keeps an image to train on.
     """
+    names = Counter(image['file_name'] for image in content['images'])
+    if repeated := [name for name, count in names.items() if count > 1]:
+        raise ValueError(
+            f'{str(root)!r}: {len(repeated)} files are listed as several images, the first is '
+            f'{repeated[0]!r}, and a split would put one into both parts; merge them'
+        )
     categories = defaultdict(set)  # by image
     for name, each in _used(content):
         categories[each['image_id']].add(name)
@@ -192,16 +203,29 @@ def _used(content):
             yield names[each['category_id']], each
 
 
-def _prefix(root, path, content):
-    """The folder, below `root`, that holds the images of a file."""
+def _check_order(files, contents, classes):
+    """Raise unless both files have the classes in one order, by which MMDetection gives labels."""
+    names = [each['name'] for each in contents['val']['categories'] if each['name'] in classes]
+    if names != list(classes):
+        raise ValueError(
+            f'{str(files["val"])!r} has the categories {names}, expected those of '
+            f'{str(files["train"])!r} in their order, {list(classes)}: add or sort them; their ids '
+            'can stay'
+        )
+
+
+def _prefix(root, path, content, split):
+    """The folder, below `root`, that holds the images of a file, of a split or, for '', of all."""
     images = content['images']
     if not images:
         raise ValueError(f'{str(path)!r} lists no image')
     name, stem = images[0]['file_name'], path.stem.removeprefix('instances_')
     places = [stem, f'images/{stem}', path.parent.relative_to(root).as_posix(), 'images', '.']
-    for split in (*TRAIN, *VAL):
-        if split in path.relative_to(root).as_posix().lower():
-            places = [split, f'images/{split}', *places]
+    for word in dict(train=TRAIN, val=VAL).get(split, TRAIN + VAL):
+        if _says(root, path, word):
+            places = [word, f'images/{word}', *places]
+    if Path(name).is_absolute():
+        places = ['.']
     folder = next((place for place in places if (root / place / name).is_file()), None)
     if folder is None:
         raise ValueError(

@@ -80,7 +80,7 @@ def detector(
     used = {split: objects.objects(split) for split in files}
     images = len({each['image_id'] for each in used['train']})
     regime = FINE if network.weights else SCRATCH
-    schedule = plan(images, BATCH * processes, processes, regime)
+    schedule = plan(images, BATCH * processes, processes, regime, drop_last=False)
     factor = float(np.median(np.min(scale / np.sort(sizes, 1)[:, ::-1], axis=1)))
     boxes = np.array([each['bbox'][2:] for each in used['train']])
     anchors = anchor_scale(boxes, factor)

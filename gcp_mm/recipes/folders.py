@@ -91,9 +91,11 @@ def _given(root, train, val):
             'if need be, and remove what is no class'
         )
     for folder in (root / train, root / val):
-        hidden = next((path for path in folder.rglob('.*') if path.is_dir()), None)
-        if hidden:  # which MMPretrain reads
-            raise ValueError(f'{str(hidden)!r} would be read as the others; remove the folder')
+        for place, folders, _ in os.walk(folder, followlinks=True):
+            for name in folders:
+                if name.startswith('.'):  # which MMPretrain reads
+                    hidden = str(Path(place, name))
+                    raise ValueError(f'{hidden!r} would be read as the others; remove the folder')
     _check_classes(trained, root / train)
     samples = dict(train=_samples(trained), val=_samples(others))
     notes = [*left_out, *more_left_out]

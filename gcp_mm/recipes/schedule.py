@@ -49,7 +49,9 @@ class Schedule:
     interval: int
 
 
-def plan(images: int, batch: int, processes: int, regime: Regime) -> Schedule:
+def plan(
+    images: int, batch: int, processes: int, regime: Regime, drop_last: bool = True
+) -> Schedule:
     """Choose the length of a training.
 
     Args:
@@ -58,6 +60,7 @@ def plan(images: int, batch: int, processes: int, regime: Regime) -> Schedule:
             would have fewer than :data:`LEAST`.
         processes: of the training.
         regime: of the training.
+        drop_last: whether images that do not fill a batch are left out of an epoch.
 
     Raises:
         ValueError: if there are not two images for each process.
@@ -69,7 +72,7 @@ def plan(images: int, batch: int, processes: int, regime: Regime) -> Schedule:
         )
     own = min(max(batch // processes, LEAST), max(1, images // 2 // processes))
     total = own * processes
-    steps = images // total
+    steps = images // total if drop_last else -(-images // total)
     length = min(max(-(-regime.steps // steps), regime.epochs[0]), regime.epochs[1])
     interval = max(1, length // VALIDATIONS)
     length = -(-length // interval) * interval

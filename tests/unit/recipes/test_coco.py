@@ -45,6 +45,8 @@ LAYOUTS = [
     ('annotations/train.json', 'images', 'val.json', 'images'),
     ('train/_annotations.coco.json', 'train', '../valid/_annotations.coco.json', 'valid'),
     ('train.json', '.', 'validation.json', '.'),
+    ('valve_train.json', 'train', 'valve_val.json', 'val'),
+    ('latest-train.json', 'images/train', 'latest-test.json', 'images/test'),
 ]
 
 
@@ -150,6 +152,36 @@ def test_faults_of_annotations(tmp_path, changes, words):
     write(tmp_path, 'val.json', '.')
     with pytest.raises(ValueError, match=re.escape(words)):
         find_objects(tmp_path)
+
+
+def test_classes_of_both_files_have_one_order(tmp_path):
+    write(tmp_path, 'train.json', '.')
+    path = write(tmp_path, 'val.json', '.')
+    content = json.loads(path.read_text())
+    content['categories'].reverse()
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"val.json.*categories \['cat', 'dog'\].*\['dog', 'cat'\]"
+    ):
+        find_objects(tmp_path)
+
+
+def test_a_file_that_is_listed_twice_is_not_split(tmp_path):
+    path = write(tmp_path, 'labels.json', '.')
+    content = json.loads(path.read_text())
+    content['images'][1]['file_name'] = content['images'][0]['file_name']
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"the first is '1\.png'"):
+        find_objects(tmp_path)
+
+
+def test_absolute_names(tmp_path):
+    path = write(tmp_path, 'labels.json', '.')
+    content = json.loads(path.read_text())
+    for image in content['images']:
+        image['file_name'] = str(tmp_path / image['file_name'])
+    path.write_text(json.dumps(content))
+    assert find_objects(tmp_path).prefixes == dict(train='', val='')
 
 
 def test_absent_files_and_images(tmp_path):

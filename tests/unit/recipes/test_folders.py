@@ -108,6 +108,16 @@ def test_hidden_files_and_links(tmp_path):
     assert names == {*many('cat'), *many('dog'), 'dog/more/y.png'}
 
 
+def test_hidden_folders_behind_links_of_a_split(tmp_path):
+    root, elsewhere = tmp_path / 'data', tmp_path / 'elsewhere'
+    touch(root, *(f'{split}/{name}' for split in ('train', 'val') for name in many('cat')))
+    touch(elsewhere, '1.png', '.ipynb_checkpoints/1.png')
+    for split in ('train', 'val'):
+        (root / split / 'dog').symlink_to(elsewhere)
+    with pytest.raises(ValueError, match=r'ipynb_checkpoints.* would be read'):
+        find_folders(root)
+
+
 def test_files_left_out_are_counted(tmp_path):
     touch(tmp_path, *many('cat'), *many('dog'))
     for name in ('1.heic', '2.HEIC', 'notes.txt'):

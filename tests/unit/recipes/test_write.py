@@ -3,14 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATA_SAMPLERS, DefaultScope
 from PIL import Image
+from torch.utils.data import SequentialSampler
 
 from gcp_mm.checks import check_config, learning_rates
+from gcp_mm.hub import resolve_config
 from gcp_mm.models.gcp_resnet import GCPResNet
 from gcp_mm.recipes import write_config
 from gcp_mm.recipes.classifier import choose_channels, choose_size
@@ -73,6 +77,20 @@ def test_schedule(images, processes, least):
     assert schedule.epochs // schedule.interval <= 24
     enough = schedule.epochs * schedule.steps >= least
     assert enough or schedule.epochs >= 300
+
+
+@pytest.mark.parametrize('images', [8, 12, 13])
+def test_batches_of_a_detector(images):
+    """As many as the sampler says, of images of both orientations."""
+    sides = [(3, 2) if i % 3 else (2, 3) for i in range(images)]
+    infos = [dict(width=width, height=height) for width, height in sides]
+    sampler = SequentialSampler(infos)
+    sampler.dataset = SimpleNamespace(get_data_info=infos.__getitem__)
+    options = resolve_config('gcp_mm::_base_/own_detector.py').train_dataloader.batch_sampler
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        batches = DATA_SAMPLERS.build(dict(options, sampler=sampler, batch_size=4))
+    steps = plan(images, 4, 1, Regime(1, 1, 1, 1, (1, 1)), drop_last=False).steps
+    assert len([*batches]) == len(batches) == steps
 
 
 def test_scale_and_anchors_of_a_detector():
