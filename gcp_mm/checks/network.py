@@ -26,7 +26,8 @@ GIB = 2**30
 def check_head(context: Context) -> list[Finding]:
     """Check that what follows the GCP neck or backbone fits what that gives."""
     backbone = context.cfg.model.get('backbone') or {}
-    if context.scope == 'mmdet' and name_of(backbone) == 'GCPResNet':
+    stages = backbone.get('out_indices', (3,))
+    if context.scope == 'mmdet' and name_of(backbone) == 'GCPResNet' and 3 in stages:
         if backbone.get('conv5', 'none') != 'none':
             return [Finding('head', 'ok', 'the last map of the backbone has stride 32')]
         text = (

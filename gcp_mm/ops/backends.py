@@ -71,7 +71,7 @@ def find_backend(method: str, x: Tensor, circuit: Circuit) -> ModuleType:
     )[method]
     raise ValueError(
         f'method={method!r}: needs float32 features, a batch that is not empty, {needs}, and no '
-        f'compiler or exporter; got {x.dtype}, {tuple(x.shape)}, on {x.device}; take '
+        f'compiler, exporter or torch.func; got {x.dtype}, {tuple(x.shape)}, on {x.device}; take '
         "method='auto'"
     )
 

@@ -56,9 +56,14 @@ def dropcov_probability(x: Tensor, attention: Tensor, scale: Tensor | None = Non
     row_sums = scale * (x @ sums.mT)[:, :, 0]  # (B, D), times N: cosines do not depend on it
     cosines = cosine_similarity(attention.to(x.dtype), row_sums)
     total = torch.stack([cosines.sum(), cosines.new_tensor(float(len(cosines)))])
-    if distributed.is_available() and distributed.is_initialized():
+    if in_several_processes():
         distributed.all_reduce(total)
     return (1 - 10 / math.log2(d) * total[0] / total[1]).clamp(0, 1 - 1 / d)
+
+
+def in_several_processes() -> bool:
+    """Whether there are other processes to exchange numbers with, which wait for this one."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 class DropCov(nn.Module):

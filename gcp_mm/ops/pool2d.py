@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import check_integer
-from .dropcov import DropCov
+from .dropcov import DropCov, in_several_processes
 from .pooling import check_options, global_covariance_pooling
 from .tokens import split_tokens
 from .tracing import is_traced
@@ -147,7 +147,7 @@ class GlobalCovariancePool2d(nn.Module):
             )
         dtype = [*self.parameters(), x][0].dtype  # PyTorch 2.1 cannot compile `next`
         finite = is_traced(x) or not self._is_to_look(x) or bool(torch.isfinite(x).all())
-        if finite or self.dropcov is not None:  # for whose exchange other processes wait
+        if finite or (self.dropcov is not None and self.training and in_several_processes()):
             x = self.reduction(x)
             x = x if self.dropcov is None else self.dropcov(x)
         if not finite:

@@ -42,8 +42,8 @@ def full_precision(op: Op) -> Op:
 def full_products(x: Tensor) -> contextlib.AbstractContextManager:
     """Context in which products on the device of `x` have the precision of their arguments.
 
-    Autocast casts nothing there and, unless a compiler or an exporter records, float32 is not
-    rounded to TF32 or bfloat16. The backward of a Function needs its own.
+    Autocast casts nothing there and, unless a compiler, an exporter or torch.func records, float32
+    is not rounded to TF32 or bfloat16. The backward of a Function needs its own.
     """
     # Tensors on 'meta' (shape inference, operation counting) have no autocast to turn off.
     if x.is_meta:
@@ -54,59 +54,40 @@ def full_products(x: Tensor) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def _in_both(autocast_off: contextlib.AbstractContextManager) -> Iterator[None]:
-    with autocast_off, _float32_products():
+    with autocast_off, _float32('matmul'):
         yield
 
 
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
+def full_float32() -> contextlib.AbstractContextManager:
     """Context without TF32, whose relative error of 1e-3 hides small differences."""
-    with _float32_products(), _float32_convolutions():
-        yield
+    return _float32('matmul', 'conv')
 
 
 @contextlib.contextmanager
-def _float32_products() -> Iterator[None]:
+def _float32(*operations: str) -> Iterator[None]:
+    """Context in which operations on float32, 'matmul' or 'conv', are computed in float32."""
+    backends: Any = torch.backends
+    key: str
+    inherited: Any
+    full: Any
+    places: dict[str, tuple[Any, ...]]
+    if hasattr(backends.cuda.matmul, 'fp32_precision'):
+        key, inherited, full = 'fp32_precision', 'none', 'ieee'  # 'none': that of all backends
+        places = {
+            'matmul': (backends.cuda.matmul, backends.mkldnn.matmul),
+            'conv': (backends.cudnn.conv, backends.mkldnn.conv),
+        }
+    else:  # PyTorch before 2.9
+        key, inherited, full = 'allow_tf32', False, False
+        places = {'matmul': (backends.cuda.matmul,), 'conv': (backends.cudnn,)}
+    nodes = [(node, getattr(node, key)) for each in operations for node in places[each]]
+    changed = [(node, value) for node, value in nodes if value not in (inherited, full)]
     try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set by the names of PyTorch 2.9, which do not go with the older ones
-        backends: Any = torch.backends
-        with _ieee(backends.cuda.matmul, backends.mkldnn.matmul):
-            yield
-        return
-    if before == 'highest':
-        yield
-        return
-    torch.set_float32_matmul_precision('highest')
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextlib.contextmanager
-def _float32_convolutions() -> Iterator[None]:
-    cudnn: Any = torch.backends.cudnn
-    try:
-        before = cudnn.allow_tf32
-    except RuntimeError:  # as above
-        with _ieee(cudnn.conv, cudnn.rnn):
-            yield
-        return
-    cudnn.allow_tf32 = False
-    try:
+        for node, _ in changed:
+            setattr(node, key, full)
         yield
     finally:
-        cudnn.allow_tf32 = before
-
-
-@contextlib.contextmanager
-def _ieee(*backends: Any) -> Iterator[None]:
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = 'ieee'
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
+        for node, value in changed:
+            setattr(node, key, inherited)
+            if getattr(node, key) != value:
+                setattr(node, key, value)

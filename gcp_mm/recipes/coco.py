@@ -222,7 +222,7 @@ def _prefix(root, path, content, split):
     name, stem = images[0]['file_name'], path.stem.removeprefix('instances_')
     places = [stem, f'images/{stem}', path.parent.relative_to(root).as_posix(), 'images', '.']
     for word in dict(train=TRAIN, val=VAL).get(split, TRAIN + VAL):
-        if _says(root, path, word):
+        if _says(root, path, word) or (not split and word in path.stem.lower()):
             places = [word, f'images/{word}', *places]
     if Path(name).is_absolute():
         places = ['.']

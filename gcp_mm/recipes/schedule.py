@@ -71,6 +71,8 @@ def plan(
             'take fewer (--gpus)'
         )
     own = min(max(batch // processes, LEAST), max(1, images // 2 // processes))
+    while not drop_last and own > 1 and -(-images // processes) % own == 1:
+        own += 1  # batch normalization would take the statistics of a single image
     total = own * processes
     steps = images // total if drop_last else -(-images // total)
     length = min(max(-(-regime.steps // steps), regime.epochs[0]), regime.epochs[1])

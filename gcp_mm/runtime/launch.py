@@ -11,13 +11,15 @@ from pathlib import Path
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
+from torch.nn.parallel import DistributedDataParallel
 
 from .. import hub
 from .._lock import locked
 from ..checks import build_dataloader
 from ..checks.context import Opened, is_first_process, walk
-from ..checks.keys import check_options
+from ..checks.keys import check_options, class_of
 from .resume import LoadingHook
 from .summary import QuietRunner, SummaryHook
 
@@ -172,8 +174,9 @@ def launch(
         The result of `run`.
 
     Raises:
-        ValueError: if the launcher needs an accelerator (all but 'none' and 'pytorch') and there is
-            none; as :func:`.build_dataloader` and :class:`.LoadingHook`.
+        ValueError: if the launcher needs an accelerator (all but 'none' and 'pytorch'), or the
+            wrapper of the network does, and there is none; as :func:`.build_dataloader` and
+            :class:`.LoadingHook`.
     """
     if cfg.launcher != 'none' and get_device() == 'cpu':
         if cfg.launcher != 'pytorch':
@@ -181,14 +184,20 @@ def launch(
                 f'launcher={cfg.launcher!r} needs accelerators, and PyTorch finds none; without '
                 "them launch with 'pytorch', as tools/dist_train.sh does"
             )
+        wrapper = {'type': 'MMDistributedDataParallel', **(cfg.get('model_wrapper_cfg') or {})}
+        found = class_of(wrapper['type'], MODEL_WRAPPERS)
+        if not issubclass(found or object, DistributedDataParallel):
+            raise ValueError(
+                f'model_wrapper_cfg.type={wrapper["type"]!r}: on CPUs the network is wrapped by '
+                'MMDistributedDataParallel; leave it out'
+            )
         timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
         waiting = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
         dist.init_process_group('gloo', **waiting)
         cfg.model_wrapper_cfg = {
-            'type': 'MMDistributedDataParallel',
             'broadcast_buffers': False,
             'find_unused_parameters': cfg.get('find_unused_parameters', False),
-            **(cfg.get('model_wrapper_cfg') or {}),
+            **wrapper,
             'device_ids': None,  # not left out: mmengine would fill in the local rank
         }
     try:

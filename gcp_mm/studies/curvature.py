@@ -81,7 +81,7 @@ def spectrum_of(
     Args:
         hessian: P rows.
         products: with a vector, for the trace and for the density each; even and less than P.
-        tolerance: of the ends, relative to each; to the largest eigenvalue if an end is near zero.
+        tolerance: of the ends, relative; of a smallest one near zero, to the distance of both.
 
     Returns:
         ``smallest_eigenvalue``, ``largest_eigenvalue`` and ``trace``; ``density``, a dict of

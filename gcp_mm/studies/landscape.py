@@ -11,7 +11,7 @@ import os.path as osp
 from collections.abc import Callable, Iterable
 
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
@@ -183,18 +183,24 @@ class LandscapeHook(Hook):
                 "'backbone.conv1' of MobileNetV2"
             ) from error
         self.path = osp.join(runner.work_dir, FILE)
+        others = [self._resume(runner)]
+        broadcast_object_list(others)  # what the first process has found
+        if others[0]:
+            raise ValueError(
+                f'eta_range or num_points: {self.path!r} holds measurements with others; set those '
+                'again, or remove the file'
+            )
+
+    def _resume(self, runner):
+        """Drop what is measured again; whether measurements of other steps are left."""
         if not is_main_process() or not osp.exists(self.path):
-            return
+            return False
         if dropped := drop_jsonl(self.path, runner.iter):
             runner.logger.warning(
                 f'{self.path}: dropped {dropped} measurements from iteration {runner.iter} on, '
                 'which are made again'
             )
-        if any(record['etas'] != self.etas for record in read_jsonl(self.path, etas=list)):
-            raise ValueError(
-                f'eta_range or num_points: {self.path!r} holds measurements with others; set those '
-                'again, or remove the file'
-            )
+        return any(record['etas'] != self.etas for record in read_jsonl(self.path, etas=list))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter % self.interval:

@@ -61,6 +61,8 @@ def test_stride_of_a_detectors_backbone(conv5, number):
     found = texts('warning', check_head, cfg)
     assert len(found) == number
     assert all("conv5='none'" in text and "'maxpool'" in text for text in found)
+    cfg.model.backbone.out_indices = (0, 1, 2)
+    assert texts('warning', check_head, cfg) == []
 
 
 def test_pretrained_checkpoint_has_to_exist_for_training_alone():

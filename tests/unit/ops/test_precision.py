@@ -10,7 +10,9 @@ from gcp_mm.ops.pooling import MATRIX_NORMS
 from gcp_mm.ops.precision import full_float32
 
 PRODUCTS = ('bmm', 'baddbmm', 'mm', 'addmm')
-NEWER = hasattr(torch.backends.cuda.matmul, 'fp32_precision')
+BACKENDS = torch.backends
+NEWER = hasattr(BACKENDS.cuda.matmul, 'fp32_precision')  # PyTorch 2.9
+FULL = {'none', 'ieee', False}
 
 
 class Products(TorchDispatchMode):
@@ -18,32 +20,52 @@ class Products(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.found = []
+        self.found = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket.__name__ in PRODUCTS and args[0].dtype == torch.float32:
-            self.found.append(precision())
+            self.found |= {*settings()[:2]}
         return func(*args, **(kwargs or {}))
 
 
-def precision():
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # of names that do not go together
-        return torch.backends.cuda.matmul.fp32_precision
+def settings():
+    """Of products on GPUs and CPUs, and of all; those of older versions for GPUs alone."""
+    if not NEWER:
+        return BACKENDS.cuda.matmul.allow_tf32, False, torch.get_float32_matmul_precision()
+    nodes = BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul, BACKENDS
+    return tuple(node.fp32_precision for node in nodes)
 
 
-@pytest.fixture(params=['older', 'newer'] if NEWER else ['older'])
+def allow_by_function():
+    torch.set_float32_matmul_precision('high')
+
+
+def allow_by_flag():
+    BACKENDS.cuda.matmul.allow_tf32 = True
+
+
+def allow_on_gpus():
+    BACKENDS.cuda.matmul.fp32_precision = 'tf32'
+
+
+def allow_everywhere():
+    BACKENDS.fp32_precision = 'tf32'
+
+
+@pytest.fixture(
+    params=[allow_by_function, allow_by_flag, *((allow_on_gpus, allow_everywhere) if NEWER else ())]
+)
 def tf32(request):
-    """TF32 as a user allows it, by the older or the newer names."""
-    matmul = torch.backends.cuda.matmul
-    if request.param == 'older':
-        torch.set_float32_matmul_precision('high')
-    else:
-        matmul.fp32_precision = 'tf32'
-    yield precision()
-    if request.param == 'newer':
-        matmul.fp32_precision = 'ieee'
+    """TF32 as a user allows it; gives the settings."""
+    if NEWER:  # which a function or flag used earlier has set
+        for node in (BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul):
+            node.fp32_precision = 'none'
+    request.param()
+    assert not FULL.issuperset(settings()[:2])
+    yield settings()
+    if NEWER:
+        for node in (BACKENDS, BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul):
+            node.fp32_precision = 'none'
     torch.set_float32_matmul_precision('highest')
 
 
@@ -53,22 +75,32 @@ def test_tf32_is_off(norm, positions, tf32):
     x = torch.randn(2, 16, positions, requires_grad=True)
     with Products() as forward:
         out = global_covariance_pooling(x, norm=norm).sum()
-    assert set(forward.found) <= {'highest', 'ieee'}
+    assert forward.found <= FULL
     assert forward.found or norm in ('power', 'log', 'cholesky')  # in float64
     with Products() as backward:
         out.backward()
     if norm == 'newton_schulz':  # the products of others are in part autograd's
         assert backward.found
-        assert set(backward.found) <= {'highest', 'ieee'}
-    assert precision() == tf32
+        assert backward.found <= FULL
+    assert settings() == tf32
 
 
 def test_full_float32(tf32):
-    cudnn = torch.backends.cudnn
+    cudnn = BACKENDS.cudnn
+    before = cudnn.conv.fp32_precision if NEWER else cudnn.allow_tf32
     with full_float32():
-        assert precision() in ('highest', 'ieee')
-        assert (cudnn.conv.fp32_precision if NEWER else cudnn.allow_tf32) in ('none', 'ieee', False)
-    assert precision() == tf32
+        assert FULL.issuperset(settings()[:2])
+        assert (cudnn.conv.fp32_precision if NEWER else cudnn.allow_tf32) in FULL
+    assert settings() == tf32
+    assert (cudnn.conv.fp32_precision if NEWER else cudnn.allow_tf32) == before
+
+
+@pytest.mark.skipif(not NEWER, reason='PyTorch 2.9')
+def test_a_setting_of_all_still_counts_afterwards():
+    BACKENDS.fp32_precision = 'tf32'
+    global_covariance_pooling(torch.randn(2, 16, 9))
+    BACKENDS.fp32_precision = 'none'
+    assert FULL.issuperset(settings())
 
 
 @pytest.mark.parametrize('positions', [9, 100])

@@ -89,8 +89,11 @@ def test_batches_of_a_detector(images):
     options = resolve_config('gcp_mm::_base_/own_detector.py').train_dataloader.batch_sampler
     with DefaultScope.overwrite_default_scope('mmdet'):
         batches = DATA_SAMPLERS.build(dict(options, sampler=sampler, batch_size=4))
-    steps = plan(images, 4, 1, Regime(1, 1, 1, 1, (1, 1)), drop_last=False).steps
-    assert len([*batches]) == len(batches) == steps
+    schedule = plan(images, 4, 1, Regime(1, 1, 1, 1, (1, 1)), drop_last=False)
+    batches.batch_size = schedule.batch
+    sizes = [len(batch) for batch in batches]
+    assert len(sizes) == len(batches) == schedule.steps
+    assert min(sizes) > 1
 
 
 def test_scale_and_anchors_of_a_detector():

@@ -20,6 +20,9 @@ def test_settings_of_the_wrapper_stay_on_a_cpu(monkeypatch):
     monkeypatch.setattr(module.QuietRunner, 'from_cfg', seen.append)
     monkeypatch.setattr(module, 'get_device', lambda: 'cpu')
     cfg = load_config(str(ROOT / CLS), launcher='pytorch')
+    cfg.model_wrapper_cfg = dict(type='MMFullyShardedDataParallel')
+    with pytest.raises(ValueError, match=r"model_wrapper_cfg.type='MMFully.*leave it out"):
+        launch(cfg, lambda runner: None)
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=True)
     with pytest.raises(AttributeError, match='register_hook'):  # there is no Runner
         launch(cfg, lambda runner: None)
