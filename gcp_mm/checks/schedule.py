@@ -118,6 +118,12 @@ def check_schedule(context: Context) -> list[Finding]:
             f'train_cfg.val_begin={train.val_begin}, and the training has {length} {unit}: nothing '
             f'is validated; set it to at most {length}'
         )
+    batches = (cfg.get('train_dataloader') or {}).get('batch_sampler') or {}
+    if name_of(batches) == 'AspectRatioBatchSampler' and batches.get('drop_last'):
+        texts.append(
+            'train_dataloader.batch_sampler.drop_last=True: AspectRatioBatchSampler then gives '
+            'fewer batches than it says, and processes may have different numbers; leave it out'
+        )
     return [Finding('schedule', 'warning', text) for text in texts] or [
         Finding(
             'schedule', 'ok', f'learning rate, checkpoints and validation fit the {length} {unit}'

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -54,40 +54,49 @@ def full_products(x: Tensor) -> contextlib.AbstractContextManager:
 
 @contextlib.contextmanager
 def _in_both(autocast_off: contextlib.AbstractContextManager) -> Iterator[None]:
-    with autocast_off, _float32('matmul'):
+    with autocast_off, _float32(_products()):
         yield
 
 
 def full_float32() -> contextlib.AbstractContextManager:
     """Context without TF32, whose relative error of 1e-3 hides small differences."""
-    return _float32('matmul', 'conv')
+    return _float32([*_products(), *_convolutions()])
+
+
+# Name of a setting, its value that means float32, and the one that means no value of its own
+NEWER = ('fp32_precision', 'ieee', 'none')
+OLDER = ('allow_tf32', False, False)
+Setting = tuple[Any, str, Any, Any]
+
+
+def _products() -> list[Setting]:
+    backends: Any = torch.backends
+    if hasattr(backends.cuda.matmul, 'fp32_precision'):  # from PyTorch 2.9 on
+        return [(backends.cuda.matmul, *NEWER), (backends.mkldnn.matmul, *NEWER)]
+    return [(backends.cuda.matmul, *OLDER)]
+
+
+def _convolutions() -> list[Setting]:
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    newer = getattr(backends, 'fp32_precision', 'none') == 'tf32'  # which then counts for them
+    try:
+        older = [(cudnn, *OLDER)] if cudnn.allow_tf32 in (True, False) else []
+    except RuntimeError:  # where something is set by the newer name
+        older, newer = [], True
+    return [*older, (cudnn.conv, *NEWER), (cudnn.rnn, *NEWER)] if newer else older
 
 
 @contextlib.contextmanager
-def _float32(*operations: str) -> Iterator[None]:
-    """Context in which operations on float32, 'matmul' or 'conv', are computed in float32."""
-    backends: Any = torch.backends
-    key: str
-    inherited: Any
-    full: Any
-    places: dict[str, tuple[Any, ...]]
-    if hasattr(backends.cuda.matmul, 'fp32_precision'):
-        key, inherited, full = 'fp32_precision', 'none', 'ieee'  # 'none': that of all backends
-        places = {
-            'matmul': (backends.cuda.matmul, backends.mkldnn.matmul),
-            'conv': (backends.cudnn.conv, backends.mkldnn.conv),
-        }
-    else:  # PyTorch before 2.9
-        key, inherited, full = 'allow_tf32', False, False
-        places = {'matmul': (backends.cuda.matmul,), 'conv': (backends.cudnn,)}
-    nodes = [(node, getattr(node, key)) for each in operations for node in places[each]]
-    changed = [(node, value) for node, value in nodes if value not in (inherited, full)]
+def _float32(settings: Sequence[Setting]) -> Iterator[None]:
+    found = [(*each, getattr(each[0], each[1])) for each in settings]
+    changed = [each for each in found if each[-1] not in each[2:4]]
     try:
-        for node, _ in changed:
-            setattr(node, key, full)
+        for node, name, full, *_ in changed:
+            setattr(node, name, full)
         yield
     finally:
-        for node, value in changed:
-            setattr(node, key, inherited)
-            if getattr(node, key) != value:
-                setattr(node, key, value)
+        for node, name, _, none, value in reversed(changed):
+            setattr(node, name, none)
+            if getattr(node, name) != value:
+                setattr(node, name, value)

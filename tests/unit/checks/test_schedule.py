@@ -308,3 +308,12 @@ def test_validation_that_never_begins():
     cfg.val_dataloader = dict(batch_size=1)
     (text,) = texts('warning', check_schedule, cfg)
     assert text.startswith('train_cfg.val_begin=21, and the training has 20 epochs')
+
+
+def test_batches_that_a_detector_would_not_get():
+    cfg = training(max_epochs=20)
+    cfg.train_dataloader = dict(batch_sampler=dict(type='AspectRatioBatchSampler', drop_last=True))
+    (text,) = texts('warning', check_schedule, cfg)
+    assert text.startswith('train_dataloader.batch_sampler.drop_last=True')
+    del cfg.train_dataloader.batch_sampler['drop_last']
+    assert texts('warning', check_schedule, cfg) == []
