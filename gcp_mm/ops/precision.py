@@ -98,5 +98,5 @@ def _float32(settings: Sequence[Setting]) -> Iterator[None]:
     finally:
         for node, name, _, none, value in reversed(changed):
             setattr(node, name, none)
-            if getattr(node, name) != value:
+            if none is False or getattr(node, name) != value:
                 setattr(node, name, value)
