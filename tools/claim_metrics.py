@@ -23,9 +23,10 @@ import torch
 from benchmarks.measure import interleave
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from tqdm import tqdm
 
+from gcp_mm import get_model
 from gcp_mm._io import read_json, read_jsonl, write_atomically
 from gcp_mm.robustness.baseline import mean_of
 from gcp_mm.robustness.errors import performance
@@ -132,9 +133,7 @@ def training_step(cfg):
     """A training step on the first images, a function; and how many of them are an epoch."""
     init_default_scope(cfg.default_scope)
     cfg.optim_wrapper.optimizer.lr = 0  # as long a step, and no network diverges on one batch
-    if cfg.get('data_preprocessor'):
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(cfg.model)
+    model = get_model(cfg).train()
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     batch = cfg.train_dataloader.batch_size

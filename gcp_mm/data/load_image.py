@@ -84,7 +84,7 @@ class LoadCheckedImage(LoadImageFromFile):
                 self.warned.add(path)
                 print_log(f'skipped: {message}', logger='current', level=logging.WARNING)
             return None
-        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img'] = self.convert(image)
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
@@ -116,6 +116,10 @@ class LoadCheckedImage(LoadImageFromFile):
             raise ValueError(f'{self.imdecode_backend} finds no image in it, or a damaged one')
         _check_size(image, info)
         return image
+
+    def convert(self, image: np.ndarray) -> np.ndarray:
+        """An image of :meth:`load` in the dtype that the transform gives."""
+        return image.astype(np.float32) if self.to_float32 else image
 
 
 def _check_size(image, info):

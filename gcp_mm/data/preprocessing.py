@@ -162,8 +162,8 @@ class Preprocessing:
             ValueError: for an image of other channels, or whose size the steps do not make `size`.
         """
         shape = image.shape[:2]
-        image = image.astype(np.float32) if self.loader.to_float32 else image
-        inputs = self.transforms(dict(img=image, img_shape=shape, ori_shape=shape))['inputs']
+        results = dict(img=self.loader.convert(image), img_shape=shape, ori_shape=shape)
+        inputs = self.transforms(results)['inputs']
         if tuple(inputs.shape) != (self.channels, *self.size):
             expected, got = (
                 'x'.join(map(str, each)) for each in ((self.channels, *self.size), inputs.shape)

@@ -91,11 +91,12 @@ def _given(root, train, val):
             'if need be, and remove what is no class'
         )
     for folder in (root / train, root / val):
-        for place, folders, _ in os.walk(folder, followlinks=True):
-            for name in folders:
-                if name.startswith('.'):  # which MMPretrain reads
-                    hidden = str(Path(place, name))
-                    raise ValueError(f'{hidden!r} would be read as the others; remove the folder')
+        walk = os.walk(folder, followlinks=True)
+        hidden = (
+            Path(path, each) for path, folders, _ in walk for each in folders if each[0] == '.'
+        )
+        if found := next(hidden, None):  # which MMPretrain reads
+            raise ValueError(f'{str(found)!r} would be read as the others; remove the folder')
     _check_classes(trained, root / train)
     samples = dict(train=_samples(trained), val=_samples(others))
     notes = [*left_out, *more_left_out]

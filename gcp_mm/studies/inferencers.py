@@ -115,8 +115,7 @@ class Classifier:
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, dict, Figure | None]:
         """Classify an image."""
-        loaded = image.astype(np.float32) if self.loader.to_float32 else image
-        (data,) = self.inferencer.preprocess([loaded])
+        (data,) = self.inferencer.preprocess([self.loader.convert(image)])
         _check_channels(self.model, data['inputs'][0])
         head, classes = getattr(self.model, 'head', None), self.inferencer.classes
         (sample,) = self.inferencer.forward(data)
